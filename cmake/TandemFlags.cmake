@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+# Flags that every target of the project is built with.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo)
+endif()
+
+add_library(tandem_flags INTERFACE)
+target_include_directories(tandem_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+target_compile_options(tandem_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(tandem_flags INTERFACE -Wthread-safety)
+endif()
+if(TANDEM_PLANTED_FAULTS)
+  target_compile_definitions(tandem_flags INTERFACE TANDEM_PLANTED_FAULTS=1)
+endif()
+if(TANDEM_SANITIZE)
+  target_compile_options(tandem_flags INTERFACE
+    -fsanitize=${TANDEM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(tandem_flags INTERFACE -fsanitize=${TANDEM_SANITIZE})
+endif()

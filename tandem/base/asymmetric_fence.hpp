@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+
+namespace tandem {
+
+/// Registers this process for heavy_fence_global() by others. Idempotent.
+///
+/// Returns: whether the kernel has the expedited commands and TANDEM_DISABLE allows them. When
+///          false, both sides of a pair must use full_fence().
+/// Fork:    a child inherits the registration.
+bool register_global_fence() noexcept;
+
+/// Registers this process for heavy_fence_process(). Idempotent. Returns as above.
+bool register_process_fence() noexcept;
+
+/// A full fence on every running thread of every process that called register_global_fence().
+/// Cost: 0.3 µs alone, about 10 µs while another CPU runs such a thread.
+void heavy_fence_global() noexcept;
+
+/// A full fence on every running thread of this process.
+void heavy_fence_process() noexcept;
+
+/// The cheap half of a pair whose other half is a heavy fence: stops the compiler only.
+inline void light_fence() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
+/// A full fence of this thread's memory accesses.
+///
+/// Not std::atomic_thread_fence, which g++ rejects under ThreadSanitizer: an exchange on a word of
+/// the caller's stack orders the same on every target we build for.
+inline void full_fence() noexcept {
+#if defined(__SANITIZE_THREAD__) || defined(__aarch64__)
+#if defined(__aarch64__)
+  asm volatile("dmb ish" ::: "memory");
+#else
+  std::atomic<int> word{0};
+  word.exchange(1, std::memory_order_seq_cst);
+#endif
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+}  // namespace tandem
