@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The RISC-V IOMMU as a device, a driver and a board see it.
+///
+/// A driver programs it as the specification says: registers through mmio_read()/mmio_write(),
+/// device directory, process directories and page tables in Memory, commands in the command queue.
+/// A device reaches it through the Port of its device id: an untranslated request is translated
+/// (`translate`), a translation request answered (`ats_translate`), a page request logged. What the
+/// IOMMU sends to the device (ATS invalidation, page-request-group response) arrives at the
+/// DeviceCallbacks given to attach().
+///
+/// Life of one request: device directory → (device context) → process directory → (process context)
+/// → IOTLB or first-stage walk → translation; every failure is a Cause, recorded in the fault queue
+/// where the specification says so.
+///
+/// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_. No lock is held
+/// while a device callback runs except command_mutex_; a callback must not write the command queue
+/// of the same IOMMU.
+///
+/// Edition: see docs/spec/iommu.md. Left out: second stage and MSI page tables (capabilities say so),
+/// Sv32, big-endian, debug translation, performance counters.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "tandem/base/result.hpp"
+#include "tandem/iommu/spec.hpp"
+#include "tandem/memory/memory.hpp"
+
+namespace tandem::iommu {
+
+using memory::PhysAddr;
+
+/// A device's 24-bit id (segment-less: bus, device, function).
+struct DeviceId {
+  std::uint32_t value = 0;
+  friend constexpr auto operator<=>(DeviceId, DeviceId) = default;
+};
+
+/// A 20-bit process address space id. Requests carry std::optional<Pasid>: PASID 0 is a PASID.
+struct Pasid {
+  std::uint32_t value = 0;
+  friend constexpr auto operator<=>(Pasid, Pasid) = default;
+};
+inline constexpr unsigned kPasidBits = 20;
+
+/// An I/O virtual address, in bytes.
+struct Iova {
+  std::uint64_t value = 0;
+  constexpr Iova plus(std::uint64_t bytes) const { return {value + bytes}; }
+  friend constexpr auto operator<=>(Iova, Iova) = default;
+};
+
+enum class Access : std::uint8_t { kRead, kWrite, kExecute };
+
+/// Who asks, as a transaction's PASID prefix says.
+struct Requester {
+  std::optional<Pasid> pasid;
+  bool privileged = false;
+};
+
+/// A translation and how far it reaches: the naturally aligned range of 2^log2_size bytes that
+/// holds the requested address.
+struct Translation {
+  PhysAddr address;            ///< of the requested byte
+  std::uint8_t log2_size = 12;  ///< ≥ 12
+  bool readable = false;
+  bool writable = false;
+  bool executable = false;
+  bool global = false;
+};
+
+/// An ATS translation completion.
+///
+/// Success with neither R nor W set means that a page request may help (§3.6).
+struct AtsCompletion {
+  enum class Status : std::uint8_t { kSuccess, kUnsupportedRequest, kCompleterAbort };
+  Status status = Status::kSuccess;
+  Translation translation;
+};
+
+/// A PCIe Page Request message.
+struct PageRequest {
+  Iova address;            ///< page-aligned
+  std::optional<Pasid> pasid;
+  bool privileged = false;
+  bool execute = false;
+  bool read = false;
+  bool write = false;
+  bool last = true;         ///< last of its group
+  std::uint16_t group = 0;  ///< PRGI, 9 bits
+};
+
+/// An ATS Invalidation Request message.
+struct AtsInvalidation {
+  std::optional<Pasid> pasid;
+  bool global = false;   ///< all PASIDs; only with pasid set
+  Iova address;          ///< start of the naturally aligned range
+  std::uint64_t size_bytes = 4096;  ///< 2^64 is written as 0
+  std::uint8_t itag = 0;
+};
+
+/// A PCIe Page Request Group Response message.
+struct PageResponse {
+  enum class Code : std::uint8_t { kSuccess = 0, kInvalidRequest = 1, kResponseFailure = 15 };
+  std::optional<Pasid> pasid;
+  std::uint16_t group = 0;
+  Code code = Code::kSuccess;
+};
+
+/// What a device does with messages the IOMMU sends it. Called from the thread that makes the IOMMU
+/// process commands.
+class DeviceCallbacks {
+ public:
+  virtual ~DeviceCallbacks() = default;
+  /// Drops cached translations; when it returns, no access through one of them can still run, which
+  /// is what the Invalidate Completion says.
+  /// Returns: false when the device did not complete in time (ATS time-out).
+  virtual bool ats_invalidate(const AtsInvalidation& request) = 0;
+  virtual void page_response(const PageResponse& response) = 0;
+};
+
+struct Stats {
+  std::uint64_t translations = 0;   ///< untranslated and translation requests
+  std::uint64_t iotlb_hits = 0;
+  std::uint64_t walks = 0;
+  std::uint64_t page_requests = 0;
+  std::uint64_t invalidations = 0;
+  std::uint64_t faults = 0;
+};
+
+class Iommu;
+
+/// One device's way to the IOMMU. Thread safety: all calls, from any thread.
+class Port {
+ public:
+  ~Port();
+  Port(const Port&) = delete;
+  Port& operator=(const Port&) = delete;
+
+  /// Translates an untranslated request. A fault is recorded in the fault queue.
+  Result<Translation, Cause> translate(const Requester& requester, Iova at, Access access);
+  /// Answers a PCIe ATS translation request. `no_write` is the NW bit.
+  AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write);
+  /// Checks a translated request (AT = translated): the device context must allow ATS.
+  Result<PhysAddr, Cause> translated(PhysAddr at, Access access);
+  /// Delivers a page request. A request that cannot be queued is answered at once as the
+  /// specification says (§3.7): the response arrives at the callbacks before the call returns.
+  void page_request(const PageRequest& request);
+  /// The memory behind the IOMMU.
+  const memory::Memory& memory() const;
+  DeviceId id() const { return id_; }
+
+ private:
+  friend class Iommu;
+  Port(Iommu& iommu, DeviceId id, DeviceCallbacks& callbacks)
+      : iommu_(iommu), id_(id), callbacks_(callbacks) {}
+  Iommu& iommu_;
+  DeviceId id_;
+  DeviceCallbacks& callbacks_;
+};
+
+class Iommu {
+ public:
+  /// Interrupt causes as numbered by ipsr: command queue, fault queue, performance monitor, page
+  /// request queue.
+  enum class Interrupt : std::uint8_t { kCommandQueue = 0, kFaultQueue = 1, kPmu = 2, kPageRequestQueue = 3 };
+  using InterruptHandler = std::function<void(Interrupt)>;
+
+  /// A reset IOMMU (ddtp.iommu_mode = Off) before `memory`, which must outlive it.
+  explicit Iommu(const memory::Memory& memory);
+  ~Iommu();
+  Iommu(const Iommu&) = delete;
+  Iommu& operator=(const Iommu&) = delete;
+
+  /// Reads or writes a register (§6 "Memory-mapped register interface"); `size_bytes` 4 or 8,
+  /// naturally aligned. Reserved offsets read 0 and ignore writes. A write to cqt processes the
+  /// commands before it returns; commands processed so by one thread complete in order.
+  std::uint64_t mmio_read(std::uint32_t offset, unsigned size_bytes);
+  void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
+
+  /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held.
+  void on_interrupt(InterruptHandler handler);
+
+  /// Makes `callbacks` the device `id`.
+  /// Errors: EEXIST when attached already.
+  Result<std::unique_ptr<Port>> attach(DeviceId id, DeviceCallbacks& callbacks);
+
+  Stats stats() const;
+
+ private:
+  friend class Port;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace tandem::iommu
