@@ -16,8 +16,8 @@
 /// while a device callback runs except command_mutex_; a callback must not write the command queue
 /// of the same IOMMU.
 ///
-/// Edition: see docs/spec/iommu.md. Left out: second stage and MSI page tables (capabilities say so),
-/// Sv32, big-endian, debug translation, performance counters.
+/// Edition: see docs/spec/iommu.md. Left out: second stage and MSI page tables (capabilities say
+/// so), Sv32, big-endian, debug translation, performance counters.
 #pragma once
 
 #include <array>
@@ -66,7 +66,7 @@ struct Requester {
 /// A translation and how far it reaches: the naturally aligned range of 2^log2_size bytes that
 /// holds the requested address.
 struct Translation {
-  PhysAddr address;            ///< of the requested byte
+  PhysAddr address;             ///< of the requested byte
   std::uint8_t log2_size = 12;  ///< ≥ 12
   bool readable = false;
   bool writable = false;
@@ -85,7 +85,7 @@ struct AtsCompletion {
 
 /// A PCIe Page Request message.
 struct PageRequest {
-  Iova address;            ///< page-aligned
+  Iova address;  ///< page-aligned
   std::optional<Pasid> pasid;
   bool privileged = false;
   bool execute = false;
@@ -98,8 +98,8 @@ struct PageRequest {
 /// An ATS Invalidation Request message.
 struct AtsInvalidation {
   std::optional<Pasid> pasid;
-  bool global = false;   ///< all PASIDs; only with pasid set
-  Iova address;          ///< start of the naturally aligned range
+  bool global = false;              ///< all PASIDs; only with pasid set
+  Iova address;                     ///< start of the naturally aligned range
   std::uint64_t size_bytes = 4096;  ///< 2^64 is written as 0
   std::uint8_t itag = 0;
 };
@@ -125,7 +125,7 @@ class DeviceCallbacks {
 };
 
 struct Stats {
-  std::uint64_t translations = 0;   ///< untranslated and translation requests
+  std::uint64_t translations = 0;  ///< untranslated and translation requests
   std::uint64_t iotlb_hits = 0;
   std::uint64_t walks = 0;
   std::uint64_t page_requests = 0;
@@ -168,7 +168,12 @@ class Iommu {
  public:
   /// Interrupt causes as numbered by ipsr: command queue, fault queue, performance monitor, page
   /// request queue.
-  enum class Interrupt : std::uint8_t { kCommandQueue = 0, kFaultQueue = 1, kPmu = 2, kPageRequestQueue = 3 };
+  enum class Interrupt : std::uint8_t {
+    kCommandQueue = 0,
+    kFaultQueue = 1,
+    kPmu = 2,
+    kPageRequestQueue = 3
+  };
   using InterruptHandler = std::function<void(Interrupt)>;
 
   /// A reset IOMMU (ddtp.iommu_mode = Off) before `memory`, which must outlive it.

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Physical memory as devices, the IOMMU and its driver see it.
+///
+/// A Memory is a 56-bit physical address space made of regions. *Host RAM* is a range of this
+/// process's memory; *I/O regions* answer reads and writes through callbacks (an aperture onto
+/// another process's memory is one). Regions are added and removed while accesses run: the flat
+/// view is published by RCU, an access holds a reader section while it looks up and copies host
+/// RAM, and remove() returns only when no access can still touch the region.
+///
+/// Left out: priorities and overlap of regions, aliases, poison.
+#pragma once
+
+#include <atomic>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "tandem/base/mutex.hpp"
+#include "tandem/base/result.hpp"
+
+namespace tandem::memory {
+
+/// A physical address, in bytes. At most 56 bits are decodable.
+struct PhysAddr {
+  std::uint64_t value = 0;
+  constexpr PhysAddr plus(std::uint64_t bytes) const { return {value + bytes}; }
+  friend constexpr auto operator<=>(PhysAddr, PhysAddr) = default;
+};
+
+inline constexpr unsigned kPhysAddrBits = 56;
+
+/// Why an access stopped.
+enum class Fault : std::uint8_t {
+  kNone,
+  kNoRegion,    ///< nothing decodes the address
+  kReadOnly,    ///< a write to a read-only region
+  kRefused,     ///< the I/O region refused: the memory behind it is not accessible
+  kMisaligned,  ///< an atomic access that is not naturally aligned, or not to host RAM
+};
+
+/// What an access achieved: the bytes before the first fault.
+struct [[nodiscard]] Outcome {
+  std::size_t done_bytes = 0;
+  Fault fault = Fault::kNone;
+  bool ok() const { return fault == Fault::kNone; }
+};
+
+/// Memory behind callbacks. Calls may come from any thread at once and may block; no reader section
+/// is held around them, but a reference to the region is.
+class IoRegion {
+ public:
+  virtual ~IoRegion() = default;
+  /// Reads `to.size()` bytes at `offset` from the region's base. The range lies inside the region.
+  virtual Outcome read(std::uint64_t offset, std::span<std::byte> to) = 0;
+  virtual Outcome write(std::uint64_t offset, std::span<const std::byte> from) = 0;
+};
+
+enum class RegionId : std::uint64_t {};
+
+class Memory {
+ public:
+  Memory();
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  /// Makes `host` appear at `base`.
+  ///
+  /// Ownership: the caller keeps `host` alive until remove() has returned.
+  /// Errors:    EEXIST when the range overlaps a region, EINVAL when empty, not page-aligned or
+  ///            past 2^56.
+  Result<RegionId> add_host_ram(PhysAddr base, std::span<std::byte> host, bool writable = true);
+  /// Makes `region` answer for [base, base + size_bytes). Errors as above.
+  Result<RegionId> add_io(PhysAddr base, std::uint64_t size_bytes,
+                          std::shared_ptr<IoRegion> region);
+  /// Removes a region; when it returns no access reaches it any more. Not from inside an access.
+  /// Errors: ENOENT.
+  Result<void> remove(RegionId id);
+
+  /// Copies from or to physical memory, across region borders, in pieces of at most 64 KiB of host
+  /// RAM per reader section.
+  /// Thread safety: any thread. Blocks only if an I/O region does.
+  Outcome read(PhysAddr at, std::span<std::byte> to) const;
+  Outcome write(PhysAddr at, std::span<const std::byte> from) const;
+
+  /// Naturally aligned atomic accesses to host RAM, little-endian.
+  Result<std::uint64_t, Fault> load64(PhysAddr at, std::memory_order order) const;
+  Result<std::uint32_t, Fault> load32(PhysAddr at, std::memory_order order) const;
+  Result<void, Fault> store64(PhysAddr at, std::uint64_t value, std::memory_order order) const;
+  Result<void, Fault> store32(PhysAddr at, std::uint32_t value, std::memory_order order) const;
+  /// Replaces `expected` by `desired`; returns what was there (equal to `expected` on success).
+  Result<std::uint64_t, Fault> compare_exchange64(PhysAddr at, std::uint64_t expected,
+                                                  std::uint64_t desired) const;
+
+  /// The host address of [at, at + length) if one writable host-RAM region holds all of it, else
+  /// nullptr.
+  ///
+  /// The pointer is good while a reader section of rcu_default_domain() entered before the call
+  /// lasts, or until whoever may remove the region has ordered its removal after the use (this is
+  /// what pcie's in-flight slots do).
+  std::byte* host_pointer(PhysAddr at, std::size_t length) const;
+
+  /// Changes whenever a region is removed: a cached host pointer with an older version is void.
+  std::uint64_t version() const noexcept { return version_.load(std::memory_order_acquire); }
+
+ private:
+  struct View;
+  struct Region;
+  std::atomic<View*> view_;                // written under mutex_, read in reader sections
+  std::atomic<std::uint64_t> version_{1};  // written under mutex_
+  mutable Mutex mutex_;
+};
+
+}  // namespace tandem::memory

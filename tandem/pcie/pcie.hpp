@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A PCIe endpoint with PASID, ATS and PRI, as the author of a device model uses it.
+///
+/// `Endpoint::space(pasid)` is the address space of one process (or, without a PASID, the device's
+/// own): a cheap value whose read(), write() and map() take the process's virtual addresses. Behind
+/// it: an address translation cache (ATC) → translation request to the IOMMU → on "not present" a
+/// page request, answered by the operating system → retry. An address that the process may not use
+/// ends the access with the address and the bytes done before it.
+///
+/// Concurrency: any number of threads access while others invalidate. A hit takes no lock and
+/// writes no shared line. When an ATS invalidation completes, no access through an old translation
+/// can still run: short host-RAM copies run inside RCU sections, and a Window (a longer mapping)
+/// holds an in-flight slot of its (endpoint, PASID); an invalidation waits for the matching slots
+/// only. Page requests and I/O-region accesses are never made inside a section or under a slot
+/// (asserted).
+///
+/// Left out: configuration space as a guest reads it, page-request credits, function-level reset.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "tandem/base/result.hpp"
+#include "tandem/iommu/iommu.hpp"
+
+namespace tandem::pcie {
+
+using iommu::Access;
+using iommu::DeviceId;
+using iommu::Iova;
+using iommu::Pasid;
+
+/// Why a DMA stopped, and where.
+struct DmaFault {
+  enum class Reason : std::uint8_t {
+    kNotPermitted,  ///< page request answered "invalid request": no mapping, or no permission
+    kNoService,     ///< page request answered "response failure", or page requests are not enabled
+    kBlocked,       ///< the IOMMU refused the endpoint or the PASID (not bound, revoked)
+    kMemory,       ///< the translation led to memory that refused (unmapped or protected meanwhile)
+    kWraps,        ///< address + length is not a valid range
+    kNotMappable,  ///< map() only: readable, but not one run of host RAM; use read()/write()
+  };
+  Reason reason = Reason::kNotPermitted;
+  Iova address;  ///< first byte that could not be accessed
+};
+
+struct [[nodiscard]] DmaResult {
+  std::size_t done_bytes = 0;
+  std::optional<DmaFault> fault;
+  bool ok() const { return !fault; }
+};
+
+/// One of the PCIe messages that may carry a PASID, for tracing.
+struct Message {
+  enum class Kind : std::uint8_t {
+    kMemoryRead,
+    kMemoryWrite,
+    kTranslationRequest,
+    kTranslationCompletion,
+    kPageRequest,
+    kPageResponse,
+    kInvalidationRequest,
+    kInvalidationCompletion,
+  };
+  Kind kind = Kind::kMemoryRead;
+  DeviceId device;
+  std::optional<Pasid> pasid;
+  Iova address;
+  std::uint64_t size_bytes = 0;             ///< of the access, translation or invalidation
+  std::uint64_t physical_address = 0;       ///< translation completions
+  bool readable = false, writable = false;  ///< asked for, or granted
+  std::uint16_t tag = 0;                    ///< PRGI or ITAG
+  std::uint8_t status = 0;                  ///< AtsCompletion::Status or PageResponse::Code
+};
+
+struct EndpointStats {
+  std::uint64_t translations = 0;  ///< pages or superpages looked up in the ATC
+  std::uint64_t atc_hits = 0;
+  std::uint64_t page_requests = 0;
+  std::uint64_t invalidations = 0;
+};
+
+class Endpoint;
+class AddressSpace;
+
+/// A run of host RAM that a device works on in place. While it lives, an invalidation of its PASID
+/// waits. Not copyable; destroy it on the thread that made it, promptly.
+class Window {
+ public:
+  Window() = default;
+  Window(Window&& other) noexcept
+      : endpoint_(std::exchange(other.endpoint_, nullptr)),
+        slot_(other.slot_),
+        bytes_(other.bytes_) {}
+  Window& operator=(Window&& other) noexcept {
+    std::swap(endpoint_, other.endpoint_);
+    std::swap(slot_, other.slot_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Window();
+  std::span<std::byte> bytes() const { return bytes_; }
+
+ private:
+  friend class AddressSpace;
+  Endpoint* endpoint_ = nullptr;
+  std::uint32_t slot_ = 0;
+  std::span<std::byte> bytes_;
+};
+
+/// One address space of an endpoint: (device, PASID). A value; good as long as its endpoint.
+///
+/// Thread safety: all calls, from any thread.
+class AddressSpace {
+ public:
+  /// Copies from the space into `to`. Faults are data; bytes before the fault have been copied.
+  DmaResult read(Iova at, std::span<std::byte> to) const;
+  DmaResult write(Iova at, std::span<const std::byte> from) const;
+  /// Maps [at, at + length) if it is one run of host RAM that allows `access`, taking page faults
+  /// first. `length` > 0.
+  /// Errors: as read(), and kNotMappable.
+  Result<Window, DmaFault> map(Iova at, std::size_t length, Access access) const;
+  std::optional<Pasid> pasid() const { return pasid_; }
+  Endpoint& endpoint() const { return *endpoint_; }
+
+ private:
+  friend class Endpoint;
+  AddressSpace(Endpoint& endpoint, std::optional<Pasid> pasid)
+      : endpoint_(&endpoint), pasid_(pasid) {}
+  Endpoint* endpoint_;
+  std::optional<Pasid> pasid_;
+};
+
+class Endpoint final : private iommu::DeviceCallbacks {
+ public:
+  struct Options {
+    bool pasid = true;  ///< PASID capability present and enabled
+    bool ats = true;
+    bool pri = true;
+    std::chrono::milliseconds invalidation_timeout{1000};  ///< how long to wait for in-flight slots
+  };
+
+  /// Attaches device `id` to `iommu`, which must outlive the endpoint.
+  /// Errors: EEXIST when the id is taken; EINVAL when pri is asked for without ats.
+  static Result<std::unique_ptr<Endpoint>> create(iommu::Iommu& iommu, DeviceId id,
+                                                  Options options);
+  ~Endpoint() override;
+
+  /// The space of `pasid`; without one, requests carry no PASID prefix.
+  AddressSpace space(std::optional<Pasid> pasid) { return {*this, pasid}; }
+  DeviceId id() const;
+  EndpointStats stats() const;
+  /// Lookups, hits and page requests made for one PASID's accesses by the calling thread since it
+  /// started; the difference over an operation is that operation's own.
+  static EndpointStats thread_stats() noexcept;
+
+  using Tap = std::function<void(const Message&)>;
+  /// Shows every message to `tap` (empty: none). For listings, not for speed.
+  void set_tap(Tap tap);
+
+ private:
+  friend class AddressSpace;
+  friend class Window;
+  struct State;
+  explicit Endpoint(std::unique_ptr<State> state);
+  bool ats_invalidate(const iommu::AtsInvalidation& request) override;
+  void page_response(const iommu::PageResponse& response) override;
+  std::unique_ptr<State> state_;
+};
+
+/// The classic spelling: one DMA of `buffer` at `va` of (endpoint, pasid); kRead fills the buffer.
+inline DmaResult dma_rw(Endpoint& device, std::optional<Pasid> pasid, Iova va,
+                        std::span<std::byte> buffer, Access direction) {
+  const AddressSpace space = device.space(pasid);
+  return direction == Access::kWrite ? space.write(va, buffer) : space.read(va, buffer);
+}
+
+}  // namespace tandem::pcie

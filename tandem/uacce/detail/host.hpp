@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The operating system's part of shared virtual addressing: what a kernel's IOMMU driver and mm
+/// do.
+///
+/// A Host owns physical memory and the IOMMU, and drives the IOMMU as the specification says:
+/// device and process directories, page tables and queues in physical memory, registers, commands.
+/// An Mm is one bound address space: a PASID, a first-stage (Sv48) table, and what stands behind
+/// its pages: reserved memory (host RAM) or an aperture onto a process's ordinary memory.
+///
+/// Page requests are served on the thread that made them. Order of a change: page-table write,
+/// IOTINVAL, ATS.INVAL to the endpoints, their completions, IOFENCE, then free.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tandem/base/mapping.hpp"
+#include "tandem/base/result.hpp"
+#include "tandem/iommu/iommu.hpp"
+#include "tandem/memory/memory.hpp"
+#include "tandem/pcie/pcie.hpp"
+#include "tandem/uacce/framework.hpp"
+
+namespace tandem::uacce::detail {
+
+/// A memfd that this process and a client both map.
+class ReservedMemory;
+
+/// What an address is, for the status of an operation that faulted there.
+enum class AddressKind : std::uint8_t {
+  kUnmapped,
+  kAccessible,    ///< some access is allowed
+  kNeedsStaging,  ///< mapped, but reading it could block (FUSE, network file, device, userfaultfd)
+};
+
+struct MmStats {
+  std::uint64_t page_faults = 0;  ///< page requests answered "success"
+  std::uint64_t page_faults_refused = 0;
+};
+
+class Host;
+
+/// One bound address space. Thread safety: all calls, from any thread.
+class Mm {
+ public:
+  ~Mm();  ///< unbind()
+  iommu::Pasid pasid() const;
+
+  /// Creates reserved memory: a sealed memfd of whole pages, mapped here as host RAM.
+  Result<std::shared_ptr<ReservedMemory>> reserve(std::uint64_t size_bytes);
+  static const UniqueFd& descriptor(const ReservedMemory& memory);
+  static std::uint64_t size(const ReservedMemory& memory);
+  /// The range [address, address + size) of this space is `memory` from now on; superpages where
+  /// alignment allows. Errors: EINVAL not page-aligned or not a user address, EEXIST overlap.
+  Result<void> attach(const std::shared_ptr<ReservedMemory>& memory, std::uint64_t address);
+  /// Ends that; invalidation is complete on return. Errors: ENOENT; ETIMEDOUT when an access did
+  /// not end (the memory is then kept until it does).
+  Result<void> detach(const ReservedMemory& memory);
+
+  /// Whether the address space behind the aperture still exists. Reserved-only spaces say true.
+  bool alive() const;
+  AddressKind classify(std::uint64_t address) const;
+  MmStats stats() const;
+  void revoke_page(std::uint64_t address, bool refuse);
+
+  /// Takes the PASID away from every device: process-directory entry, IODIR, ATS.INVAL, fence; then
+  /// frees tables and windows. Idempotent. When an endpoint's invalidation times out, the PASID and
+  /// everything it could reach are quarantined: kept, never reused.
+  /// Returns: false when quarantined.
+  bool unbind();
+
+ private:
+  friend class Host;
+  struct State;
+  explicit Mm(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+class Host {
+ public:
+  /// Memory, IOMMU in 1LVL..3LVL mode, queues on, page requests served.
+  static Result<std::unique_ptr<Host>> create();
+  ~Host();
+
+  memory::Memory& memory();
+  iommu::Iommu& iommu();
+
+  /// Creates the endpoint of a new device: a device context that allows PASID, ATS and PRI.
+  Result<std::unique_ptr<pcie::Endpoint>> add_endpoint();
+  /// Invalidates its context and forgets it; call before destroying the endpoint.
+  void remove_endpoint(pcie::Endpoint& endpoint);
+
+  /// Binds an address space. Checks the descriptors: both from procfs, named for one process, of
+  /// one live mm. Errors: EACCES, ENOSPC.
+  Result<std::shared_ptr<Mm>> bind(MmAccess access);
+
+  std::vector<std::string> describe_walk(iommu::Pasid pasid, std::uint64_t address) const;
+  std::uint64_t quarantined_pasids() const;
+  std::uint64_t freed_table_pages() const;
+
+ private:
+  friend class Mm;
+  struct State;
+  explicit Host(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace tandem::uacce::detail

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What the author of an engine writes.
+///
+/// An Engine describes a device and makes Workers; a Worker executes one operation at a time. The
+/// framework copies each descriptor out of the shared ring first, so a Worker sees it once and
+/// unchanging; everything else it reaches through the pcie::AddressSpace of the operation, which is
+/// the only way to memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tandem/abi/ring.h"
+#include "tandem/pcie/pcie.hpp"
+
+namespace tandem::uacce {
+
+/// What a device tells about itself.
+struct DeviceTraits {
+  std::string name;  ///< "comp-0"; at most 31 bytes
+  std::string api;   ///< "tandem_comp_v1"
+  std::vector<std::string>
+      algorithms;  ///< what clients ask for: "gzip"; at most 383 bytes together
+  std::uint32_t queues_max = 1024;
+  bool sva = true;
+};
+
+/// What an operation came to; becomes the completion.
+struct Completion {
+  tandem_status status = TANDEM_STATUS_OK;
+  std::uint32_t done = 0;
+  std::uint64_t result = 0;
+  std::uint64_t fault_address = 0;
+  bool stream_end = false;
+  std::uint64_t bytes_zero_copy = 0;  ///< operand bytes worked on in place
+  std::uint64_t bytes_copied = 0;     ///< operand bytes that went through a copy
+
+  /// The completion of an operation that a DMA fault ended, `done` bytes after its start.
+  /// kWraps becomes BAD_RANGE; every other reason FAULT.
+  static Completion from_fault(const pcie::DmaFault& fault, std::uint32_t done);
+};
+
+/// State that operations of one queue share (a stream). Used by one worker at a time.
+class Session {
+ public:
+  virtual ~Session() = default;
+};
+
+/// Executes operations; each engine thread has its own, so it may keep scratch buffers.
+class Worker {
+ public:
+  virtual ~Worker() = default;
+  /// Runs `descriptor` to its end. `session` is what make_session() returned for the queue.
+  ///
+  /// Reserved words, and that opcode belongs to the device, are checked here: UNKNOWN_OPCODE or
+  /// BAD_DESCRIPTOR are ordinary completions. Must not throw.
+  virtual Completion execute(const tandem_descriptor& descriptor, const pcie::AddressSpace& space,
+                             Session* session) = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual DeviceTraits traits() const = 0;
+  virtual std::unique_ptr<Worker> make_worker() = 0;
+  /// State for a new queue, or nullptr when operations share none.
+  virtual std::unique_ptr<Session> make_session() { return nullptr; }
+};
+
+/// An input operand, in place when the memory allows it and `snapshot` is false, else copied.
+///
+/// An engine that reads its input once may work in place. One that reads it again (most codecs)
+/// asks for a snapshot unless it tolerates bytes that change under it.
+class Input {
+ public:
+  /// Errors: the fault; done_bytes() then says how much was readable.
+  static Result<Input, pcie::DmaFault> fetch(const pcie::AddressSpace& space, std::uint64_t address,
+                                             std::size_t length, bool snapshot,
+                                             std::vector<std::byte>& scratch);
+  std::span<const std::byte> bytes() const { return bytes_; }
+  bool in_place() const { return in_place_; }
+
+ private:
+  pcie::Window window_;
+  std::span<const std::byte> bytes_;
+  bool in_place_ = false;
+};
+
+/// An output operand: in place when allowed, else a scratch buffer that commit() copies out.
+class Output {
+ public:
+  static Result<Output, pcie::DmaFault> prepare(const pcie::AddressSpace& space,
+                                                std::uint64_t address, std::size_t length,
+                                                bool in_place_allowed,
+                                                std::vector<std::byte>& scratch);
+  std::span<std::byte> bytes() const { return bytes_; }
+  bool in_place() const { return in_place_; }
+  /// Makes the first `length` bytes visible to the client.
+  pcie::DmaResult commit(std::size_t length);
+
+ private:
+  const pcie::AddressSpace* space_ = nullptr;
+  std::uint64_t address_ = 0;
+  pcie::Window window_;
+  std::span<std::byte> bytes_;
+  bool in_place_ = false;
+};
+
+}  // namespace tandem::uacce

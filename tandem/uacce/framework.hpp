@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The device framework: what a kernel's uacce does, for the host of some engines (a broker, or the
+/// embedded library).
+///
+/// A Framework owns memory, an IOMMU, devices (each an engine behind a PCIe endpoint) and engine
+/// threads. A Client is one address space (mm) of one tenant: it gets a PASID at connect and loses
+/// it when the Client is disconnected. A queue belongs to a Client; its states are INIT → STARTED →
+/// ZOMBIE; its regions (0 MMIO, 1 DUS) are handed out once each.
+///
+/// Life of a queue's request: doorbell → an engine thread copies the descriptor → Worker::execute →
+/// completion. Engine threads poll hot queues, round robin by bytes between tenants, and park
+/// when nothing happens; the clients' wake descriptors get them back.
+///
+/// Lock order: Framework registry → Client → Queue.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tandem/abi/control.h"
+#include "tandem/base/unique_fd.hpp"
+#include "tandem/iommu/iommu.hpp"
+#include "tandem/uacce/device.hpp"
+
+namespace tandem::uacce {
+
+/// How engines reach a client's ordinary memory.
+struct MmAccess {
+  enum class Kind : std::uint8_t {
+    kReservedOnly,  ///< not at all
+    kDescriptors,   ///< `mem` and `maps`: descriptors of the client's own /proc/self/{mem,maps}
+    kSelf,          ///< the client is this process (embedded)
+  };
+  Kind kind = Kind::kReservedOnly;
+  UniqueFd mem, maps;
+};
+
+enum class QueueState : std::uint8_t { kInit, kStarted, kZombie };
+
+struct QueueInfo {
+  std::uint32_t queue = 0;
+  std::string device;
+  std::uint32_t depth = 0;
+  bool asymmetric_fence = false;
+  std::uint32_t device_flags = 0;
+  std::uint64_t region_mmio_size = 0, region_dus_size = 0;
+};
+
+struct ReservedInfo {
+  std::uint64_t id = 0;
+  std::uint64_t size_bytes = 0;
+  UniqueFd fd;  ///< map it shared, close it, then attach_reserved()
+};
+
+class Framework;
+
+/// One address space of one tenant. Thread safety: all calls, from any thread.
+///
+/// Every error is an errno: ENOENT unknown queue or id, EINVAL wrong state or argument, EEXIST a
+/// region handed out twice or an address range taken, EMFILE/ENOMEM quotas, ESHUTDOWN disconnected.
+class Client {
+ public:
+  ~Client();  ///< disconnects
+
+  Result<QueueInfo> open(const std::string& algorithm_or_device, std::uint32_t depth,
+                         bool asymmetric_fence);
+  /// The descriptor of a region, once per region (EEXIST); DUS at its exact size (EINVAL).
+  Result<UniqueFd> map(std::uint32_t queue, std::uint32_t region, std::uint64_t size_bytes);
+  Result<void> start(std::uint32_t queue);
+  Result<void> put(std::uint32_t queue);
+  Result<void> hold(std::uint32_t queue, bool keep_awake);
+  /// A descriptor that becomes readable when a waiting word TANDEM_WAIT_FD is served.
+  Result<UniqueFd> event(std::uint32_t queue);
+
+  Result<ReservedInfo> reserve(std::uint64_t size_bytes);
+  /// The client mapped reserved memory `id` at `address` (page-aligned).
+  Result<void> attach_reserved(std::uint64_t id, std::uint64_t address);
+  Result<void> detach_reserved(std::uint64_t id);
+  /// Gives it back; when this returns no engine reaches it.
+  Result<void> release_reserved(std::uint64_t id);
+
+  /// Runs what `queue` has pending on the calling thread; for frameworks without engine threads.
+  /// Returns: how many requests completed.
+  Result<std::size_t> run_in_caller(std::uint32_t queue);
+
+  /// A duplicate of this client's wake eventfd: the client writes it when an engine says `parked`.
+  Result<UniqueFd> wake_descriptor() const;
+  tandem_stats_reply stats() const;
+  iommu::Pasid pasid() const;
+  /// Whether the address space still lives (mem descriptor reads more than 0 bytes).
+  bool alive() const;
+  /// Puts every queue with `reason`, revokes the PASID, frees everything. Idempotent. Bounded: an
+  /// access that never returns leaves its PASID quarantined.
+  void disconnect(tandem_queue_state reason);
+
+  /// Tests only: revokes the page-table entry of one page; refuse: page requests for it are
+  /// answered "invalid request" from now on.
+  void revoke_page(std::uint64_t address, bool refuse);
+
+ private:
+  friend class Framework;
+  struct State;
+  explicit Client(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+class Framework {
+ public:
+  struct Options {
+    /// Engine threads; 0: none, the caller runs requests (inline).
+    int engine_threads = 1;
+    std::chrono::microseconds spin_before_park{100};
+    std::uint64_t reserved_bytes_per_tenant = std::uint64_t{4} << 30;
+    std::uint32_t queues_per_tenant = 256;
+    /// How long one access to a client's memory may take before its queue is declared stuck.
+    std::chrono::milliseconds stuck_after{5000};
+    bool global_fence = false;  ///< this process is registered for global fences
+  };
+
+  static Result<std::unique_ptr<Framework>> create(Options options);
+  ~Framework();  ///< every queue reports TANDEM_QUEUE_DEVICE_REMOVED
+
+  /// Adds a device. Errors: EEXIST for a name taken, EINVAL for traits that do not fit the ABI.
+  Result<void> add_device(std::unique_ptr<Engine> engine);
+  /// Removes a device: puts all its queues first. Errors: ENOENT.
+  Result<void> remove_device(const std::string& name);
+  std::vector<tandem_devices_reply> devices() const;
+
+  /// Binds an address space: allocates its PASID. `tenant` is whom it is accounted to.
+  /// Errors: EACCES when the descriptors are not what they should be, or not of one live mm; ENOSPC
+  ///         when no PASID is left.
+  Result<std::unique_ptr<Client>> connect(std::uint32_t tenant, MmAccess access, bool global_fence);
+
+  iommu::Stats iommu_stats() const;
+  /// Shows PCIe messages of device `name` to `tap`. For listings. Errors: ENOENT.
+  Result<void> set_tap(const std::string& name, pcie::Endpoint::Tap tap);
+  /// The walk of one address as text lines "level, entry address, entry, meaning"; empty when
+  /// unbound.
+  std::vector<std::string> describe_walk(iommu::Pasid pasid, std::uint64_t address) const;
+
+  struct Cleanup {
+    std::uint64_t clients = 0, queues = 0, reserved_bytes = 0, page_tables = 0;
+    std::uint64_t quarantined_pasids = 0;
+  };
+  /// What has been cleaned up since start.
+  Cleanup cleanup() const;
+
+ private:
+  struct State;
+  friend class Client;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace tandem::uacce
