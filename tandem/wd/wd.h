@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * WarpDrive: an accelerator as another thread of your process.
+ *
+ * Open a queue, send requests that hold plain pointers, receive them back completed. While the engine
+ * is awake neither wd_send() nor wd_recv() makes a system call.
+ *
+ *     struct wd_queue q = WD_QUEUE_INIT;
+ *     q.algorithm = "crc32c";
+ *     wd_request_queue(&q);
+ *     struct wd_request r = {.opcode = WD_OP_CRC32C, .src = data, .src_len = size};
+ *     wd_send(&q, &r); wd_recv_sync(&q, &(struct wd_request *){0});
+ *
+ * Threads: a queue belongs to one thread at a time; open one for each thread. Different queues share
+ * no lock on the send and receive path.
+ *
+ * Fork: a child may go on using the same struct wd_queue: its first call opens a new queue with the
+ * same parameters. Requests in flight stay the parent's. Reserved memory is not inherited. After
+ * exec nothing of this exists. vfork() and CLONE_VM share the queue as they share the memory.
+ *
+ * Errors: negative errno, besides requests' own status. -ENODEV when no broker or device has the
+ * algorithm, -EACCES when the broker is not one to trust, -EBUSY when a ring is full (wd_send) or
+ * -EAGAIN when nothing has completed (wd_recv), -ENOMSG when nothing is in flight (wd_recv_sync),
+ * -ESHUTDOWN when the queue died and everything in flight has been received.
+ */
+#ifndef TANDEM_WD_WD_H
+#define TANDEM_WD_WD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tandem/abi/ring.h"
+
+#ifdef __cplusplus
+extern "C" {
+#define WD_NOEXCEPT noexcept
+#else
+#define WD_NOEXCEPT
+#endif
+
+/** Operations: what the request's fields mean is said at enum tandem_opcode. */
+enum wd_opcode {
+  WD_OP_NOP = TANDEM_OP_NOP,
+  WD_OP_COPY = TANDEM_OP_COPY,
+  WD_OP_FILL = TANDEM_OP_FILL,
+  WD_OP_COMPARE = TANDEM_OP_COMPARE,
+  WD_OP_CRC32C = TANDEM_OP_CRC32C,
+  WD_OP_DEFLATE = TANDEM_OP_DEFLATE,
+  WD_OP_ZLIB = TANDEM_OP_ZLIB,
+  WD_OP_GZIP = TANDEM_OP_GZIP,
+  WD_OP_INFLATE = TANDEM_OP_INFLATE,
+  WD_OP_ZLIB_INFLATE = TANDEM_OP_ZLIB_INFLATE,
+  WD_OP_GZIP_INFLATE = TANDEM_OP_GZIP_INFLATE,
+  WD_OP_INFLATE_STREAM = TANDEM_OP_INFLATE_STREAM,
+};
+
+/** Where a queue's requests run. */
+enum wd_path {
+  WD_PATH_AUTO = 0,     /* TANDEM=…, else a broker that is there, else embedded */
+  WD_PATH_BROKER = 1,   /* in a broker's process */
+  WD_PATH_EMBEDDED = 2, /* on an engine thread of this process */
+  WD_PATH_INLINE = 3,   /* in the calling thread */
+};
+
+/**
+ * A queue. Set `size` (WD_QUEUE_INIT does) and what you want; wd_request_queue() fills in the rest.
+ *
+ * Its size may grow: the library touches only the first `size` bytes.
+ */
+struct wd_queue {
+  size_t size;           /* in: sizeof(struct wd_queue) */
+  const char *algorithm; /* in: "gzip", or a device's name, "comp-0"; copied */
+  uint32_t depth;        /* in: requests in flight at most, a power of two; 0: 256. out: what it is */
+  uint32_t path;         /* in: enum wd_path. out: where it runs */
+  char device[32];       /* out: name of the device */
+  uint32_t device_flags; /* out: bit 0 SVA */
+  uint32_t reserved;     /* 0 */
+  uint64_t opaque[8];    /* the library's */
+};
+#define WD_QUEUE_INIT {.size = sizeof(struct wd_queue)}
+
+/**
+ * One request. The caller owns it and keeps it, and the buffers, until wd_recv() has returned it.
+ * A request that is sent twice before it came back is refused with -EINVAL.
+ */
+struct wd_request {
+  uint16_t opcode;      /* enum wd_opcode */
+  uint16_t flags;       /* TANDEM_DESC_… */
+  uint32_t param;       /* e.g. compression level */
+  const void *src;      /* any pointer */
+  void *dst;            /* any pointer */
+  uint32_t src_len;     /* bytes */
+  uint32_t dst_len;     /* bytes */
+  uint64_t operand;     /* e.g. fill pattern, checksum seed */
+  void *user;           /* not touched */
+  /* results */
+  uint16_t status;      /* enum tandem_status */
+  uint16_t result_flags; /* TANDEM_CPL_… */
+  uint32_t done;        /* bytes produced, or read by operations without output */
+  uint64_t result;      /* e.g. checksum */
+  uint64_t fault_address; /* with TANDEM_STATUS_FAULT: what could not be accessed */
+  uint64_t opaque[2];   /* the library's; zero before the first send */
+};
+
+/** The eight calls of WarpDrive. The historic signatures; 0 or a count, or a negative errno. */
+
+/** Opens the queue `q` describes. Errors: -EINVAL, -ENODEV, -EACCES, -EMFILE, -ENOMEM. */
+int wd_request_queue(struct wd_queue *q) WD_NOEXCEPT;
+/** Stops the queue and returns it. Requests in flight are lost; NULL and a closed queue are fine. */
+void wd_release_queue(struct wd_queue *q) WD_NOEXCEPT;
+/** Sends one request. Errors: -EBUSY (receive first), -ESHUTDOWN, -EINVAL. */
+int wd_send(struct wd_queue *q, struct wd_request *request) WD_NOEXCEPT;
+/** Receives one completed request. Returns 1, or -EAGAIN; -ESHUTDOWN. */
+int wd_recv(struct wd_queue *q, struct wd_request **request) WD_NOEXCEPT;
+/** Waits for one: spins for a while, then sleeps. Returns 1; -ENOMSG when nothing is in flight. */
+int wd_recv_sync(struct wd_queue *q, struct wd_request **request) WD_NOEXCEPT;
+/** Returns when everything sent has completed; results are still to be received. */
+void wd_flush(struct wd_queue *q) WD_NOEXCEPT;
+/**
+ * Reserves memory that engines reach without copies. Lives until wd_release_memory() or the last
+ * queue's release; not inherited by fork. Returns NULL and sets errno on failure.
+ */
+void *wd_reserve_memory(struct wd_queue *q, size_t size) WD_NOEXCEPT;
+/** Lets `target` use the memory `q` reserved: queues of one process share it already; 0. */
+int wd_share_reserved_memory(struct wd_queue *q, struct wd_queue *target) WD_NOEXCEPT;
+
+/** What WarpDrive lacks. */
+
+/** Opens a queue by algorithm: wd_request_queue() with everything else at its default. */
+int wd_open(struct wd_queue *q, const char *algorithm) WD_NOEXCEPT;
+/** Gives reserved memory back; when it returns no engine reaches it. -EINVAL: not reserved here. */
+int wd_release_memory(struct wd_queue *q, void *memory) WD_NOEXCEPT;
+/** Sends `count` requests with one doorbell. Returns how many were taken, or an error if none. */
+int wd_send_batch(struct wd_queue *q, struct wd_request *const *requests, unsigned count) WD_NOEXCEPT;
+/** Opens the queue again with the same parameters: after a death, or explicitly in a child. */
+int wd_reinit(struct wd_queue *q) WD_NOEXCEPT;
+/** A descriptor to poll for readability; the library's, do not read or close. See wd_arm(). */
+int wd_fd(struct wd_queue *q) WD_NOEXCEPT;
+/** Asks for a signal on wd_fd(). Returns 1 when something has completed already, else 0. */
+int wd_arm(struct wd_queue *q) WD_NOEXCEPT;
+/** While held (count of calls), the engine does not go to sleep for this queue. */
+int wd_keep_awake(struct wd_queue *q, int hold) WD_NOEXCEPT;
+/** Requests sent and not yet received. */
+unsigned wd_in_flight(const struct wd_queue *q) WD_NOEXCEPT;
+/** Text for a negative errno of this library, or for a request's status. Static, never NULL. */
+const char *wd_strerror(int error) WD_NOEXCEPT;
+const char *wd_strstatus(int status) WD_NOEXCEPT;
+
+/** One device, as wd_list_devices() tells. */
+struct wd_device {
+  char name[32], api[32], algorithms[384];
+  uint32_t flags;
+  int32_t numa_node;
+  uint32_t queues_max, queues_used, clients, engines;
+  uint64_t operations, bytes;
+  uint64_t region_mmio_size, region_dus_size;
+};
+/** Fills at most `capacity` devices of `path`. Returns how many there are, or an error. */
+int wd_list_devices(uint32_t path, struct wd_device *devices, unsigned capacity) WD_NOEXCEPT;
+
+/** What this process has had done on the path of `q`. */
+struct wd_stats {
+  uint64_t operations, faults, bytes_zero_copy, bytes_copied, page_faults, translations,
+      translation_hits, staged, rebinds;
+};
+int wd_get_stats(struct wd_queue *q, struct wd_stats *stats) WD_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
