@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <unordered_map>
+#include <utility>
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/base/result.hpp"
@@ -59,6 +61,44 @@ class IoRegion {
 
 enum class RegionId : std::uint64_t {};
 
+namespace detail {
+struct Region;
+struct View;
+}  // namespace detail
+
+/// An I/O region found by Memory::resolve() and held: remove() waits until it is gone, so the
+/// memory behind a physical address stays the one that was looked up. Use it outside reader
+/// sections.
+class IoPin {
+ public:
+  IoPin() = default;
+  IoPin(IoPin&& other) noexcept
+      : region_(std::exchange(other.region_, nullptr)), offset_(other.offset_) {}
+  IoPin& operator=(IoPin&& other) noexcept {
+    std::swap(region_, other.region_);
+    std::swap(offset_, other.offset_);
+    return *this;
+  }
+  ~IoPin();
+  explicit operator bool() const noexcept { return region_ != nullptr; }
+  /// Accesses `to.size()` bytes from the resolved address on; not past Target::length.
+  Outcome read(std::span<std::byte> to) const;
+  Outcome write(std::span<const std::byte> from) const;
+
+ private:
+  friend class Memory;
+  detail::Region* region_ = nullptr;
+  std::uint64_t offset_ = 0;
+};
+
+/// What decodes a physical address: host RAM, an I/O region, or (fault) nothing.
+struct Target {
+  Fault fault = Fault::kNone;
+  std::byte* host = nullptr;  ///< host RAM
+  IoPin io;                   ///< otherwise
+  std::size_t length = 0;     ///< bytes from the address on that the region holds, at most asked
+};
+
 class Memory {
  public:
   Memory();
@@ -69,8 +109,8 @@ class Memory {
   /// Makes `host` appear at `base`.
   ///
   /// Ownership: the caller keeps `host` alive until remove() has returned.
-  /// Errors:    EEXIST when the range overlaps a region, EINVAL when empty, not page-aligned or
-  ///            past 2^56.
+  /// Errors:    EEXIST when the range overlaps a region, EINVAL when empty, past 2^56, or `base` or
+  ///            the size are not page-aligned, or `host` is not 8-byte aligned.
   Result<RegionId> add_host_ram(PhysAddr base, std::span<std::byte> host, bool writable = true);
   /// Makes `region` answer for [base, base + size_bytes). Errors as above.
   Result<RegionId> add_io(PhysAddr base, std::uint64_t size_bytes,
@@ -94,6 +134,13 @@ class Memory {
   Result<std::uint64_t, Fault> compare_exchange64(PhysAddr at, std::uint64_t expected,
                                                   std::uint64_t desired) const;
 
+  /// Finds what decodes [at, at + length) or its beginning. `write`: for writing; a read-only
+  /// region is a fault then.
+  ///
+  /// Call it inside a reader section of rcu_default_domain(): Target::host is good while it lasts,
+  /// Target::io until it is destroyed.
+  Target resolve(PhysAddr at, std::size_t length, bool write) const;
+
   /// The host address of [at, at + length) if one writable host-RAM region holds all of it, else
   /// nullptr.
   ///
@@ -106,11 +153,13 @@ class Memory {
   std::uint64_t version() const noexcept { return version_.load(std::memory_order_acquire); }
 
  private:
-  struct View;
-  struct Region;
-  std::atomic<View*> view_;                // written under mutex_, read in reader sections
-  std::atomic<std::uint64_t> version_{1};  // written under mutex_
-  mutable Mutex mutex_;
+  Result<RegionId> insert(std::unique_ptr<detail::Region> region);
+
+  Mutex mutex_;
+  std::unordered_map<std::uint64_t, PhysAddr> bases_ TANDEM_GUARDED_BY(mutex_);  // by RegionId
+  std::uint64_t next_id_ TANDEM_GUARDED_BY(mutex_) = 1;
+  std::atomic<detail::View*> view_;        // written under mutex_, read in reader sections
+  std::atomic<std::uint64_t> version_{1};  // written under mutex_, read by anyone
 };
 
 }  // namespace tandem::memory
