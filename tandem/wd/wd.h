@@ -77,7 +77,7 @@ struct wd_queue {
   uint32_t reserved;     /* 0 */
   uint64_t opaque[8];    /* the library's */
 };
-#define WD_QUEUE_INIT {.size = sizeof(struct wd_queue)}
+#define WD_QUEUE_INIT {sizeof(struct wd_queue), 0, 0, 0, {0}, 0, 0, {0}}
 
 /**
  * One request. The caller owns it and keeps it, and the buffers, until wd_recv() has returned it.

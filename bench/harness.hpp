@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Interleaved measurement of ours and a peer, for `tandem bench`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace tandem::bench {
+
+/// One case: two ways to do the same, sampled in turn in one run.
+struct Case {
+  std::string name;       ///< "ring/nop-round-trip/spinning"
+  std::string unit;       ///< of a sample: "ns", "op/s", "MB/s", "%"
+  std::string peer_name;  ///< with its version; empty: the target is absolute
+  bool higher_is_better = false;
+  /// ours/peer when higher is better, peer/ours is "times faster" when lower is better; see
+  /// `limit`.
+  enum class Target : std::uint8_t {
+    kAtMostRatio,   ///< ours / peer ≤ limit
+    kAtLeastRatio,  ///< ours / peer ≥ limit
+    kTimesFaster,   ///< better by this factor: peer / ours ≥ limit (lower is better)
+    kAtMost,        ///< ours ≤ limit, no peer
+  } target = Target::kAtMostRatio;
+  double limit = 1;
+  std::function<double()> ours;
+  std::function<double()> peer;
+  int samples = 0;  ///< 0: the harness's choice
+};
+
+struct Options {
+  bool quick = false;
+  std::string json_path;
+};
+
+struct Summary {
+  double median = 0, p99 = 0;
+};
+
+/// A group of cases that share a set-up; built only when its area runs.
+struct Area {
+  std::string name, what;
+  std::function<std::vector<Case>(const Options&)> cases;
+};
+
+/// Runs the area: prints a table, writes JSON when asked.
+/// Returns: 0, or 1 when a case missed its target in three attempts and docs/performance.md does
+/// not
+///          name it under "Misses".
+int run_area(const Area& area, const Options& options);
+
+/// Pins the calling thread to the `index`th usable CPU (modulo their number).
+void pin_thread(int index);
+/// Lets the calling thread run on all CPUs it could use at start.
+void unpin_thread();
+/// Nanoseconds of a monotonic clock.
+std::int64_t now_ns();
+
+Area ring_area();
+Area comp_area();
+
+}  // namespace tandem::bench
