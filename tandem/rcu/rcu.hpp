@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "tandem/base/asymmetric_fence.hpp"
+#include "tandem/base/check.hpp"
+#include "tandem/base/cpu.hpp"
+#include "tandem/rcu/detail/reader.hpp"
+
+/// Read-copy-update with the names of C++26 <rcu>.
+///
+/// Module overview. Readers enter a section (about a nanosecond, no shared store, never blocking)
+/// and follow pointers that updaters replace. An updater publishes the new object, then waits until
+/// every section that may hold the old one has ended (`rcu_synchronize`), or hands the old one over
+/// to be deleted then (`retire`, `rcu_retire`).
+///
+///     {
+///       const std::scoped_lock section(rcu_default_domain());
+///       use(*table.load(std::memory_order_acquire));
+///     }
+///     Table* old = table.exchange(fresh, std::memory_order_acq_rel);
+///     rcu_retire(old);
+///
+/// How it works. A domain has a 64-bit sequence that every retire and every grace period advances.
+/// A reader copies it into its own cache line on entry and stores 0 on exit. A grace period ends
+/// once no line holds an older value. The fence that a reader needs between its store and its loads
+/// is executed for it by the grace period, through membarrier; where the kernel refuses that, the
+/// reader pays for it.
+///
+/// Threads register at their first section and unregister at their exit, by themselves. Deleters
+/// run on a thread of the domain, started at the first retire, and on threads inside
+/// rcu_barrier(), never inside retire itself (unless no thread can be started).
+///
+/// Fork: a child may use every domain at once, also inside a section that was open. What was
+/// retired before the fork is the parent's: the child neither runs nor frees it. A child made by
+/// the raw system call, bypassing fork(), must enter a section on its first thread before others
+/// rely on one that was open.
+///
+/// Lock order: role → registry, grace → registry; all are internal and no user code runs under
+/// grace or registry. Deleters run under role, one at a time per domain.
+///
+/// Left out: sleepable, polled and expedited grace periods.
+///
+/// Spec: C++26 [saferecl.rcu].
+namespace tandem::rcu {
+
+namespace detail {
+union DefaultDomain;
+struct DomainAccess;
+}  // namespace detail
+
+/// A set of readers and of the objects they protect; satisfies Lockable.
+///
+/// Further domains than the default one are an extension: their sections do not hold each other's
+/// grace periods up. A domain is destroyed after the last call on it has returned and the last
+/// section has ended; the destructor runs what is still retired.
+///
+/// Spec: [saferecl.rcu.domain].
+class rcu_domain {
+ public:
+  rcu_domain();
+  rcu_domain(const rcu_domain&) = delete;
+  rcu_domain& operator=(const rcu_domain&) = delete;
+  ~rcu_domain();
+
+  /// Enters a section. Nests; never blocks. unlock() must run on the same thread.
+  ///
+  /// Allocates at the thread's first section in this domain.
+  /// Ordering: (A) our state store is visible before any load in the section; pairs with the heavy
+  ///           fence (F) of a grace period. (B) the sequence load acquires what updaters did before
+  ///           they advanced it to that value.
+  void lock() noexcept;
+  /// As lock(). Returns true.
+  bool try_lock() noexcept {
+    lock();
+    return true;
+  }
+  /// Leaves the section that the last lock() on this thread entered.
+  ///
+  /// Ordering: (C) the state store releases every access of the section; pairs with the scan of a
+  ///           grace period. (D) it is visible before the load of `wake`; pairs with (F).
+  void unlock() noexcept;
+
+ private:
+  friend union detail::DefaultDomain;
+  friend struct detail::DomainAccess;
+  friend void rcu_synchronize(rcu_domain& dom) noexcept;
+  friend void rcu_barrier(rcu_domain& dom) noexcept;
+
+  explicit constexpr rcu_domain(std::uint64_t id) : id_(id) {}
+
+  detail::Reader& reader() noexcept;
+  detail::Reader& find_reader() noexcept;
+  /// This thread's reader if it ever was in a section, else null.
+  const detail::Reader* known_reader() const noexcept;
+  /// Makes grace periods wait for `reader`, this thread's, which keeps the section it may be in.
+  void attach(detail::Reader& reader) noexcept;
+  /// This process's part of the domain; a new one in a forked child.
+  detail::Core& core() noexcept;
+  void retire(detail::Node& node) noexcept;
+  void synchronize() noexcept;
+  void barrier() noexcept;
+
+  // Written by updaters, read by readers: its line travels as often as the pointers they follow.
+  alignas(kCacheLine) std::atomic<std::uint64_t> sequence_{1};
+  const std::uint64_t id_;  // never reused within the process; 0 is the default domain
+  std::atomic<detail::Core*> core_{nullptr};
+};
+
+namespace detail {
+/// Keeps the default domain from being destroyed at exit, when threads may still read.
+union DefaultDomain {
+  constexpr DefaultDomain() : domain(0) {}
+  ~DefaultDomain() {}
+  rcu_domain domain;
+};
+extern constinit DefaultDomain default_domain;
+
+/// For the module's own functions that cannot be named as friends.
+struct DomainAccess {
+  static void retire(rcu_domain& domain, Node& node) noexcept { domain.retire(node); }
+  static void attach(rcu_domain& domain, Reader& reader) noexcept { domain.attach(reader); }
+};
+}  // namespace detail
+
+/// The domain that everything uses unless told otherwise. Spec: [saferecl.rcu.domain.func].
+inline rcu_domain& rcu_default_domain() noexcept { return detail::default_domain.domain; }
+
+/// Returns once every section that began before the call has ended.
+///
+/// Units:         about 0.5 µs without running readers, else an inter-processor interrupt and the
+///                rest of the longest section. Concurrent callers share grace periods.
+/// Thread safety: any thread outside sections of `dom` (checked); not from a deleter of `dom` while
+///                others call rcu_barrier() inside a section.
+/// Ordering:      what happened before the call is visible to sections that it does not wait for;
+///                the ends of the others happen before its return.
+/// Spec:          [saferecl.rcu.domain.func].
+inline void rcu_synchronize(rcu_domain& dom = rcu_default_domain()) noexcept { dom.synchronize(); }
+
+/// Returns once the deleters of everything retired before the call have returned.
+///
+/// Inside a section it waits for what was retired before that section began. Inside a deleter it
+/// does not wait for the deleters below it on this stack. May run deleters of `dom` itself.
+///
+/// Thread safety: any thread that holds no lock that a deleter takes.
+/// Spec:          [saferecl.rcu.domain.func].
+inline void rcu_barrier(rcu_domain& dom = rcu_default_domain()) noexcept { dom.barrier(); }
+
+/// Base of objects that are retired without an allocation.
+///
+/// Spec: [saferecl.rcu.base].
+template <class T, class D = std::default_delete<T>>
+class rcu_obj_base : private detail::Node {
+ public:
+  /// Has `d` called on this object once every section that may hold it has ended.
+  ///
+  /// Ownership:     the domain's from here on; the object was unpublished before.
+  /// Thread safety: any thread, inside or outside sections, also from deleters. Past 65536 waiting
+  ///                objects a call outside sections and deleters sleeps up to 1 ms for the
+  ///                domain's thread to catch up.
+  /// Fork:          in a child, objects retired before the fork stay unreclaimed.
+  void retire(D d = D(), rcu_domain& dom = rcu_default_domain()) noexcept {
+    deleter_ = std::move(d);
+    this->run = [](detail::Node* node) noexcept {
+      auto* const self = static_cast<rcu_obj_base*>(node);
+      D deleter = std::move(self->deleter_);
+      deleter(static_cast<T*>(self));
+    };
+    detail::DomainAccess::retire(dom, *this);
+  }
+
+ protected:
+  rcu_obj_base() = default;
+  rcu_obj_base(const rcu_obj_base&) = default;
+  rcu_obj_base(rcu_obj_base&&) = default;
+  rcu_obj_base& operator=(const rcu_obj_base&) = default;
+  rcu_obj_base& operator=(rcu_obj_base&&) = default;
+  ~rcu_obj_base() = default;
+
+ private:
+  [[no_unique_address]] D deleter_{};
+};
+
+/// Has `d(p)` called once every section that may hold `*p` has ended; for objects of any type.
+///
+/// As rcu_obj_base::retire() but allocates a node. Pass deleters that own something by value.
+/// Errors: std::bad_alloc, and what moving D throws; then nothing is scheduled.
+/// Spec:   [saferecl.rcu.domain.func].
+template <class T, class D = std::default_delete<T>>
+void rcu_retire(T* p, D d = D(), rcu_domain& dom = rcu_default_domain()) {
+  struct Scheduled : detail::Node {
+    Scheduled(T* object, D&& deleter) : object_(object), deleter_(std::move(deleter)) {}
+    T* object_;
+    [[no_unique_address]] D deleter_;
+  };
+  auto* const scheduled = new Scheduled(p, std::move(d));
+  scheduled->run = [](detail::Node* node) noexcept {
+    const std::unique_ptr<Scheduled> self(static_cast<Scheduled*>(node));
+    self->deleter_(self->object_);
+  };
+  detail::DomainAccess::retire(dom, *scheduled);
+}
+
+TANDEM_RCU_READER_PATH inline detail::Reader& rcu_domain::reader() noexcept {
+  if (this == &detail::default_domain.domain) return detail::default_reader;
+  const detail::LastReader& last = detail::last_reader;
+  return last.domain_id == id_ ? *last.reader : find_reader();
+}
+
+TANDEM_RCU_READER_PATH inline void rcu_domain::lock() noexcept {
+  detail::Reader& self = reader();
+  const auto* const generation = detail::process.generation.load(std::memory_order_relaxed);
+  if (self.generation != generation->load(std::memory_order_relaxed)) [[unlikely]] {
+    attach(self);
+  }
+  if (self.nesting++ != 0) return;
+  self.state.store(sequence_.load(std::memory_order_acquire), detail::kReaderOrder);  // (B)
+  if (!detail::kInstrumented && detail::process.light.load(std::memory_order_relaxed)) [[likely]] {
+    light_fence();  // (A)
+  } else {
+    full_fence();  // (A)
+  }
+}
+
+TANDEM_RCU_READER_PATH inline void rcu_domain::unlock() noexcept {
+  detail::Reader& self = reader();
+  if (--self.nesting == 0) {
+    self.state.store(0, detail::kReaderOrder);  // (C)
+    light_fence();                              // (D)
+    if (self.wake.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+      detail::wake_waiters(self);
+    }
+  } else {
+    TANDEM_CHECK(self.nesting != ~std::uint32_t{0});
+  }
+}
+
+}  // namespace tandem::rcu

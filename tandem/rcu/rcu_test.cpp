@@ -1,0 +1,679 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/rcu/rcu.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "tandem/rcu/detail/process.hpp"
+
+namespace tandem::rcu {
+namespace {
+
+using namespace std::chrono_literals;
+
+static_assert(!std::is_copy_constructible_v<rcu_domain>);
+static_assert(!std::is_copy_assignable_v<rcu_domain>);
+static_assert(noexcept(rcu_default_domain().lock()) && noexcept(rcu_default_domain().unlock()));
+static_assert(noexcept(rcu_synchronize()) && noexcept(rcu_barrier()));
+
+constexpr std::uint64_t kAlive = 0x600D'600D'600D'600D;
+constexpr std::uint64_t kPoison = 0xDEAD'DEAD'DEAD'DEAD;
+
+/// An object whose memory stays readable after its deletion, so that a too early deletion shows as
+/// poison and not as a crash.
+struct Canary {
+  std::atomic<std::uint64_t> word{kAlive};
+  bool alive() const { return word.load(std::memory_order_relaxed) == kAlive; }
+  void poison() { word.store(kPoison, std::memory_order_relaxed); }
+  void revive() { word.store(kAlive, std::memory_order_relaxed); }
+};
+
+void wait_until(const std::function<bool()>& condition) {
+  while (!condition()) std::this_thread::yield();
+}
+
+/// Runs `body` in a forked child; its result is the exit code.
+int in_child(const std::function<int()>& body) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(body());
+  int status = -1;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/// A thread that is in a section of `domain` until told to leave.
+class Occupant {
+ public:
+  explicit Occupant(rcu_domain& domain)
+      : thread_([this, &domain] {
+          const std::scoped_lock section(domain);
+          inside_ = true;
+          inside_.notify_all();
+          leave_.wait(false);
+        }) {
+    inside_.wait(false);
+  }
+  ~Occupant() { leave(); }
+  void leave() {
+    leave_ = true;
+    leave_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  std::atomic<bool> inside_{false};
+  std::atomic<bool> leave_{false};
+  std::thread thread_;
+};
+
+// [saferecl.rcu.domain]
+TEST(RcuDomain, WorksWithTheStandardLocks) {
+  rcu_domain further;
+  {
+    const std::scoped_lock both(rcu_default_domain(), further);
+    std::unique_lock<rcu_domain> nested(further, std::try_to_lock);
+    EXPECT_TRUE(nested.owns_lock());
+  }
+  rcu_synchronize();
+  rcu_synchronize(further);
+}
+
+// [saferecl.rcu.domain.func]
+TEST(RcuSynchronize, WaitsForASectionThatBeganBefore) {
+  rcu_domain domain;
+  Occupant occupant(domain);
+  std::atomic<bool> done{false};
+  std::thread updater([&] {
+    rcu_synchronize(domain);
+    done = true;
+  });
+  // Long enough for the updater to go to sleep: also the wake-up is tested.
+  std::this_thread::sleep_for(20ms);
+  EXPECT_FALSE(done);
+  occupant.leave();
+  updater.join();
+  EXPECT_TRUE(done);
+}
+
+TEST(RcuSynchronize, DoesNotWaitForAnotherDomain) {
+  rcu_domain domain;
+  rcu_domain other;
+  Occupant occupant(other);
+  Occupant another(rcu_default_domain());
+  rcu_synchronize(domain);
+}
+
+TEST(RcuSynchronize, DoesNotWaitForSectionsThatBeginLater) {
+  rcu_domain domain;
+  std::atomic<bool> stop{false};
+  // Two threads whose sections overlap without a gap.
+  std::atomic<int> turn{0};
+  std::vector<std::thread> relay;
+  for (int id = 0; id < 2; ++id) {
+    relay.emplace_back([&, id] {
+      while (!stop) {
+        wait_until([&] { return turn == id || stop; });
+        const std::scoped_lock section(domain);
+        turn = 1 - id;
+        wait_until([&] { return turn == id || stop; });
+      }
+    });
+  }
+  for (int i = 0; i < 20; ++i) rcu_synchronize(domain);
+  stop = true;
+  for (auto& thread : relay) thread.join();
+}
+
+TEST(RcuSynchronize, AnInnerUnlockDoesNotEndTheSection) {
+  rcu_domain domain;
+  std::atomic<int> stage{0};
+  std::thread reader([&] {
+    domain.lock();
+    domain.lock();
+    domain.unlock();
+    stage = 1;
+    wait_until([&] { return stage == 2; });
+    domain.unlock();
+  });
+  wait_until([&] { return stage == 1; });
+  std::atomic<bool> done{false};
+  std::thread updater([&] {
+    rcu_synchronize(domain);
+    done = true;
+  });
+  std::this_thread::sleep_for(5ms);
+  EXPECT_FALSE(done);
+  stage = 2;
+  updater.join();
+  reader.join();
+}
+
+TEST(RcuSynchronize, AThreadThatExitsInsideASectionHoldsNobodyUp) {
+  rcu_domain domain;
+  std::thread([&] { domain.lock(); }).join();
+  rcu_synchronize(domain);
+}
+
+struct Updates {
+  static constexpr int kSlots = 64;
+  std::vector<Canary> pool = std::vector<Canary>(kSlots);
+  std::atomic<Canary*> current{&pool[0]};
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> violations{0};
+  std::atomic<std::uint64_t> sections{0};
+
+  void read(rcu_domain& domain, int depth) {
+    for (int i = 0; i < depth; ++i) domain.lock();
+    const Canary* seen = current.load(std::memory_order_acquire);
+    for (int i = 0; i < 50; ++i) {
+      if (!seen->alive()) violations.fetch_add(1);
+      if (i == 25 && depth > 1) domain.unlock();
+      if (i == 25 && sections.load() % 64 == 0) std::this_thread::yield();
+    }
+    for (int i = 0; i < (depth > 1 ? depth - 1 : depth); ++i) domain.unlock();
+    sections.fetch_add(1);
+  }
+};
+
+/// The test that has to notice the planted fault "rcu-early-grace-period".
+TEST(RcuStress, ReadersNeverSeeAPoisonedObjectUnderSynchronize) {
+  rcu_domain& domain = rcu_default_domain();
+  Updates updates;
+  std::vector<std::thread> readers;
+  for (int depth = 1; depth <= 3; ++depth) {
+    readers.emplace_back([&, depth] {
+      while (!updates.stop) updates.read(domain, depth);
+    });
+  }
+  const auto end = std::chrono::steady_clock::now() + 500ms;
+  std::size_t next = 1;
+  while (std::chrono::steady_clock::now() < end || updates.sections < 1000) {
+    Canary& fresh = updates.pool[next++ % Updates::kSlots];
+    fresh.revive();
+    Canary* old = updates.current.exchange(&fresh, std::memory_order_acq_rel);
+    rcu_synchronize(domain);
+    old->poison();
+  }
+  updates.stop = true;
+  for (auto& reader : readers) reader.join();
+  EXPECT_EQ(updates.violations, 0U);
+}
+
+TEST(RcuStress, RetiredObjectsOutliveTheirReaders) {
+  rcu_domain domain;
+  std::atomic<int> live{0};
+  struct Object : rcu_obj_base<Object> {
+    explicit Object(std::atomic<int>& counter) : live(counter) { ++live; }
+    ~Object() {
+      canary.poison();
+      --live;
+    }
+    Canary canary;
+    std::atomic<int>& live;
+  };
+  std::atomic<Object*> current{new Object(live)};
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> violations{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      while (!stop) {
+        const std::scoped_lock section(domain);
+        const Object* seen = current.load(std::memory_order_acquire);
+        for (int k = 0; k < 20; ++k) violations += !seen->canary.alive();
+      }
+    });
+  }
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&, i] {
+      for (int k = 0; k < 20000; ++k) {
+        Object* old = current.exchange(new Object(live), std::memory_order_acq_rel);
+        if (k % 2 == i) {
+          old->retire({}, domain);
+        } else {
+          rcu_retire(old, std::default_delete<Object>{}, domain);
+        }
+      }
+    });
+  }
+  threads[2].join();
+  threads[3].join();
+  stop = true;
+  threads[0].join();
+  threads[1].join();
+  rcu_barrier(domain);
+  EXPECT_EQ(live, 1);
+  EXPECT_EQ(violations, 0U);
+  delete current.load();
+}
+
+TEST(RcuStress, ThreadsComeAndGo) {
+  Updates updates;
+  rcu_domain& domain = rcu_default_domain();
+  rcu_domain further;
+  std::vector<std::thread> spawners;
+  for (int i = 0; i < 2; ++i) {
+    spawners.emplace_back([&] {
+      while (!updates.stop) {
+        std::thread([&] {
+          const std::scoped_lock section(further);
+          for (int k = 0; k < 20; ++k) updates.read(domain, 1 + k % 2);
+        }).join();
+      }
+    });
+  }
+  std::size_t next = 1;
+  for (int i = 0; i < 2000; ++i) {
+    Canary& fresh = updates.pool[next++ % Updates::kSlots];
+    fresh.revive();
+    Canary* old = updates.current.exchange(&fresh, std::memory_order_acq_rel);
+    rcu_synchronize(domain);
+    old->poison();
+    if (i % 100 == 0) rcu_synchronize(further);
+  }
+  updates.stop = true;
+  for (auto& spawner : spawners) spawner.join();
+  EXPECT_EQ(updates.violations, 0U);
+}
+
+TEST(RcuStress, ConcurrentSynchronizersShareGracePeriods) {
+  rcu_domain domain;
+  std::atomic<bool> stop{false};
+  std::thread reader([&] {
+    while (!stop) const std::scoped_lock section(domain);
+  });
+  std::vector<std::thread> updaters;
+  for (int i = 0; i < 4; ++i) {
+    updaters.emplace_back([&] {
+      for (int k = 0; k < 500; ++k) rcu_synchronize(domain);
+    });
+  }
+  for (auto& updater : updaters) updater.join();
+  stop = true;
+  reader.join();
+}
+
+TEST(RcuRetire, ReclaimsWithoutABarrier) {
+  std::atomic<bool> deleted{false};
+  int object = 0;
+  rcu_retire(&object, [&](int* p) { deleted = p == &object; });
+  wait_until([&] { return deleted.load(); });
+}
+
+TEST(RcuRetire, KeepsTheObjectWhileASectionLasts) {
+  rcu_domain domain;
+  Occupant occupant(domain);
+  std::atomic<bool> deleted{false};
+  int object = 0;
+  rcu_retire(
+      &object, [&](int*) { deleted = true; }, domain);
+  std::this_thread::sleep_for(5ms);
+  EXPECT_FALSE(deleted);
+  occupant.leave();
+  rcu_barrier(domain);
+  EXPECT_TRUE(deleted);
+}
+
+TEST(RcuRetire, WorksInsideASection) {
+  rcu_domain domain;
+  std::atomic<int> deleted{0};
+  int object = 0;
+  {
+    const std::scoped_lock section(domain);
+    for (int i = 0; i < 100; ++i)
+      rcu_retire(
+          &object, [&](int*) { ++deleted; }, domain);
+    EXPECT_EQ(deleted, 0);
+  }
+  rcu_barrier(domain);
+  EXPECT_EQ(deleted, 100);
+}
+
+TEST(RcuRetire, TakesADeleterThatOwnsSomething) {
+  rcu_domain domain;
+  auto owned = std::make_unique<int>(1);
+  int seen = 0;
+  rcu_retire(
+      &seen, [owned = std::move(owned)](int* p) { *p = *owned; }, domain);
+  rcu_barrier(domain);
+  EXPECT_EQ(seen, 1);
+}
+
+TEST(RcuRetire, AFloodIsHeldBackToWhatIsReclaimed) {
+  rcu_domain domain;
+  std::atomic<std::uint64_t> deleted{0};
+  std::uint64_t highest = 0;
+  int object = 0;
+  constexpr std::uint64_t kCount = 300'000;
+  for (std::uint64_t i = 0; i < kCount; ++i) {
+    rcu_retire(
+        &object, [&](int*) { deleted.fetch_add(1, std::memory_order_relaxed); }, domain);
+    highest = std::max(highest, i + 1 - deleted.load(std::memory_order_relaxed));
+  }
+  rcu_barrier(domain);
+  EXPECT_EQ(deleted, kCount);
+  EXPECT_LT(highest, kCount / 2);
+}
+
+// [saferecl.rcu.base]
+TEST(RcuObjBase, CopiesAndMovesItsUserWithoutItsLinks) {
+  struct Object : rcu_obj_base<Object, void (*)(Object*)> {
+    int value = 0;
+  };
+  Object a;
+  a.value = 3;
+  Object b = a;
+  Object c = std::move(b);
+  b = c;
+  EXPECT_EQ(b.value, 3);
+  static_assert(!std::is_destructible_v<rcu_obj_base<Object>>);
+  rcu_domain domain;
+  a.retire([](Object* object) { object->value = 4; }, domain);
+  rcu_barrier(domain);
+  EXPECT_EQ(a.value, 4);
+}
+
+TEST(RcuBarrier, WaitsForEverythingRetiredBefore) {
+  rcu_domain domain;
+  std::atomic<int> deleted{0};
+  int object = 0;
+  for (int round = 1; round <= 200; ++round) {
+    for (int i = 0; i < 10; ++i)
+      rcu_retire(
+          &object, [&](int*) { ++deleted; }, domain);
+    rcu_barrier(domain);
+    ASSERT_EQ(deleted, round * 10);
+  }
+}
+
+TEST(RcuBarrier, ReturnsInsideASectionThatBeganAfterTheRetires) {
+  rcu_domain domain;
+  int object = 0;
+  for (int round = 0; round < 200; ++round) {
+    std::atomic<bool> before{false};
+    std::atomic<bool> within{false};
+    rcu_retire(
+        &object, [&](int*) { before = true; }, domain);
+    {
+      const std::scoped_lock section(domain);
+      rcu_retire(
+          &object, [&](int*) { within = true; }, domain);
+      rcu_barrier(domain);
+      ASSERT_TRUE(before);
+      ASSERT_FALSE(within);
+    }
+    rcu_barrier(domain);
+    ASSERT_TRUE(within);
+  }
+}
+
+TEST(RcuBarrier, InsideASectionWaitsForOlderSectionsOnly) {
+  rcu_domain domain;
+  Occupant old(domain);
+  int object = 0;
+  std::atomic<bool> deleted{false};
+  rcu_retire(
+      &object, [&](int*) { deleted = true; }, domain);
+  std::thread leaver([&] {
+    std::this_thread::sleep_for(5ms);
+    old.leave();
+  });
+  {
+    const std::scoped_lock section(domain);
+    rcu_barrier(domain);
+    EXPECT_TRUE(deleted);
+  }
+  leaver.join();
+}
+
+TEST(RcuBarrier, DeletersMayRetireAndCallBarrier) {
+  rcu_domain domain;
+  rcu_domain other;
+  std::atomic<int> deleted{0};
+  int object = 0;
+  for (int round = 1; round <= 50; ++round) {
+    rcu_retire(
+        &object,
+        [&](int* p) {
+          rcu_retire(
+              p, [&](int*) { ++deleted; }, domain);
+          rcu_retire(
+              p, [&](int*) { rcu_barrier(domain); }, other);
+          rcu_barrier(other);
+          rcu_barrier(domain);  // runs the inner one, not the one it is in
+          ++deleted;
+        },
+        domain);
+    rcu_barrier(domain);
+    ASSERT_EQ(deleted, 2 * round);
+  }
+}
+
+TEST(RcuBarrier, ManyThreadsMayCallIt) {
+  rcu_domain domain;
+  std::vector<std::thread> threads;
+  std::atomic<int> failures{0};
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int k = 0; k < 200; ++k) {
+        std::atomic<bool> deleted{false};
+        rcu_retire(
+            &deleted, [](std::atomic<bool>* flag) { *flag = true; }, domain);
+        if (k % 2 == 0) {
+          rcu_barrier(domain);
+        } else {
+          const std::scoped_lock section(domain);
+          rcu_barrier(domain);
+        }
+        failures += !deleted;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+}
+
+TEST(RcuDomain, ItsDestructorRunsWhatIsRetired) {
+  std::atomic<int> deleted{0};
+  int object = 0;
+  for (int round = 0; round < 50; ++round) {
+    rcu_domain domain;
+    rcu_retire(
+        &object,
+        [&](int* p) {
+          rcu_retire(
+              p, [&](int*) { ++deleted; }, domain);
+        },
+        domain);
+  }
+  EXPECT_EQ(deleted, 50);
+}
+
+TEST(RcuDomain, AThreadMayOutliveDomainsThatItUsed) {
+  for (int round = 0; round < 100; ++round) {
+    auto domain = std::make_unique<rcu_domain>();
+    { const std::scoped_lock section(*domain); }
+    std::atomic<int> stage{0};
+    std::thread user([&] {
+      { const std::scoped_lock section(*domain); }
+      stage = 1;
+      wait_until([&] { return stage == 2; });
+    });
+    wait_until([&] { return stage == 1; });
+    rcu_synchronize(*domain);
+    domain.reset();
+    stage = 2;
+    user.join();
+  }
+}
+
+TEST(RcuFork, AChildUsesEveryDomainAtOnce) {
+  rcu_domain domain;
+  Occupant occupant(rcu_default_domain());  // absent in the child: must hold nothing up there
+  Occupant another(domain);
+  const int result = in_child([&] {
+    for (rcu_domain* each : {&rcu_default_domain(), &domain}) {
+      { const std::scoped_lock section(*each); }
+      rcu_synchronize(*each);
+      int deleted = 0;
+      rcu_retire(
+          &deleted, [](int* count) { ++*count; }, *each);
+      rcu_barrier(*each);
+      if (deleted != 1) return 1;
+    }
+    return 0;
+  });
+  EXPECT_EQ(result, 0);
+}
+
+TEST(RcuFork, TheRetireThreadIsStartedAgainInTheChild) {
+  std::atomic<bool> warm{false};
+  rcu_retire(&warm, [](std::atomic<bool>* flag) { *flag = true; });
+  wait_until([&] { return warm.load(); });
+  const int result = in_child([] {
+    std::atomic<bool> deleted{false};
+    rcu_retire(&deleted, [](std::atomic<bool>* flag) { *flag = true; });
+    wait_until([&] { return deleted.load(); });
+    return 0;
+  });
+  EXPECT_EQ(result, 0);
+}
+
+TEST(RcuFork, WhatTheParentRetiredRunsInTheParentOnly) {
+  rcu_domain domain;
+  auto occupant = std::make_unique<Occupant>(domain);
+  int deleted = 0;
+  rcu_retire(
+      &deleted, [](int* count) { ++*count; }, domain);
+  const int result = in_child([&] {
+    rcu_barrier(domain);
+    return deleted;
+  });
+  EXPECT_EQ(result, 0);
+  occupant->leave();
+  rcu_barrier(domain);
+  EXPECT_EQ(deleted, 1);
+}
+
+TEST(RcuFork, AnOpenSectionGoesOnInTheChild) {
+  if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
+  for (const bool use_default : {true, false}) {
+    rcu_domain further;
+    rcu_domain& domain = use_default ? rcu_default_domain() : further;
+    domain.lock();
+    const int result = in_child([&] {
+      std::atomic<bool> done{false};
+      std::thread updater([&] {
+        rcu_synchronize(domain);
+        done = true;
+      });
+      std::this_thread::sleep_for(10ms);
+      const bool early = done;
+      domain.unlock();
+      updater.join();
+      return early ? 1 : 0;
+    });
+    domain.unlock();
+    EXPECT_EQ(result, 0);
+  }
+}
+
+TEST(RcuFork, AChildOfTheRawSystemCallIsNoticed) {
+  rcu_domain& domain = rcu_default_domain();
+  Occupant occupant(domain);
+  { const std::scoped_lock section(domain); }
+  const std::uint64_t parent = detail::current_generation();
+  const auto child = static_cast<pid_t>(::syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+  if (child == 0) {
+    { const std::scoped_lock section(domain); }
+    rcu_synchronize(domain);
+    ::_exit(detail::current_generation() != parent ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(RcuFork, ADeleterMayFork) {
+  rcu_domain domain;
+  pid_t child = -1;
+  rcu_retire(
+      &child,
+      [&](pid_t* pid) {
+        rcu_domain* const inherited = &domain;
+        const pid_t result = ::fork();
+        if (result == 0) {
+          int deleted = 0;
+          rcu_retire(
+              &deleted, [](int* count) { ++*count; }, *inherited);
+          rcu_barrier(*inherited);
+          ::_exit(deleted == 1 ? 0 : 1);
+        }
+        *pid = result;
+      },
+      domain);
+  rcu_barrier(domain);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(RcuFork, AForkAmidReadersUpdatersAndThreadsThatComeAndGoNeverHangs) {
+  Updates updates;
+  rcu_domain domain;
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] {
+    while (!updates.stop) updates.read(domain, 2);
+  });
+  threads.emplace_back([&] {
+    int object = 0;
+    while (!updates.stop) {
+      for (int i = 0; i < 100; ++i)
+        rcu_retire(
+            &object, [](int*) {}, domain);
+      rcu_barrier(domain);
+    }
+  });
+  threads.emplace_back([&] {
+    while (!updates.stop) rcu_synchronize(domain);
+  });
+  threads.emplace_back([&] {
+    while (!updates.stop) std::thread([&] { updates.read(domain, 1); }).join();
+  });
+  for (int round = 0; round < 100; ++round) {
+    const int result = in_child([&] {
+      rcu_synchronize(domain);
+      int deleted = 0;
+      {
+        const std::scoped_lock section(domain);
+        rcu_retire(
+            &deleted, [](int* count) { ++*count; }, domain);
+      }
+      rcu_barrier(domain);
+      return deleted == 1 ? in_child([&] {  // and once more in a grandchild
+        rcu_synchronize(domain);
+        rcu_barrier(domain);
+        return 0;
+      })
+                          : 1;
+    });
+    ASSERT_EQ(result, 0) << "round " << round;
+  }
+  updates.stop = true;
+  for (auto& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace tandem::rcu
