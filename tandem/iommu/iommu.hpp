@@ -12,9 +12,14 @@
 /// → IOTLB or first-stage walk → translation; every failure is a Cause, recorded in the fault queue
 /// where the specification says so.
 ///
+/// When an invalidation is over: IOFENCE.C waits for the accesses that use translations made before
+/// the IOTINVAL and IODIR commands ahead of it. It knows them by their reader sections of
+/// rcu_default_domain(): a device translates and copies inside one section. Hence nobody writes
+/// cqt, cqcsr or ddtp inside a section.
+///
 /// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_. No lock is held
-/// while a device callback runs except command_mutex_; a callback must not write the command queue
-/// of the same IOMMU.
+/// while a device callback runs except command_mutex_, when the callback is the work of a command;
+/// such a callback must not write the command queue of the same IOMMU, nor attach or detach.
 ///
 /// Edition: see docs/spec/iommu.md. Left out: second stage and MSI page tables (capabilities say
 /// so), Sv32, big-endian, debug translation, performance counters.
@@ -188,11 +193,14 @@ class Iommu {
   std::uint64_t mmio_read(std::uint32_t offset, unsigned size_bytes);
   void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
 
-  /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held.
+  /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held
+  /// but command_mutex_ when a device callback caused it. That thread may be in a reader section
+  /// (a fault inside an access): the handler must not wait for a grace period then.
   void on_interrupt(InterruptHandler handler);
 
-  /// Makes `callbacks` the device `id`.
-  /// Errors: EEXIST when attached already.
+  /// Makes `callbacks` the device `id` until the port is destroyed, which must happen before the
+  /// IOMMU is. When the port's destructor returns, no callback runs.
+  /// Errors: EEXIST when attached already; EINVAL when the id has more than 24 bits.
   Result<std::unique_ptr<Port>> attach(DeviceId id, DeviceCallbacks& callbacks);
 
   Stats stats() const;

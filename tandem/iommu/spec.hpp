@@ -506,10 +506,11 @@ constexpr Command iodir_inval_pdt(std::uint32_t device_id, std::uint32_t process
   return command;
 }
 
-/// What an IOFENCE.C does besides waiting for the commands before it.
+/// What an IOFENCE.C does besides waiting for the commands before it. Set both orders before
+/// memory that the device could reach is reclaimed.
 struct FenceOptions {
-  bool order_reads = true;               // PR
-  bool order_writes = true;              // PW
+  bool order_reads = false;              // PR
+  bool order_writes = false;             // PW
   bool interrupt = false;                // WSI
   std::optional<std::uint64_t> address;  // AV: where to store `data`, 4-byte aligned
   std::uint32_t data = 0;

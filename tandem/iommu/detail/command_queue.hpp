@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+
+#include "tandem/base/mutex.hpp"
+#include "tandem/iommu/detail/iotlb.hpp"
+#include "tandem/iommu/iommu.hpp"
+
+namespace tandem::iommu::detail {
+
+/// The command queue, its registers, and the devices that commands speak to.
+///
+/// Commands run on the thread that writes cqt (or clears an error), under the queue's mutex, device
+/// callbacks included. Methods return whether the interrupt's pending bit rose; the caller then
+/// drives the wire, with no lock held.
+///
+/// Thread safety: any thread; registers are read without the lock.
+/// Spec: §4.1 "Command-Queue (CQ)"; §6.6 to §6.8, §6.15.
+class CommandQueue {
+ public:
+  CommandQueue(const memory::Memory& memory, Iotlb& iotlb, const std::atomic<std::uint64_t>& ddtp)
+      : memory_(memory), iotlb_(iotlb), ddtp_(ddtp) {}
+
+  /// Errors: false when the id is taken.
+  bool attach(DeviceId id, DeviceCallbacks& callbacks);
+  /// When it returns, no callback of the device runs.
+  void detach(DeviceId id);
+
+  std::uint64_t base() const { return base_.load(std::memory_order_relaxed); }
+  /// Ordering: acquire; pairs with the release in process_locked() after a command's effects.
+  std::uint32_t head() const { return head_.load(std::memory_order_acquire); }
+  std::uint32_t tail() const { return tail_.load(std::memory_order_relaxed); }
+  std::uint32_t csr() const { return csr_.load(std::memory_order_acquire); }
+  bool pending() const { return pending_.load(std::memory_order_acquire); }
+  std::uint64_t invalidations() const { return invalidations_.load(std::memory_order_relaxed); }
+
+  void write_base(std::uint64_t value);
+  [[nodiscard]] bool write_tail(std::uint32_t value);
+  [[nodiscard]] bool write_csr(std::uint32_t value);
+  [[nodiscard]] bool clear_pending();
+
+ private:
+  /// How a command ended. Whatever is not kDone leaves cqh at the command.
+  enum class Step : std::uint8_t { kDone, kIllegal, kMemoryFault, kTimeout };
+
+  void process_locked() TANDEM_REQUIRES(mutex_);
+  bool pend_locked() TANDEM_REQUIRES(mutex_);
+  void set_csr_locked(std::uint64_t bits) TANDEM_REQUIRES(mutex_);
+  Step execute_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  Step iotinval_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  Step iofence_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  Step iodir_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  Step ats_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  void ats_invalidate_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  void page_response_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  DeviceCallbacks* destination_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+
+  const memory::Memory& memory_;
+  Iotlb& iotlb_;
+  const std::atomic<std::uint64_t>& ddtp_;
+  Mutex mutex_;  // the command_mutex_ of the module overview
+  std::map<DeviceId, DeviceCallbacks*> devices_ TANDEM_GUARDED_BY(mutex_);
+  bool accesses_to_wait_for_ TANDEM_GUARDED_BY(mutex_) = false;  // since the last fence
+  bool invalidation_timed_out_ TANDEM_GUARDED_BY(mutex_) = false;
+  std::uint8_t next_itag_ TANDEM_GUARDED_BY(mutex_) = 0;
+  // Written under mutex_, read by any thread.
+  std::atomic<std::uint64_t> base_{0};
+  std::atomic<std::uint32_t> head_{0};
+  std::atomic<std::uint32_t> tail_{0};
+  std::atomic<std::uint32_t> csr_{0};
+  std::atomic<bool> pending_{false};
+  std::atomic<std::uint64_t> invalidations_{0};
+};
+
+}  // namespace tandem::iommu::detail

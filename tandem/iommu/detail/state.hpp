@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "tandem/base/mutex.hpp"
+#include "tandem/iommu/detail/command_queue.hpp"
+#include "tandem/iommu/detail/interrupts.hpp"
+#include "tandem/iommu/detail/iotlb.hpp"
+#include "tandem/iommu/detail/record_queue.hpp"
+#include "tandem/iommu/detail/sharded_counter.hpp"
+#include "tandem/iommu/iommu.hpp"
+
+namespace tandem::iommu {
+
+namespace detail {
+
+/// One inbound transaction with an address.
+struct Transaction {
+  TransactionType type = TransactionType::kNone;
+  DeviceId device;
+  Requester requester;
+  Iova at;
+  Access access = Access::kRead;
+  bool wants_write = false;
+};
+
+/// Why a transaction stopped, and whether its device context hides such faults (tc.DTF).
+struct TransactionFault {
+  Cause cause{};
+  bool hides = false;
+};
+
+/// What a transaction's fault record says.
+FaultRecord make_fault_record(Cause cause, TransactionType type, DeviceId device,
+                              const Requester& requester, std::uint64_t iotval);
+
+/// Whether a fault of this cause is reported although DTF is set. Spec: §4.2, table "Fault record
+/// CAUSE field encodings".
+bool reported_despite_dtf(Cause cause);
+
+}  // namespace detail
+
+struct Iommu::State {
+  explicit State(const memory::Memory& physical_memory)
+      : memory(physical_memory),
+        faults(physical_memory),
+        page_requests(physical_memory),
+        commands(physical_memory, iotlb, ddtp) {}
+
+  /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
+  Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
+                                                          detail::IotlbContext context);
+  /// Steps 1 to 6: the device context of a device.
+  Result<DeviceContext, Cause> locate_device(DeviceId device) const;
+  /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
+  void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
+              const Requester& requester, std::uint64_t iotval);
+  /// §3.7 "PCIe ATS Page Request handling". (page_request_queue.cpp)
+  void page_request(DeviceId device, DeviceCallbacks& callbacks, const PageRequest& request);
+
+  std::uint32_t read32(std::uint32_t offset) const;
+  std::uint64_t read64(std::uint32_t offset) const;
+  void write32(std::uint32_t offset, std::uint32_t value);
+  void write64(std::uint32_t offset, std::uint64_t value);
+  std::uint32_t ipsr() const;
+  void write_ipsr(std::uint32_t value);
+  void write_ddtp(std::uint64_t value);
+  void raise_if(bool raised, Interrupt cause) {
+    if (raised) interrupts.raise(cause);
+  }
+
+  const memory::Memory& memory;
+  detail::Iotlb iotlb;
+  std::atomic<std::uint64_t> ddtp{0};  // written under ddtp_mutex, read by every transaction
+  Mutex ddtp_mutex;
+  detail::RecordQueue faults;
+  detail::RecordQueue page_requests;
+  detail::CommandQueue commands;
+  detail::InterruptWire interrupts;
+
+  detail::ShardedCounter iotlb_hits;
+  std::atomic<std::uint64_t> iotlb_misses{0};
+  std::atomic<std::uint64_t> walks{0};
+  std::atomic<std::uint64_t> page_requests_seen{0};
+  std::atomic<std::uint64_t> faults_seen{0};
+};
+
+}  // namespace tandem::iommu

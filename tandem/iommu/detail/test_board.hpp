@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "tandem/base/mapping.hpp"
+#include "tandem/base/mutex.hpp"
+#include "tandem/iommu/iommu.hpp"
+
+/// A machine to test the IOMMU in: RAM, a driver's helpers, and a device that records messages.
+namespace tandem::iommu::detail {
+
+/// Records what it is sent.
+class FakeDevice : public DeviceCallbacks {
+ public:
+  bool ats_invalidate(const AtsInvalidation& request) override {
+    const MutexLock lock(mutex_);
+    invalidations_.push_back(request);
+    return completes;
+  }
+  void page_response(const PageResponse& response) override {
+    const MutexLock lock(mutex_);
+    responses_.push_back(response);
+  }
+  std::vector<AtsInvalidation> take_invalidations() {
+    const MutexLock lock(mutex_);
+    return std::exchange(invalidations_, {});
+  }
+  std::vector<PageResponse> take_responses() {
+    const MutexLock lock(mutex_);
+    return std::exchange(responses_, {});
+  }
+  std::atomic<bool> completes{true};
+
+ private:
+  Mutex mutex_;
+  std::vector<AtsInvalidation> invalidations_ TANDEM_GUARDED_BY(mutex_);
+  std::vector<PageResponse> responses_ TANDEM_GUARDED_BY(mutex_);
+};
+
+class Board : public ::testing::Test {
+ protected:
+  static constexpr std::uint64_t kRamBase = 0x8000'0000;
+  static constexpr std::uint64_t kRamBytes = 32U << 20;
+  static constexpr unsigned kLog2Queue = 3;
+  /// Nothing decodes this page.
+  static constexpr std::uint64_t kHolePpn = 0x12345;
+  static constexpr std::uint64_t kLeaf =
+      Pte::V::kMask | Pte::R::kMask | Pte::W::kMask | Pte::U::kMask | Pte::A::kMask | Pte::D::kMask;
+  static constexpr std::uint32_t kPscid = 77;
+  static constexpr DeviceId kDevice{0x42};
+  static constexpr Pasid kPasid{5};
+
+  Board() : host_(std::move(*Mapping::anonymous(kRamBytes))), ram_(kRamBase + kPageBytes) {
+    EXPECT_TRUE(memory_.add_host_ram(memory::PhysAddr{kRamBase}, host_.bytes()).has_value());
+    iommu_ = std::make_unique<Iommu>(memory_);
+    iommu_->on_interrupt(
+        [this](Iommu::Interrupt cause) { ++interrupts_[static_cast<std::size_t>(cause)]; });
+    port_ = std::move(*iommu_->attach(kDevice, device_));
+  }
+
+  // ---- memory
+  std::uint64_t allocate_page() { return std::exchange(ram_, ram_ + kPageBytes) >> kPageShift; }
+  std::uint64_t allocate_pages_aligned(std::uint64_t bytes) {
+    ram_ = (ram_ + bytes - 1) & ~(bytes - 1);
+    return std::exchange(ram_, ram_ + bytes) >> kPageShift;
+  }
+  void store(std::uint64_t at, std::uint64_t value) {
+    ASSERT_TRUE(
+        memory_.store64(memory::PhysAddr{at}, value, std::memory_order_release).has_value());
+  }
+  std::uint64_t load(std::uint64_t at) {
+    const auto value = memory_.load64(memory::PhysAddr{at}, std::memory_order_acquire);
+    EXPECT_TRUE(value.has_value()) << std::hex << at;
+    return value.value_or(0);
+  }
+
+  // ---- registers
+  std::uint64_t read(std::uint32_t offset, unsigned size_bytes = 4) {
+    return iommu_->mmio_read(offset, size_bytes);
+  }
+  void write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes = 4) {
+    iommu_->mmio_write(offset, value, size_bytes);
+  }
+  int interrupts(Iommu::Interrupt cause) { return interrupts_[static_cast<std::size_t>(cause)]; }
+
+  // ---- queues
+  void enable_queues() {
+    command_ring_ = allocate_page() << kPageShift;
+    fault_ring_ = allocate_page() << kPageShift;
+    page_ring_ = allocate_page() << kPageShift;
+    write(reg::kCqb, QueueBase::make(kLog2Queue, command_ring_ >> kPageShift), 8);
+    write(reg::kFqb, QueueBase::make(kLog2Queue, fault_ring_ >> kPageShift), 8);
+    write(reg::kPqb, QueueBase::make(kLog2Queue, page_ring_ >> kPageShift), 8);
+    write(reg::kCqcsr, Cqcsr::Cqen::make(1) | Cqcsr::Cie::make(1));
+    write(reg::kFqcsr, Fqcsr::Fqen::make(1) | Fqcsr::Fie::make(1));
+    write(reg::kPqcsr, Pqcsr::Pqen::make(1) | Pqcsr::Pie::make(1));
+  }
+  /// Queues commands and rings the doorbell.
+  void submit(std::initializer_list<Command> commands) {
+    auto tail = static_cast<std::uint32_t>(read(reg::kCqt));
+    for (const Command& command : commands) {
+      store(command_ring_ + tail * 16, command.words[0]);
+      store(command_ring_ + tail * 16 + 8, command.words[1]);
+      tail = (tail + 1) % (1U << kLog2Queue);
+    }
+    write(reg::kCqt, tail);
+  }
+  void fence() { submit({iofence_c({})}); }
+  bool idle() { return read(reg::kCqh) == read(reg::kCqt); }
+
+  std::vector<FaultRecord> take_faults() {
+    std::vector<FaultRecord> records;
+    auto head = static_cast<std::uint32_t>(read(reg::kFqh));
+    for (; head != read(reg::kFqt); head = (head + 1) % (1U << kLog2Queue)) {
+      const std::uint64_t at = fault_ring_ + head * 32;
+      records.push_back({load(at), load(at + 8), load(at + 16), load(at + 24)});
+    }
+    write(reg::kFqh, head);
+    return records;
+  }
+  std::vector<PageRequestRecord> take_page_requests() {
+    std::vector<PageRequestRecord> records;
+    auto head = static_cast<std::uint32_t>(read(reg::kPqh));
+    for (; head != read(reg::kPqt); head = (head + 1) % (1U << kLog2Queue)) {
+      const std::uint64_t at = page_ring_ + head * 16;
+      records.push_back({load(at), load(at + 8)});
+    }
+    write(reg::kPqh, head);
+    return records;
+  }
+
+  // ---- directories
+  void set_ddtp(Ddtp::ModeValue mode) {
+    if (ddt_root_ == 0) ddt_root_ = allocate_page();
+    ddt_levels_ = static_cast<unsigned>(mode) - 1;
+    write(reg::kDdtp, Ddtp::make(mode, ddt_root_), 8);
+  }
+  /// Where entry `device` of the leaf directory lies; makes the tables on the way.
+  std::uint64_t device_slot(DeviceId device) {
+    std::uint64_t page = ddt_root_;
+    for (unsigned level = ddt_levels_ - 1; level > 0; --level) {
+      page = next_table((page << kPageShift) + Ddi::index(level, device.value) * 8);
+    }
+    return (page << kPageShift) + Ddi::index(0, device.value) * sizeof(DeviceContext);
+  }
+  void set_device(DeviceId device, const DeviceContext& context) {
+    const std::uint64_t at = device_slot(device);
+    store(at + 8, context.iohgatp);
+    store(at + 16, context.ta);
+    store(at + 24, context.fsc);
+    store(at, context.tc);
+  }
+  std::uint64_t process_slot(PdtpMode mode, std::uint64_t root, Pasid process) {
+    std::uint64_t page = root;
+    for (unsigned level = static_cast<unsigned>(mode) - 1; level > 0; --level) {
+      page = next_table((page << kPageShift) + Pdi::index(level, process.value) * 8);
+    }
+    return (page << kPageShift) + Pdi::index(0, process.value) * sizeof(ProcessContext);
+  }
+  void set_process(PdtpMode mode, std::uint64_t root, Pasid process,
+                   const ProcessContext& context) {
+    const std::uint64_t at = process_slot(mode, root, process);
+    store(at + 8, context.fsc);
+    store(at, context.ta);
+  }
+  static ProcessContext process_context(FirstStageMode mode, std::uint64_t root,
+                                        std::uint64_t more = 0, std::uint32_t pscid = kPscid) {
+    return {ProcessContext::Ta::V::make(1) | ProcessContext::Ta::Pscid::make(pscid) | more,
+            Fsc::make(mode, root)};
+  }
+
+  // ---- page tables
+  /// Where the entry that maps `iova` at `level` lies; makes the tables on the way.
+  std::uint64_t pte_slot(std::uint64_t root, unsigned levels, std::uint64_t iova,
+                         unsigned level = 0) {
+    std::uint64_t page = root;
+    for (unsigned i = levels - 1;; --i) {
+      const std::uint64_t at =
+          (page << kPageShift) + ((iova >> (kPageShift + i * Pte::kIndexBits)) & 511) * 8;
+      if (i == level) return at;
+      page = next_table(at);
+    }
+  }
+  void map(std::uint64_t root, unsigned levels, std::uint64_t iova, std::uint64_t ppn,
+           std::uint64_t flags = kLeaf, unsigned level = 0) {
+    store(pte_slot(root, levels, iova, level), Pte::Ppn::make(ppn) | flags);
+  }
+
+  /// 1LVL; kDevice has ATS, PRI and a PD8 directory in which kPasid has an Sv39 table `root_`.
+  void start(std::uint64_t more_tc = 0, std::uint64_t more_ta = 0) {
+    enable_queues();
+    set_ddtp(Ddtp::ModeValue::k1Lvl);
+    pdt_root_ = allocate_page();
+    root_ = allocate_page();
+    using Tc = DeviceContext::Tc;
+    context_.tc =
+        Tc::V::make(1) | Tc::EnAts::make(1) | Tc::EnPri::make(1) | Tc::Pdtv::make(1) | more_tc;
+    context_.fsc = Fsc::make(PdtpMode::kPd8, pdt_root_);
+    set_device(kDevice, context_);
+    set_process(PdtpMode::kPd8, pdt_root_, kPasid,
+                process_context(FirstStageMode::kSv39, root_, more_ta));
+  }
+  Result<Translation, Cause> translate(std::uint64_t iova, Access access = Access::kRead,
+                                       bool privileged = false) {
+    return port_->translate({kPasid, privileged}, Iova{iova}, access);
+  }
+  Cause cause_of(const Result<Translation, Cause>& result) {
+    EXPECT_FALSE(result.has_value());
+    return result ? Cause{} : result.error();
+  }
+
+  Mapping host_;
+  memory::Memory memory_;
+  std::uint64_t ram_;
+  FakeDevice device_;
+  std::array<std::atomic<int>, 4> interrupts_{};
+  std::unique_ptr<Iommu> iommu_;
+  std::unique_ptr<Port> port_;
+  std::uint64_t command_ring_ = 0;
+  std::uint64_t fault_ring_ = 0;
+  std::uint64_t page_ring_ = 0;
+  std::uint64_t ddt_root_ = 0;
+  unsigned ddt_levels_ = 0;
+  std::uint64_t pdt_root_ = 0;
+  std::uint64_t root_ = 0;
+  DeviceContext context_;
+
+ private:
+  std::uint64_t next_table(std::uint64_t entry_at) {
+    std::uint64_t entry = load(entry_at);
+    if (DirectoryEntry::V::get(entry) == 0) {
+      entry = DirectoryEntry::make(allocate_page());
+      store(entry_at, entry);
+    }
+    return DirectoryEntry::Ppn::get(entry);
+  }
+};
+
+}  // namespace tandem::iommu::detail

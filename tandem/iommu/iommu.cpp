@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/iommu.hpp"
+
+#include <cerrno>
+
+#include "tandem/iommu/detail/state.hpp"
+
+namespace tandem::iommu {
+namespace {
+
+using detail::Iotlb;
+using detail::IotlbContext;
+using detail::Transaction;
+
+unsigned need_of(Access access) {
+  switch (access) {
+    case Access::kRead:
+      return Iotlb::kNeedRead;
+    case Access::kWrite:
+      return Iotlb::kNeedWrite;
+    case Access::kExecute:
+      return Iotlb::kNeedExecute;
+  }
+  return 0;
+}
+
+TransactionType untranslated_type(Access access) {
+  switch (access) {
+    case Access::kExecute:
+      return TransactionType::kUntranslatedExecute;
+    case Access::kRead:
+      return TransactionType::kUntranslatedRead;
+    case Access::kWrite:
+      break;
+  }
+  return TransactionType::kUntranslatedWrite;
+}
+
+TransactionType translated_type(Access access) {
+  switch (access) {
+    case Access::kExecute:
+      return TransactionType::kTranslatedExecute;
+    case Access::kRead:
+      return TransactionType::kTranslatedRead;
+    case Access::kWrite:
+      break;
+  }
+  return TransactionType::kTranslatedWrite;
+}
+
+/// A PASID that no prefix can carry must not alias one that it can.
+bool pasid_exists(const Requester& requester) {
+  return !requester.pasid || requester.pasid->value >> kPasidBits == 0;
+}
+
+/// How a failed translation request is answered; a success without permissions reports no fault.
+/// Spec: §3.6 "PCIe ATS translation request handling".
+AtsCompletion::Status ats_status(Cause cause) {
+  switch (cause) {
+    case Cause::kInstructionPageFault:
+    case Cause::kReadPageFault:
+    case Cause::kWritePageFault:
+    case Cause::kInstructionGuestPageFault:
+    case Cause::kReadGuestPageFault:
+    case Cause::kWriteGuestPageFault:
+    case Cause::kPdtNotValid:
+    case Cause::kMsiPteNotValid:
+      return AtsCompletion::Status::kSuccess;
+    case Cause::kAllInboundDisallowed:
+    case Cause::kDdtLoadFault:
+    case Cause::kDdtNotValid:
+    case Cause::kDdtMisconfigured:
+    case Cause::kTtypeBlocked:
+      return AtsCompletion::Status::kUnsupportedRequest;
+    default:
+      return AtsCompletion::Status::kCompleterAbort;
+  }
+}
+
+/// The permissions that a translation request is granted: X was not asked for, Global takes a
+/// PASID.
+Translation granted(Translation translation, const Requester& requester) {
+  translation.writable = translation.readable && translation.writable;
+  translation.executable = false;
+  translation.global = translation.global && requester.pasid.has_value();
+  return translation;
+}
+
+}  // namespace
+
+Port::~Port() { iommu_.state_->commands.detach(id_); }
+
+const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
+
+Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access) {
+  Iommu::State& state = *iommu_.state_;
+  const auto context = IotlbContext::untranslated(id_, requester);
+  Translation translation;
+  if (pasid_exists(requester) && state.iotlb.lookup(context, at, need_of(access), translation))
+      [[likely]] {
+    state.iotlb_hits.add();
+    return translation;
+  }
+  const Transaction transaction{untranslated_type(access), id_, requester, at, access,
+                                access == Access::kWrite};
+  const auto made = state.translate(transaction, context);
+  if (made) return *made;
+  state.report(made.error(), transaction.type, id_, requester, at.value);
+  return Unexpected{made.error().cause};
+}
+
+AtsCompletion Port::ats_translate(const Requester& requester, Iova at, bool no_write) {
+  Iommu::State& state = *iommu_.state_;
+  const auto context = IotlbContext::translation_request(id_, requester);
+  const unsigned need = no_write ? Iotlb::kNeedRead : Iotlb::kNeedRead | Iotlb::kNeedWrite;
+  AtsCompletion completion;
+  if (pasid_exists(requester) && state.iotlb.lookup(context, at, need, completion.translation)) {
+    state.iotlb_hits.add();
+    completion.translation = granted(completion.translation, requester);
+    return completion;
+  }
+  const Transaction transaction{
+      TransactionType::kAtsTranslationRequest, id_, requester, at, Access::kRead, !no_write};
+  const auto made = state.translate(transaction, context);
+  if (made) {
+    completion.translation = granted(*made, requester);
+    return completion;
+  }
+  completion.status = ats_status(made.error().cause);
+  if (completion.status != AtsCompletion::Status::kSuccess) {
+    state.report(made.error(), transaction.type, id_, requester, at.value);
+  }
+  return completion;
+}
+
+Result<PhysAddr, Cause> Port::translated(PhysAddr at, Access access) {
+  Iommu::State& state = *iommu_.state_;
+  const auto context = IotlbContext::translated(id_);
+  const Iova address{at.value};
+  Translation translation;
+  if (state.iotlb.lookup(context, address, need_of(access), translation)) {
+    state.iotlb_hits.add();
+    return translation.address;
+  }
+  const Transaction transaction{translated_type(access), id_, {}, address, access,
+                                access == Access::kWrite};
+  const auto made = state.translate(transaction, context);
+  if (made) return made->address;
+  state.report(made.error(), transaction.type, id_, {}, at.value);
+  return Unexpected{made.error().cause};
+}
+
+void Port::page_request(const PageRequest& request) {
+  iommu_.state_->page_request(id_, callbacks_, request);
+}
+
+Iommu::Iommu(const memory::Memory& memory) : state_(std::make_unique<State>(memory)) {}
+
+Iommu::~Iommu() = default;
+
+void Iommu::on_interrupt(InterruptHandler handler) {
+  state_->interrupts.connect(std::move(handler));
+}
+
+Result<std::unique_ptr<Port>> Iommu::attach(DeviceId id, DeviceCallbacks& callbacks) {
+  if (id.value >> IotlbContext::Device::kWidth != 0) return errno_error(EINVAL);
+  if (!state_->commands.attach(id, callbacks)) return errno_error(EEXIST);
+  return std::unique_ptr<Port>(new Port(*this, id, callbacks));
+}
+
+Stats Iommu::stats() const {
+  Stats stats;
+  stats.iotlb_hits = state_->iotlb_hits.total();
+  stats.translations = stats.iotlb_hits + state_->iotlb_misses.load(std::memory_order_relaxed);
+  stats.walks = state_->walks.load(std::memory_order_relaxed);
+  stats.page_requests = state_->page_requests_seen.load(std::memory_order_relaxed);
+  stats.invalidations = state_->commands.invalidations();
+  stats.faults = state_->faults_seen.load(std::memory_order_relaxed);
+  return stats;
+}
+
+}  // namespace tandem::iommu

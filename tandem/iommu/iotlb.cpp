@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/detail/iotlb.hpp"
+
+namespace tandem::iommu::detail {
+namespace {
+
+constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
+
+constexpr std::uint64_t mix(std::uint64_t value) { return (value * kGolden) >> 32; }
+
+}  // namespace
+
+Iotlb::Iotlb() : entries_(std::make_unique<std::array<Entry, kEntries>>()) {}
+
+std::size_t Iotlb::process_index(std::uint64_t device, std::uint64_t process) noexcept {
+  return mix(device << kPasidBits | process) % kCounters;
+}
+
+std::size_t Iotlb::pscid_index(std::uint64_t pscid) noexcept { return pscid % kCounters; }
+
+std::size_t Iotlb::address_index(std::uint64_t pscid, unsigned size_class, Iova at) noexcept {
+  return mix((at.value >> kClassShift[size_class]) * kGolden + (pscid << 3 | size_class)) %
+         kCounters;
+}
+
+Iotlb::Entry& Iotlb::entry(std::uint64_t context, std::uint64_t page) const noexcept {
+  return (*entries_)[(page + mix(context)) % kEntries];
+}
+
+std::uint64_t Iotlb::stamp(std::uint64_t which) const noexcept {
+  return everything_.load(std::memory_order_acquire) +
+         process_[Which::Process::get(which)].load(std::memory_order_acquire) +
+         pscid_[Which::Pscid::get(which)].load(std::memory_order_acquire) +
+         address_[Which::Address::get(which)].load(std::memory_order_acquire);
+}
+
+/// Ordering: (A) the acquire loads of the words keep the second load of the sequence after them;
+///           each pairs with the release store (B) in fill(), so that a word of a newer writer
+///           brings that writer's odd number with it.
+bool Iotlb::probe(std::uint64_t context, unsigned size_class, Iova at, unsigned need,
+                  Translation& out) const noexcept {
+  const std::uint64_t page = at.value >> kClassShift[size_class];
+  const std::uint64_t key = context | IotlbContext::SizeClass::make(size_class);
+  const Entry& candidate = entry(key, page);
+  const std::uint64_t sequence = candidate.sequence.load(std::memory_order_acquire);
+  if (candidate.context.load(std::memory_order_acquire) != key) return false;  // (A)
+  if (candidate.page.load(std::memory_order_acquire) != page) return false;
+  const std::uint64_t data = candidate.data.load(std::memory_order_acquire);
+  const std::uint64_t made = candidate.stamp.load(std::memory_order_acquire);
+  const std::uint64_t which = candidate.counters.load(std::memory_order_acquire);
+  if ((sequence & 1) != 0 || candidate.sequence.load(std::memory_order_relaxed) != sequence) {
+    return false;
+  }
+  if ((Data::Permissions::get(data) & need) != need || made != stamp(which)) return false;
+
+  const auto log2_size = static_cast<unsigned>(Data::Log2Size::get(data));
+  out.address = PhysAddr{(Data::Ppn::get(data) << kPageShift) |
+                         (at.value & ((std::uint64_t{1} << log2_size) - 1))};
+  out.log2_size = static_cast<std::uint8_t>(log2_size);
+  out.readable = Data::Readable::get(data) != 0;
+  out.writable = Data::Writable::get(data) != 0;
+  out.executable = Data::Executable::get(data) != 0;
+  out.global = Data::Global::get(data) != 0;
+  return true;
+}
+
+bool Iotlb::lookup(IotlbContext context, Iova at, unsigned need, Translation& out) const noexcept {
+  std::uint32_t classes = classes_.load(std::memory_order_relaxed);
+  while (classes != 0) {
+    const auto size_class = static_cast<unsigned>(__builtin_ctz(classes));
+    if (probe(context.word, size_class, at, need, out)) return true;
+    classes &= classes - 1;
+  }
+  return false;
+}
+
+void Iotlb::fill(std::uint64_t epoch, IotlbContext context, std::uint32_t pscid, Iova at,
+                 const Translation& translation) noexcept {
+  unsigned size_class = 0;
+  while (size_class + 1 < kClassShift.size() &&
+         kClassShift[size_class + 1] <= translation.log2_size) {
+    ++size_class;
+  }
+  const std::uint64_t key = context.word | IotlbContext::SizeClass::make(size_class);
+  const std::uint64_t page = at.value >> kClassShift[size_class];
+  const std::uint64_t which =
+      Which::Process::make(process_index(IotlbContext::Device::get(context.word),
+                                         IotlbContext::Process::get(context.word))) |
+      Which::Pscid::make(pscid_index(pscid)) |
+      Which::Address::make(address_index(pscid, size_class, at));
+  const std::uint64_t offset_mask = (std::uint64_t{1} << translation.log2_size) - 1;
+  const std::uint64_t data =
+      Data::Ppn::make((translation.address.value & ~offset_mask) >> kPageShift) |
+      Data::Readable::make(translation.readable) | Data::Writable::make(translation.writable) |
+      Data::Executable::make(translation.executable) | Data::Global::make(translation.global) |
+      Data::Log2Size::make(translation.log2_size);
+
+  const std::uint64_t made = stamp(which);                      // (F3)
+  if (epoch_.load(std::memory_order_acquire) != epoch) return;  // (F4)
+
+  Entry& target = entry(key, page);
+  std::uint64_t sequence = target.sequence.load(std::memory_order_relaxed);
+  if ((sequence & 1) != 0 ||
+      !target.sequence.compare_exchange_strong(sequence, sequence + 1, std::memory_order_acquire,
+                                               std::memory_order_relaxed)) {
+    return;  // another filler is at work
+  }
+  target.context.store(key, std::memory_order_release);  // (B) keeps the odd number before it
+  target.page.store(page, std::memory_order_release);
+  target.data.store(data, std::memory_order_release);
+  target.stamp.store(made, std::memory_order_release);
+  target.counters.store(which, std::memory_order_release);
+  target.sequence.store(sequence + 2, std::memory_order_release);
+
+  const std::uint32_t bit = std::uint32_t{1} << size_class;
+  if ((classes_.load(std::memory_order_relaxed) & bit) == 0) {
+    classes_.fetch_or(bit, std::memory_order_relaxed);
+  }
+}
+
+void Iotlb::raise(Counter& counter) noexcept {
+  epoch_.fetch_add(1, std::memory_order_acq_rel);   // (I1)
+  counter.fetch_add(1, std::memory_order_acq_rel);  // (I2)
+}
+
+void Iotlb::invalidate_all() noexcept { raise(everything_); }
+
+void Iotlb::invalidate_process(DeviceId device, std::uint32_t process) noexcept {
+  raise(process_[process_index(device.value, process)]);
+}
+
+void Iotlb::invalidate_address_space(std::uint32_t pscid) noexcept {
+  raise(pscid_[pscid_index(pscid)]);
+}
+
+void Iotlb::invalidate_address(std::uint32_t pscid, Iova at) noexcept {
+  for (unsigned size_class = 0; size_class < kClassShift.size(); ++size_class) {
+    raise(address_[address_index(pscid, size_class, at)]);
+  }
+}
+
+}  // namespace tandem::iommu::detail

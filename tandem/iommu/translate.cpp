@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/detail/directory.hpp"
+#include "tandem/iommu/detail/state.hpp"
+#include "tandem/iommu/detail/walk.hpp"
+
+namespace tandem::iommu {
+namespace {
+
+using detail::Transaction;
+using detail::TransactionFault;
+
+/// "Recommended that the translation range size be large" where a stage is Bare (§3.6).
+constexpr unsigned kBareLog2Size = 30;
+
+/// The address space that a transaction's contexts select.
+struct FirstStage {
+  FirstStageMode mode = FirstStageMode::kBare;
+  std::uint64_t root_ppn = 0;
+  std::uint32_t pscid = 0;
+  bool sum = false;
+};
+
+FirstStage make_first_stage(std::uint64_t fsc, std::uint64_t pscid, bool sum) {
+  return {static_cast<FirstStageMode>(Fsc::Mode::get(fsc)), Fsc::Ppn::get(fsc),
+          static_cast<std::uint32_t>(pscid), sum};
+}
+
+bool is_translation_request(TransactionType type) {
+  return type == TransactionType::kAtsTranslationRequest;
+}
+
+bool is_translated(TransactionType type) {
+  return type == TransactionType::kTranslatedExecute || type == TransactionType::kTranslatedRead ||
+         type == TransactionType::kTranslatedWrite;
+}
+
+/// The address as it is: where no stage translates.
+Result<Translation, Cause> pass_through(const Transaction& transaction) {
+  if (transaction.at.value >> memory::kPhysAddrBits != 0) {
+    return Unexpected{detail::access_fault(transaction.access)};
+  }
+  Translation translation;
+  translation.address = PhysAddr{transaction.at.value};
+  translation.log2_size = kBareLog2Size;
+  translation.readable = translation.writable = translation.executable = true;
+  return translation;
+}
+
+/// Step 7: whether the device context allows the transaction.
+bool type_allowed(const Transaction& transaction, const DeviceContext& context) {
+  const bool needs_ats =
+      is_translated(transaction.type) || is_translation_request(transaction.type);
+  if (needs_ats && !context.ats_enabled()) return false;
+  if (!transaction.requester.pasid) return true;
+  if (!context.uses_process_directory()) return false;
+  const auto mode = static_cast<PdtpMode>(Fsc::Mode::get(context.fsc));
+  const std::uint32_t pasid = transaction.requester.pasid->value;
+  return pasid >> kPasidBits == 0 && detail::process_id_fits(mode, pasid);
+}
+
+/// Steps 10 to 16: which first stage translates.
+Result<FirstStage, Cause> select_first_stage(const memory::Memory& memory,
+                                             const Transaction& transaction,
+                                             const DeviceContext& context) {
+  if (!context.uses_process_directory()) {
+    return make_first_stage(context.fsc, DeviceContext::Ta::Pscid::get(context.ta), false);
+  }
+  const auto& pasid = transaction.requester.pasid;
+  if (!pasid && !context.has_default_process()) return FirstStage{};
+  if (static_cast<PdtpMode>(Fsc::Mode::get(context.fsc)) == PdtpMode::kBare) return FirstStage{};
+  const std::uint32_t process = pasid ? pasid->value : 0;
+  const auto found = detail::load_process_context(memory, context.fsc, process);
+  if (!found) return Unexpected{found.error()};
+  if (pasid && transaction.requester.privileged && !found->allows_supervisor()) {
+    return Unexpected{Cause::kTtypeBlocked};
+  }
+  return make_first_stage(found->fsc, ProcessContext::Ta::Pscid::get(found->ta),
+                          found->supervisor_may_use_user_pages());
+}
+
+}  // namespace
+
+/// Spec: §3.3 "Process to translate an IOVA", steps 1 to 6.
+Result<DeviceContext, Cause> Iommu::State::locate_device(DeviceId device) const {
+  const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
+  const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
+  if (mode == Ddtp::ModeValue::kOff) return Unexpected{Cause::kAllInboundDisallowed};
+  if (mode == Ddtp::ModeValue::kBare) return Unexpected{Cause::kTtypeBlocked};
+  if (!detail::device_id_fits(detail::ddt_levels(pointer), device.value)) {
+    return Unexpected{Cause::kTtypeBlocked};
+  }
+  return detail::load_device_context(memory, pointer, device.value);
+}
+
+Result<Translation, TransactionFault> Iommu::State::translate(const Transaction& transaction,
+                                                              detail::IotlbContext context) {
+  iotlb_misses.fetch_add(1, std::memory_order_relaxed);
+  const std::uint64_t epoch = iotlb.epoch();
+  const auto mode =
+      static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(ddtp.load(std::memory_order_acquire)));
+  if (mode == Ddtp::ModeValue::kBare && !is_translated(transaction.type) &&
+      !is_translation_request(transaction.type)) {
+    const auto passed = pass_through(transaction);
+    if (!passed) return Unexpected{TransactionFault{passed.error(), false}};
+    return *passed;
+  }
+
+  const auto device = locate_device(transaction.device);
+  if (!device) return Unexpected{TransactionFault{device.error(), false}};
+  const auto fault = [&](Cause cause) {
+    return Unexpected{TransactionFault{cause, device->hides_translation_faults()}};
+  };
+  if (!type_allowed(transaction, *device)) return fault(Cause::kTtypeBlocked);
+
+  FirstStage stage;
+  if (!is_translated(transaction.type)) {
+    const auto selected = select_first_stage(memory, transaction, *device);
+    if (!selected) return fault(selected.error());
+    stage = *selected;
+  }
+  const auto made = [&]() -> Result<Translation, Cause> {
+    if (stage.mode == FirstStageMode::kBare) return pass_through(transaction);
+    walks.fetch_add(1, std::memory_order_relaxed);
+    const Requester& requester = transaction.requester;
+    detail::Walk walk;
+    walk.mode = stage.mode;
+    walk.root_ppn = stage.root_ppn;
+    walk.at = transaction.at;
+    walk.access = transaction.access;
+    walk.report_permissions = is_translation_request(transaction.type);
+    walk.wants_write = transaction.wants_write;
+    walk.supervisor = requester.pasid.has_value() && requester.privileged;
+    walk.sum = stage.sum;
+    walk.updates_ad = device->updates_accessed_dirty();
+    return detail::walk_first_stage(memory, walk);
+  }();
+  if (!made) return fault(made.error());
+  iotlb.fill(epoch, context, stage.pscid, transaction.at, *made);
+  return *made;
+}
+
+}  // namespace tandem::iommu
