@@ -17,7 +17,7 @@
 #include <span>
 #include <stdexcept>
 
-#include "bench/broker_process.hpp"
+#include "apps/broker_process/broker_process.hpp"
 #include "bench/corpus.hpp"
 #include "bench/harness.hpp"
 #include "tandem/base/cpu.hpp"
@@ -122,7 +122,7 @@ double direct_isal(std::span<const std::byte> corpus) {
 struct CompWorld {
   explicit CompWorld(std::size_t size) : corpus(make_corpus(size)) {}
   std::vector<std::byte> corpus;
-  BrokerProcess broker{1, {1}};
+  broker::BrokerProcess broker{1, cpu_at(1)};
   Stream reserved{true, corpus}, heap{false, corpus};
 };
 
@@ -187,8 +187,9 @@ std::vector<Case> cases(const Options& options) {
                     .peer = [=] { return direct_isal(world->corpus); }});
   }
   const auto file = std::make_shared<CorpusFile>(options.quick ? 64u << 20 : 256u << 20);
-  const std::string ours = fmt::format("env TANDEM=auto '{}' compress -1 -c '{}' > '{}'",
-                                       program_path("tandem"), file->path(), file->output());
+  const std::string ours =
+      fmt::format("env TANDEM=auto '{}' compress -1 -c '{}' > '{}'", broker::program_path("tandem"),
+                  file->path(), file->output());
   const auto size_after = [=](const std::string& command) {
     run_seconds(command);
     return static_cast<double>(std::filesystem::file_size(file->output()));

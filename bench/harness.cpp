@@ -118,17 +118,19 @@ std::string machine() {
 
 }  // namespace
 
-void pin_thread(int index) {
+int cpu_at(int index) {
   const cpu_set_t& usable = cpus_at_start();
   int wanted = index % std::max(1, CPU_COUNT(&usable));
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &usable) || wanted-- != 0) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    ::sched_setaffinity(0, sizeof one, &one);
-    return;
-  }
+  int cpu = 0;
+  while (!CPU_ISSET(cpu, &usable) || wanted-- != 0) ++cpu;
+  return cpu;
+}
+
+void pin_thread(int index) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu_at(index), &one);
+  ::sched_setaffinity(0, sizeof one, &one);
 }
 
 void unpin_thread() { ::sched_setaffinity(0, sizeof(cpu_set_t), &cpus_at_start()); }

@@ -50,7 +50,9 @@ struct Area {
 ///          name it under "Misses".
 int run_area(const Area& area, const Options& options);
 
-/// Pins the calling thread to the `index`th usable CPU (modulo their number).
+/// The number of the `index`th usable CPU (modulo how many there are).
+int cpu_at(int index);
+/// Pins the calling thread to cpu_at(index).
 void pin_thread(int index);
 /// Lets the calling thread run on all CPUs it could use at start.
 void unpin_thread();

@@ -15,7 +15,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "bench/broker_process.hpp"
+#include "apps/broker_process/broker_process.hpp"
 #include "bench/harness.hpp"
 #include "bench/ring_peers.hpp"
 #include "tandem/base/cpu.hpp"
@@ -135,13 +135,13 @@ class Ring {
 
 /// What the cases share; lives as long as they do.
 struct World {
-  BrokerProcess broker{1, {1}};
+  broker::BrokerProcess broker{1, cpu_at(1)};
   Ring ring;
 };
 
 /// Percent of a core that a broker uses while `clients` processes hold a queue and do nothing.
 double idle_clients(int clients, std::chrono::seconds length) {
-  const BrokerProcess broker(1);
+  const broker::BrokerProcess broker(1);
   std::vector<pid_t> children;
   std::array<int, 2> ends{};
   if (::pipe(ends.data()) != 0) throw std::runtime_error("cannot make a pipe");

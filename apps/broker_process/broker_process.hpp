@@ -4,20 +4,20 @@
 #include <sys/types.h>
 
 #include <string>
-#include <vector>
 
-namespace tandem::bench {
+namespace tandem::broker {
 
 /// A private tandemd in a fresh directory; TANDEM points this process at it while it lives.
 class BrokerProcess {
  public:
-  /// Starts `engines` engine threads on the usable CPUs with the indices `cpus` (all when empty).
+  /// Starts it with `engines` engine threads; `cpu` ≥ 0 keeps it on that CPU.
   /// Throws std::runtime_error when the broker does not come up.
-  explicit BrokerProcess(int engines, const std::vector<int>& cpus = {});
+  explicit BrokerProcess(int engines, int cpu = -1);
   ~BrokerProcess();
   BrokerProcess(const BrokerProcess&) = delete;
   BrokerProcess& operator=(const BrokerProcess&) = delete;
 
+  pid_t pid() const { return pid_; }
   const std::string& socket_path() const { return socket_; }
   /// CPU seconds it has used since it started.
   double cpu_seconds() const;
@@ -31,4 +31,4 @@ class BrokerProcess {
 /// tree.
 std::string program_path(const std::string& name);
 
-}  // namespace tandem::bench
+}  // namespace tandem::broker

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bench/broker_process.hpp"
+#include "apps/broker_process/broker_process.hpp"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,10 +15,9 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "bench/harness.hpp"
 #include "tandem/base/unique_fd.hpp"
 
-namespace tandem::bench {
+namespace tandem::broker {
 
 std::string program_path(const std::string& name) {
   const auto self = std::filesystem::read_symlink("/proc/self/exe").parent_path();
@@ -28,7 +28,7 @@ std::string program_path(const std::string& name) {
   throw std::runtime_error("cannot find the program " + name);
 }
 
-BrokerProcess::BrokerProcess(int engines, const std::vector<int>& cpus) {
+BrokerProcess::BrokerProcess(int engines, int cpu) {
   std::string pattern = (std::filesystem::temp_directory_path() / "tandem-bench-XXXXXX").string();
   if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("cannot make " + pattern);
   directory_ = pattern;
@@ -43,7 +43,12 @@ BrokerProcess::BrokerProcess(int engines, const std::vector<int>& cpus) {
   const std::string ready_fd = std::to_string(write_end.get());
   pid_ = ::fork();
   if (pid_ == 0) {
-    if (cpus.size() == 1) pin_thread(cpus.front());
+    if (cpu >= 0) {
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      ::sched_setaffinity(0, sizeof one, &one);
+    }
     ::execl(program.c_str(), "tandemd", "--socket", socket_.c_str(), "--engines", count.c_str(),
             "--ready-fd", ready_fd.c_str(), "--quiet", nullptr);
     ::_exit(127);
@@ -75,4 +80,4 @@ double BrokerProcess::cpu_seconds() const {
   return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
-}  // namespace tandem::bench
+}  // namespace tandem::broker
