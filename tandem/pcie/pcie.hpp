@@ -56,7 +56,8 @@ struct [[nodiscard]] DmaResult {
   bool ok() const { return !fault; }
 };
 
-/// One of the PCIe messages that may carry a PASID, for tracing.
+/// One of the PCIe messages that may carry a PASID, for tracing. A memory read or write is shown
+/// after it was done.
 struct Message {
   enum class Kind : std::uint8_t {
     kMemoryRead,
@@ -88,6 +89,9 @@ struct EndpointStats {
 
 class Endpoint;
 class AddressSpace;
+namespace detail {
+struct EndpointState;
+}
 
 /// A run of host RAM that a device works on in place. While it lives, an invalidation of its PASID
 /// waits. Not copyable; destroy it on the thread that made it, promptly.
@@ -123,8 +127,8 @@ class AddressSpace {
   DmaResult read(Iova at, std::span<std::byte> to) const;
   DmaResult write(Iova at, std::span<const std::byte> from) const;
   /// Maps [at, at + length) if it is one run of host RAM that allows `access`, taking page faults
-  /// first. `length` > 0.
-  /// Errors: as read(), and kNotMappable.
+  /// first. `length` > 0; `access` to read or to write. Only an endpoint with ATS maps, and only a
+  /// bounded number of windows at once. Errors: as read(), and kNotMappable.
   Result<Window, DmaFault> map(Iova at, std::size_t length, Access access) const;
   std::optional<Pasid> pasid() const { return pasid_; }
   Endpoint& endpoint() const { return *endpoint_; }
@@ -144,6 +148,7 @@ class Endpoint final : private iommu::DeviceCallbacks {
     bool ats = true;
     bool pri = true;
     std::chrono::milliseconds invalidation_timeout{1000};  ///< how long to wait for in-flight slots
+    std::chrono::milliseconds page_request_timeout{10000};  ///< how long to wait for a response
   };
 
   /// Attaches device `id` to `iommu`, which must outlive the endpoint.
@@ -161,17 +166,17 @@ class Endpoint final : private iommu::DeviceCallbacks {
   static EndpointStats thread_stats() noexcept;
 
   using Tap = std::function<void(const Message&)>;
-  /// Shows every message to `tap` (empty: none). For listings, not for speed.
+  /// Shows every message to `tap` (empty: none). For listings, not for speed. It is called from the
+  /// thread that sends or receives, and uses neither the endpoint nor the IOMMU.
   void set_tap(Tap tap);
 
  private:
   friend class AddressSpace;
   friend class Window;
-  struct State;
-  explicit Endpoint(std::unique_ptr<State> state);
+  explicit Endpoint(std::unique_ptr<detail::EndpointState> state);
   bool ats_invalidate(const iommu::AtsInvalidation& request) override;
   void page_response(const iommu::PageResponse& response) override;
-  std::unique_ptr<State> state_;
+  std::unique_ptr<detail::EndpointState> state_;
 };
 
 /// The classic spelling: one DMA of `buffer` at `va` of (endpoint, pasid); kRead fills the buffer.

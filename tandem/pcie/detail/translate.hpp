@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+
+#include "tandem/pcie/detail/endpoint_state.hpp"
+
+namespace tandem::pcie::detail {
+
+/// A translation just received, and how to tell whether it still holds.
+struct Fresh {
+  CachedTranslation translation;
+  Atc::Ticket ticket;
+};
+
+/// Asks the IOMMU about one access of one space, by ATS and PRI: one object for one read(), write()
+/// or map(). Makes no call inside a reader section.
+class Translator {
+ public:
+  using Reason = DmaFault::Reason;
+
+  /// `access`: to read or to write.
+  Translator(EndpointState& state, std::optional<Pasid> pasid, Access access)
+      : state_(state), pasid_(pasid), space_(pasid), access_(access) {}
+
+  /// Requests a translation of `at` that allows the access, with page requests as needed, and keeps
+  /// it in the ATC.
+  ///
+  /// Between two calls of progressed() the number of translation and page requests is bounded: a
+  /// process that keeps unmapping stops its own access, not the device.
+  Result<Fresh, Reason> translate(Iova at);
+  /// Asks the operating system to make the page of `at` accessible.
+  Result<void, Reason> request_page(Iova at);
+  void progressed() {
+    requests_ = 0;
+    page_requests_ = 0;
+  }
+
+  SpaceKey space() const { return space_; }
+  unsigned permissions() const { return access_ == Access::kWrite ? kWritable : kReadable; }
+
+ private:
+  static constexpr unsigned kMaxPageRequests = 8;
+  /// Larger: a translation may also be lost to invalidations of a space with the same hash.
+  static constexpr unsigned kMaxRequests = 256;
+
+  iommu::AtsCompletion request(Iova page);
+
+  EndpointState& state_;
+  std::optional<Pasid> pasid_;
+  SpaceKey space_;
+  Access access_;
+  unsigned requests_ = 0;
+  unsigned page_requests_ = 0;
+};
+
+}  // namespace tandem::pcie::detail

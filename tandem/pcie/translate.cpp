@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/pcie/detail/translate.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "tandem/base/check.hpp"
+
+namespace tandem::pcie::detail {
+namespace {
+
+using Status = iommu::AtsCompletion::Status;
+using Code = iommu::PageResponse::Code;
+using Reason = DmaFault::Reason;
+
+constexpr std::uint64_t kPageMask = 0xfff;
+
+unsigned permissions_of(const iommu::Translation& translation) {
+  return (translation.readable ? kReadable : 0) | (translation.writable ? kWritable : 0) |
+         (translation.executable ? kExecutable : 0);
+}
+
+/// `translation` of `at` as the ATC keeps it. If host RAM is behind only a part of a superpage, the
+/// largest common page size that has host RAM behind all of it is kept.
+CachedTranslation to_cached(const memory::Memory& memory, const iommu::Translation& translation,
+                            std::uint64_t at) {
+  constexpr unsigned kLargest = 56;
+  const unsigned whole = std::clamp<unsigned>(translation.log2_size, 12, kLargest);
+  CachedTranslation cached;
+  cached.permissions = permissions_of(translation);
+  cached.version = memory.version();  // before the look-up: a removal in between voids the entry
+  for (const unsigned log2_size : {whole, 30u, 21u, 16u, 12u}) {
+    if (log2_size > whole) continue;
+    const std::uint64_t size_bytes = std::uint64_t{1} << log2_size;
+    const std::uint64_t offset = at & (size_bytes - 1);
+    const memory::PhysAddr start{translation.address.value - offset};
+    std::byte* const host = memory.host_pointer(start, size_bytes);
+    if (host != nullptr || log2_size == whole) {
+      cached.log2_size = log2_size;
+      cached.iova = at - offset;
+      cached.physical = start.value;
+      cached.host = host;
+    }
+    if (host != nullptr) break;
+  }
+  return cached;
+}
+
+}  // namespace
+
+iommu::AtsCompletion Translator::request(Iova page) {
+  const bool no_write = access_ != Access::kWrite;
+  Message message;
+  state_.show([&] {
+    message.kind = Message::Kind::kTranslationRequest;
+    message.device = state_.id;
+    message.pasid = pasid_;
+    message.address = page;
+    message.size_bytes = kPageMask + 1;
+    message.readable = true;
+    message.writable = !no_write;
+    return message;
+  });
+  const iommu::AtsCompletion completion =
+      state_.port->ats_translate({pasid_, false}, page, no_write);
+  state_.show([&] {
+    message.kind = Message::Kind::kTranslationCompletion;
+    message.device = state_.id;
+    message.pasid = pasid_;
+    message.address = page;
+    message.size_bytes = std::uint64_t{1}
+                         << std::min<unsigned>(completion.translation.log2_size, 63);
+    message.physical_address = completion.translation.address.value;
+    message.readable = completion.translation.readable;
+    message.writable = completion.translation.writable;
+    message.status = static_cast<std::uint8_t>(completion.status);
+    return message;
+  });
+  return completion;
+}
+
+Result<Fresh, Reason> Translator::translate(Iova at) {
+  const Iova page{at.value & ~kPageMask};
+  while (++requests_ <= kMaxRequests) {
+    const Atc::Ticket ticket = state_.atc.ticket(space_);
+    const iommu::AtsCompletion completion = request(page);
+    if (completion.status != Status::kSuccess) return Unexpected{Reason::kBlocked};
+    const unsigned needed = permissions();
+    if ((permissions_of(completion.translation) & needed) == needed) {
+      const CachedTranslation cached =
+          to_cached(state_.memory(), completion.translation, page.value);
+      state_.atc.fill(space_, ticket, cached);
+      return Fresh{cached, ticket};
+    }
+    if (const auto served = request_page(page); !served) return Unexpected{served.error()};
+  }
+  return Unexpected{Reason::kNotPermitted};
+}
+
+Result<void, Reason> Translator::request_page(Iova at) {
+  if (!state_.options.pri) return Unexpected{Reason::kNoService};
+  if (thread_state.windows != 0) return Unexpected{Reason::kNotMappable};
+  if (++page_requests_ > kMaxPageRequests) return Unexpected{Reason::kNotPermitted};
+  // An overflowing page-request queue answers "success" at once: give its owner time.
+  if (page_requests_ > 2) {
+    std::this_thread::sleep_for(std::chrono::microseconds(10) * (1 << page_requests_));
+  }
+
+  iommu::PageRequest request;
+  request.address = {at.value & ~kPageMask};
+  request.pasid = pasid_;
+  request.read = access_ == Access::kRead;
+  request.write = access_ == Access::kWrite;
+  const auto group = state_.groups.claim(pasid_, request.address);
+  if (!group) return Unexpected{Reason::kNoService};
+  request.group = *group;
+  state_.stats.add({.page_requests = 1});
+  ++thread_state.stats.page_requests;
+  state_.show([&] {
+    Message message;
+    message.kind = Message::Kind::kPageRequest;
+    message.device = state_.id;
+    message.pasid = pasid_;
+    message.address = request.address;
+    message.size_bytes = kPageMask + 1;
+    message.readable = request.read;
+    message.writable = request.write;
+    message.tag = request.group;
+    return message;
+  });
+  // The service may invalidate our translations from this very thread.
+  TANDEM_CHECK(thread_state.windows == 0);
+  state_.port->page_request(request);
+  const auto code = state_.groups.wait(*group, state_.options.page_request_timeout);
+  if (!code) return Unexpected{Reason::kNoService};
+  switch (*code) {
+    case Code::kSuccess:
+      return {};
+    case Code::kInvalidRequest:
+      return Unexpected{Reason::kNotPermitted};
+    case Code::kResponseFailure:
+      break;
+  }
+  return Unexpected{Reason::kNoService};
+}
+
+}  // namespace tandem::pcie::detail
