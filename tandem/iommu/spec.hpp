@@ -509,10 +509,10 @@ constexpr Command iodir_inval_pdt(std::uint32_t device_id, std::uint32_t process
 /// What an IOFENCE.C does besides waiting for the commands before it. Set both orders before
 /// memory that the device could reach is reclaimed.
 struct FenceOptions {
-  bool order_reads = false;              // PR
-  bool order_writes = false;             // PW
-  bool interrupt = false;                // WSI
-  std::optional<std::uint64_t> address;  // AV: where to store `data`, 4-byte aligned
+  bool order_reads = false;                             // PR
+  bool order_writes = false;                            // PW
+  bool interrupt = false;                               // WSI
+  std::optional<std::uint64_t> address = std::nullopt;  // AV: where to store `data`, 4-byte aligned
   std::uint32_t data = 0;
 };
 

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/detail/command_queue.hpp"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <thread>
+
+#include "tandem/iommu/detail/test_board.hpp"
+#include "tandem/rcu/rcu.hpp"
+
+namespace tandem::iommu::detail {
+namespace {
+
+using Interrupt = Iommu::Interrupt;
+
+class Commands : public Board {
+ protected:
+  Commands() { start(); }
+
+  std::uint64_t error_bits() {
+    return read(reg::kCqcsr) & (Cqcsr::Cqmf::kMask | Cqcsr::CmdTo::kMask | Cqcsr::CmdIll::kMask);
+  }
+  void clear_errors() {
+    write(reg::kCqcsr, Cqcsr::Cqen::kMask | Cqcsr::Cie::kMask | Cqcsr::Cqmf::kMask |
+                           Cqcsr::CmdTo::kMask | Cqcsr::CmdIll::kMask | Cqcsr::FenceWIp::kMask);
+  }
+  /// Whether the command stops the queue as illegal. Skips it then.
+  bool illegal(const Command& command) {
+    submit({command});
+    if (idle()) return false;
+    EXPECT_EQ(error_bits(), Cqcsr::CmdIll::kMask);
+    write(reg::kCqcsr, 0);
+    write(reg::kCqt, 0);
+    write(reg::kCqcsr, Cqcsr::Cqen::kMask | Cqcsr::Cie::kMask);
+    return true;
+  }
+  bool illegal(Command command, unsigned word, unsigned bit) {
+    command.words[word] |= std::uint64_t{1} << bit;
+    return illegal(command);
+  }
+};
+
+// [iommu §4.1.1]
+TEST_F(Commands, IotinvalVmaMakesTheIommuReadTheTableAgain) {
+  map(root_, 3, 0x1000, 0x90000);
+  ASSERT_EQ(translate(0x1000)->address.value, 0x9000'0000U);
+  const Command forms[] = {iotinval_vma(0x1000, kPscid), iotinval_vma(std::nullopt, kPscid),
+                           iotinval_vma(0x1000, std::nullopt),
+                           iotinval_vma(std::nullopt, std::nullopt)};
+  std::uint64_t ppn = 0x90000;
+  for (const Command& form : forms) {
+    ASSERT_EQ(translate(0x1000)->address.value, ppn << kPageShift) << "cached";
+    map(root_, 3, 0x1000, ++ppn);
+    submit({form, iofence_c({})});
+    ASSERT_TRUE(idle());
+    EXPECT_EQ(translate(0x1000)->address.value, ppn << kPageShift);
+  }
+  EXPECT_EQ(iommu_->stats().invalidations, 4U);
+}
+
+// [iommu §4.1.1]
+TEST_F(Commands, ReservedBitsOfIotinvalAreIllegal) {
+  const Command vma = iotinval_vma(0x1000, kPscid);
+  EXPECT_FALSE(illegal(vma));
+  for (const unsigned bit : {11U, 34U, 35U, 43U, 60U, 63U})
+    EXPECT_TRUE(illegal(vma, 0, bit)) << bit;
+  // Bit 9 is S, bit 34 above NL: reserved without their capabilities.
+  for (const unsigned bit : {0U, 8U, 9U, 62U, 63U}) EXPECT_TRUE(illegal(vma, 1, bit)) << bit;
+  Command gvma{{Command::head(Command::OpcodeValue::kIotinval, Iotinval::kGvma), 0}};
+  EXPECT_FALSE(illegal(gvma));
+  gvma.words[0] |= Iotinval::Pscv::make(1);
+  EXPECT_TRUE(illegal(gvma));
+  EXPECT_TRUE(illegal(Command{{Command::head(Command::OpcodeValue::kIotinval, 2), 0}}));
+}
+
+// [iommu §4.1]
+TEST_F(Commands, AnIllegalCommandStopsTheQueueUntilSoftwareClearsTheBit) {
+  submit({iofence_c({}), Command{{5, 0}}, iofence_c({})});
+  EXPECT_EQ(read(reg::kCqh), 1U) << "cqh references the illegal command";
+  EXPECT_EQ(error_bits(), Cqcsr::CmdIll::kMask);
+  EXPECT_EQ(interrupts(Interrupt::kCommandQueue), 1);
+  EXPECT_EQ(read(reg::kIpsr), Ipsr::Cip::kMask);
+  submit({iofence_c({})});
+  EXPECT_EQ(read(reg::kCqh), 1U);
+  store(command_ring_ + 16, iofence_c({}).words[0]);  // software repairs it
+  clear_errors();
+  EXPECT_TRUE(idle());
+}
+
+// [iommu §4.1]
+TEST_F(Commands, UndefinedOpcodesAndCustomOnesAreIllegal) {
+  for (std::uint64_t opcode = 0; opcode < 128; ++opcode) {
+    if (opcode >= 1 && opcode <= 4) continue;
+    EXPECT_TRUE(illegal(Command{{opcode, 0}})) << opcode;
+  }
+}
+
+// [iommu §6.15]
+TEST_F(Commands, AFetchFaultSetsCqmfAndStalls) {
+  write(reg::kCqcsr, 0);
+  write(reg::kCqb, QueueBase::make(kLog2Queue, kHolePpn), 8);
+  write(reg::kCqcsr, Cqcsr::Cqen::kMask | Cqcsr::Cie::kMask);
+  write(reg::kCqt, 1);
+  EXPECT_EQ(error_bits(), Cqcsr::Cqmf::kMask);
+  EXPECT_EQ(read(reg::kCqh), 0U);
+  EXPECT_EQ(interrupts(Interrupt::kCommandQueue), 1);
+}
+
+// [iommu §4.1.2]
+TEST_F(Commands, IofenceStoresItsData) {
+  const std::uint64_t at = allocate_page() << kPageShift;
+  submit({iofence_c({.address = at + 4, .data = 0xcafe'f00d})});
+  EXPECT_TRUE(idle());
+  EXPECT_EQ(load(at), 0xcafe'f00d'0000'0000U);
+}
+
+// [iommu §4.1.2]
+TEST_F(Commands, AFenceThatCannotStoreReportsAMemoryFault) {
+  submit({iofence_c({.address = kHolePpn << kPageShift, .data = 1})});
+  EXPECT_EQ(read(reg::kCqh), 0U) << "cqh holds the index of the fence";
+  EXPECT_EQ(error_bits(), Cqcsr::Cqmf::kMask);
+}
+
+// [iommu §4.1.2]
+TEST_F(Commands, AFenceSignalsTheWireWhenAsked) {
+  submit({iofence_c({.interrupt = true})});
+  EXPECT_TRUE(idle());
+  EXPECT_NE(read(reg::kCqcsr) & Cqcsr::FenceWIp::kMask, 0U);
+  EXPECT_EQ(interrupts(Interrupt::kCommandQueue), 1);
+  submit({iofence_c({.interrupt = true})});
+  EXPECT_TRUE(idle()) << "the bit does not stall the queue";
+  EXPECT_EQ(interrupts(Interrupt::kCommandQueue), 1) << "still pending: no new edge";
+  write(reg::kIpsr, Ipsr::Cip::kMask);
+  EXPECT_EQ(interrupts(Interrupt::kCommandQueue), 2) << "the condition lasts";
+  clear_errors();
+  write(reg::kIpsr, Ipsr::Cip::kMask);
+  EXPECT_EQ(read(reg::kIpsr), 0U);
+  EXPECT_EQ(interrupts(Interrupt::kCommandQueue), 2);
+}
+
+// [iommu §4.1.2]
+TEST_F(Commands, ReservedBitsOfIofenceAreIllegal) {
+  for (const unsigned bit : {14U, 31U}) EXPECT_TRUE(illegal(iofence_c({}), 0, bit)) << bit;
+  for (const unsigned bit : {62U, 63U}) EXPECT_TRUE(illegal(iofence_c({}), 1, bit)) << bit;
+  for (const unsigned bit : {7U, 8U, 9U}) EXPECT_TRUE(illegal(iofence_c({}), 0, bit)) << "func3";
+}
+
+// [iommu §4.1.2]
+TEST_F(Commands, AFenceWaitsForAccessesThroughOldTranslations) {
+  map(root_, 3, 0x1000, 0x90000);
+  std::atomic<bool> inside{false};
+  std::atomic<bool> leave{false};
+  std::atomic<bool> left{false};
+  std::thread access([&] {
+    {
+      const std::scoped_lock section(rcu::rcu_default_domain());
+      EXPECT_TRUE(translate(0x1000).has_value());
+      inside = true;
+      while (!leave) std::this_thread::yield();
+      left = true;
+    }
+  });
+  while (!inside) std::this_thread::yield();
+  std::atomic<bool> left_before_completion{false};
+  std::thread driver([&] {
+    submit({iotinval_vma(0x1000, kPscid), iofence_c({})});
+    left_before_completion = left.load();
+  });
+  while (read(reg::kCqh) < 1) std::this_thread::yield();  // the invalidation is done
+  // A fence that does not wait has ample time to complete; one that does cannot.
+  for (int i = 0; i < 1000 && !idle(); ++i) std::this_thread::yield();
+  EXPECT_FALSE(idle());
+  leave = true;
+  driver.join();
+  access.join();
+  EXPECT_TRUE(left_before_completion);
+  EXPECT_TRUE(idle());
+}
+
+// [iommu §4.1.3]
+TEST_F(Commands, IodirInvalDdtMakesTheIommuReadTheContextAgain) {
+  map(root_, 3, 0x1000, 0x90000);
+  for (const Command& form : {iodir_inval_ddt(kDevice.value), iodir_inval_ddt(std::nullopt)}) {
+    set_device(kDevice, context_);
+    ASSERT_TRUE(translate(0x1000).has_value());
+    store(device_slot(kDevice), 0);
+    submit({form, iofence_c({})});
+    EXPECT_EQ(cause_of(translate(0x1000)), Cause::kDdtNotValid);
+  }
+}
+
+// [iommu §4.1.3]
+TEST_F(Commands, IodirInvalPdtMakesTheIommuReadTheProcessContextAgain) {
+  map(root_, 3, 0x1000, 0x90000);
+  ASSERT_TRUE(translate(0x1000).has_value());
+  set_process(PdtpMode::kPd8, pdt_root_, kPasid, {});
+  submit({iodir_inval_pdt(kDevice.value, kPasid.value), iofence_c({})});
+  EXPECT_EQ(cause_of(translate(0x1000)), Cause::kPdtNotValid);
+}
+
+// [iommu §4.1.3]
+TEST_F(Commands, IllegalIodirFormsAreRefused) {
+  EXPECT_TRUE(illegal(iodir_inval_ddt(0x80))) << "wider than 1LVL";
+  EXPECT_TRUE(illegal(iodir_inval_pdt(0x80, 1)));
+  EXPECT_TRUE(illegal(iodir_inval_ddt(1), 0, 12)) << "PID is reserved";
+  Command no_device = iodir_inval_pdt(0, 1);
+  no_device.words[0] &= ~Iodir::Dv::kMask;
+  EXPECT_TRUE(illegal(no_device));
+  for (const unsigned bit : {8U, 9U, 10U, 11U, 32U, 34U, 39U}) {
+    EXPECT_TRUE(illegal(iodir_inval_ddt(1), 0, bit)) << bit;
+  }
+  for (unsigned bit = 0; bit < 64; ++bit) EXPECT_TRUE(illegal(iodir_inval_ddt(1), 1, bit)) << bit;
+}
+
+// [iommu §4.1.4]
+TEST_F(Commands, AtsInvalReachesTheDeviceItNames) {
+  submit({ats_inval(kDevice.value, kPasid.value, 0x7000, 4096),
+          ats_inval(kDevice.value, std::nullopt, 0x40'0000, 0x20'0000),
+          ats_inval(kDevice.value, kPasid.value, 0, 0, true), iofence_c({})});
+  ASSERT_TRUE(idle());
+  const auto got = device_.take_invalidations();
+  ASSERT_EQ(got.size(), 3U);
+  EXPECT_EQ(got[0].pasid, kPasid);
+  EXPECT_EQ(got[0].address, Iova{0x7000});
+  EXPECT_EQ(got[0].size_bytes, 4096U);
+  EXPECT_FALSE(got[0].global);
+  EXPECT_EQ(got[1].pasid, std::nullopt);
+  EXPECT_EQ(got[1].address, Iova{0x40'0000});
+  EXPECT_EQ(got[1].size_bytes, 0x20'0000U);
+  EXPECT_EQ(got[2].address, Iova{0});
+  EXPECT_EQ(got[2].size_bytes, 0U) << "2^64";
+  EXPECT_TRUE(got[2].global);
+  EXPECT_NE(got[0].itag, got[1].itag);
+}
+
+// [iommu §4.1.4]
+TEST_F(Commands, EveryRangeSizeSurvivesItsEncoding) {
+  for (unsigned log2_size = 12; log2_size < 64; ++log2_size) {
+    const std::uint64_t size = std::uint64_t{1} << log2_size;
+    const std::uint64_t address = log2_size == 63 ? size : size * 2;
+    submit({ats_inval(kDevice.value, kPasid.value, address, size)});
+    const auto got = device_.take_invalidations();
+    ASSERT_EQ(got.size(), 1U);
+    EXPECT_EQ(got[0].size_bytes, size) << log2_size;
+    EXPECT_EQ(got[0].address.value, address) << log2_size;
+  }
+}
+
+// [iommu §4.1.4]
+TEST_F(Commands, ATimedOutInvalidationIsReportedByTheNextFenceOnce) {
+  device_.completes = false;
+  submit({ats_inval(kDevice.value, kPasid.value, 0x7000, 4096)});
+  EXPECT_TRUE(idle());
+  EXPECT_EQ(error_bits(), 0U);
+  submit({iofence_c({})});
+  EXPECT_EQ(error_bits(), Cqcsr::CmdTo::kMask);
+  EXPECT_EQ(read(reg::kCqh), 1U) << "cqh references the fence";
+  EXPECT_EQ(interrupts(Interrupt::kCommandQueue), 1);
+  clear_errors();
+  EXPECT_TRUE(idle()) << "the fence runs again and completes";
+  EXPECT_EQ(error_bits(), 0U);
+}
+
+// [iommu §4.1.4]
+TEST_F(Commands, AnInvalidationOfAnAbsentDeviceTimesOut) {
+  submit({ats_inval(kDevice.value + 1, kPasid.value, 0x7000, 4096), iofence_c({})});
+  EXPECT_EQ(error_bits(), Cqcsr::CmdTo::kMask);
+  clear_errors();
+  submit({ats_inval(kDevice.value | 0x30000, kPasid.value, 0x7000, 4096), iofence_c({})});
+  EXPECT_EQ(error_bits(), Cqcsr::CmdTo::kMask) << "the segment is part of the name";
+  EXPECT_TRUE(device_.take_invalidations().empty());
+}
+
+// [iommu §4.1.4]
+TEST_F(Commands, AtsPrgrDeliversAPageResponse) {
+  submit({ats_prgr(kDevice.value, kPasid.value, 0x1ff, 1), ats_prgr(kDevice.value, {}, 3, 0),
+          ats_prgr(kDevice.value, {}, 4, 7)});
+  ASSERT_TRUE(idle());
+  const auto got = device_.take_responses();
+  ASSERT_EQ(got.size(), 3U);
+  EXPECT_EQ(got[0].pasid, kPasid);
+  EXPECT_EQ(got[0].group, 0x1ff);
+  EXPECT_EQ(got[0].code, PageResponse::Code::kInvalidRequest);
+  EXPECT_EQ(got[1].pasid, std::nullopt);
+  EXPECT_EQ(got[1].code, PageResponse::Code::kSuccess);
+  EXPECT_EQ(got[2].code, PageResponse::Code::kResponseFailure) << "a code without a meaning";
+}
+
+// [iommu §4.1.4]
+TEST_F(Commands, ReservedBitsOfAtsCommandsAreIllegal) {
+  for (const unsigned bit : {8U, 10U, 11U, 34U, 39U}) {
+    EXPECT_TRUE(illegal(ats_prgr(kDevice.value, {}, 0, 0), 0, bit)) << bit;
+  }
+}
+
+// [iommu §6.15]
+TEST_F(Commands, EnablingTheQueueResetsItsHeadAndErrors) {
+  submit({iofence_c({}), Command{{5, 0}}});
+  ASSERT_NE(error_bits(), 0U);
+  write(reg::kCqcsr, 0);
+  EXPECT_EQ(read(reg::kCqcsr) & Cqcsr::Cqon::kMask, 0U);
+  write(reg::kCqt, 0);
+  write(reg::kCqcsr, Cqcsr::Cqen::kMask);
+  EXPECT_EQ(read(reg::kCqcsr), Cqcsr::Cqen::kMask | Cqcsr::Cqon::kMask);
+  EXPECT_EQ(read(reg::kCqh), 0U);
+}
+
+// [iommu §6.6]
+TEST_F(Commands, TheQueueWrapsAround) {
+  for (int i = 0; i < 50; ++i) {
+    fence();
+    ASSERT_TRUE(idle());
+  }
+  EXPECT_EQ(read(reg::kCqh), 50U % (1U << kLog2Queue));
+  write(reg::kCqt, 0xffff'fff0U | read(reg::kCqh));
+  EXPECT_EQ(read(reg::kCqt), read(reg::kCqh)) << "only LOG2SZ bits are writable";
+}
+
+}  // namespace
+}  // namespace tandem::iommu::detail

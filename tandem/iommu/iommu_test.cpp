@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/iommu.hpp"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "tandem/iommu/detail/test_board.hpp"
+#include "tandem/rcu/rcu.hpp"
+
+namespace tandem::iommu::detail {
+namespace {
+
+class IommuTest : public Board {};
+
+TEST_F(IommuTest, ADeviceIdIsAttachedOnce) {
+  FakeDevice other;
+  EXPECT_EQ(iommu_->attach(kDevice, other).error(),
+            std::error_code(EEXIST, std::generic_category()));
+  submit({});
+  port_.reset();
+  EXPECT_TRUE(iommu_->attach(kDevice, other).has_value());
+  EXPECT_EQ(iommu_->attach(DeviceId{1U << 24}, other).error(),
+            std::error_code(EINVAL, std::generic_category()));
+}
+
+/// A page is moved from frame to frame. Version v lies in frame v % kFrames, which holds v while it
+/// is mapped and kReclaimed once the fence after its unmapping has completed.
+class MovingPage : public Board {
+ protected:
+  static constexpr std::uint64_t kFrames = 64;
+  static constexpr std::uint64_t kAt = 0x7000;
+  static constexpr std::uint64_t kReclaimed = ~std::uint64_t{0};
+  static constexpr int kReaders = 3;
+
+  void SetUp() override {
+    start();
+    frames_ = allocate_pages_aligned(kFrames * kPageBytes);
+    store(address(0), 0);
+    map(root_, 3, kAt, address(0) >> kPageShift);
+  }
+  std::uint64_t address(std::uint64_t version) const {
+    return (frames_ + version % kFrames) << kPageShift;
+  }
+
+  /// Moves the page `moves` times while `check(current version before)` runs on other threads.
+  template <class Check>
+  void run(std::uint64_t moves, Check check) {
+    std::atomic<bool> stop{false};
+    std::atomic<int> started{0};
+    std::vector<std::thread> readers;
+    for (int i = 0; i < kReaders; ++i) {
+      readers.emplace_back([&] {
+        for (bool first = true; !stop.load(std::memory_order_relaxed); first = false) {
+          check(current_.load(std::memory_order_acquire));
+          if (first) ++started;
+        }
+      });
+    }
+    while (started < kReaders) std::this_thread::yield();
+    const std::uint64_t slot = pte_slot(root_, 3, kAt);
+    for (std::uint64_t next = 1; next <= moves && !HasFailure(); ++next) {
+      store(address(next), next);
+      store(slot, Pte::Ppn::make(address(next) >> kPageShift) | kLeaf);
+      submit({iotinval_vma(next % 3 == 0 ? std::nullopt : std::optional{kAt}, kPscid),
+              iofence_c({.order_reads = true, .order_writes = true})});
+      ASSERT_TRUE(idle());
+      current_.store(next, std::memory_order_release);
+      store(address(next - 1), kReclaimed);
+    }
+    stop = true;
+    for (auto& reader : readers) reader.join();
+  }
+
+  std::uint64_t frames_ = 0;
+  std::atomic<std::uint64_t> current_{0};  // the last version whose fence has completed
+};
+
+// [iommu §3.8]
+TEST_F(MovingPage, NoTranslationIsOlderThanTheLastCompletedInvalidation) {
+  run(20'000, [&](std::uint64_t before) {
+    const auto found = translate(kAt);
+    ASSERT_TRUE(found.has_value());
+    const std::uint64_t after = current_.load(std::memory_order_acquire);
+    const std::uint64_t frame = (found->address.value >> kPageShift) - frames_;
+    // Versions that were mapped meanwhile: [before, after + 1].
+    if (after + 1 - before >= kFrames) return;
+    ASSERT_LE((frame - before) % kFrames, after + 1 - before)
+        << "before " << before << " after " << after << " frame " << frame;
+  });
+  EXPECT_GT(iommu_->stats().iotlb_hits, 0U);
+}
+
+// [iommu §4.1.2]
+TEST_F(MovingPage, NoFrameIsReclaimedUnderAnAccess) {
+  run(1500, [&](std::uint64_t before) {
+    const std::scoped_lock section(rcu::rcu_default_domain());
+    const auto found = translate(kAt);
+    ASSERT_TRUE(found.has_value());
+    const auto first = memory_.load64(found->address, std::memory_order_acquire);
+    ASSERT_TRUE(first.has_value());
+    ASSERT_NE(*first, kReclaimed);
+    ASSERT_GE(*first, before);
+    for (int i = 0; i < 64; ++i) {
+      if (i % 16 == 15) std::this_thread::yield();
+      const auto again = memory_.load64(found->address, std::memory_order_acquire);
+      ASSERT_EQ(again.value_or(kReclaimed), *first) << "reclaimed inside the section";
+    }
+  });
+}
+
+// [iommu §3.4]
+TEST_F(MovingPage, AnUnmappedPageStaysUnmappedAndDirtyBitsSurvive) {
+  context_.tc |= DeviceContext::Tc::Sade::kMask;
+  set_device(kDevice, context_);
+  const std::uint64_t slot = pte_slot(root_, 3, kAt);
+  store(slot, 0);
+  submit({iodir_inval_ddt(kDevice.value), iofence_c({})});
+  constexpr std::uint64_t kClean = kLeaf & ~(Pte::A::kMask | Pte::D::kMask);
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> writes{0};
+  std::vector<std::thread> writers;
+  for (int i = 0; i < kReaders; ++i) {
+    writers.emplace_back([&] {
+      while (!stop.load(std::memory_order_relaxed)) {
+        if (translate(kAt, Access::kWrite)) ++writes;
+      }
+    });
+  }
+  write(reg::kFqcsr, 0);
+  for (int i = 0; i < 200; ++i) {
+    const std::uint64_t before = writes.load();
+    const std::uint64_t entry = Pte::Ppn::make(frames_ + static_cast<std::uint64_t>(i) % kFrames);
+    store(slot, entry | kClean);
+    while (writes.load() < before + 4) std::this_thread::yield();
+    EXPECT_EQ(load(slot), entry | kLeaf) << "somebody wrote: A and D are set";
+    store(slot, 0);
+    submit({iotinval_vma(kAt, kPscid), iofence_c({})});
+    EXPECT_EQ(load(slot), 0U) << "an A/D update must not resurrect the entry";
+    EXPECT_FALSE(translate(kAt).has_value());
+  }
+  stop = true;
+  for (auto& writer : writers) writer.join();
+}
+
+// [iommu §4.1.3]
+TEST_F(MovingPage, AProcessThatWasRemovedStaysRemoved) {
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> readers;
+  for (int i = 0; i < kReaders; ++i) {
+    readers.emplace_back([&] {
+      while (!stop.load(std::memory_order_relaxed)) (void)translate(kAt);
+    });
+  }
+  write(reg::kFqcsr, 0);
+  for (int i = 0; i < 200; ++i) {
+    set_process(PdtpMode::kPd8, pdt_root_, kPasid, process_context(FirstStageMode::kSv39, root_));
+    while (!translate(kAt)) std::this_thread::yield();
+    set_process(PdtpMode::kPd8, pdt_root_, kPasid, {});
+    submit({iodir_inval_pdt(kDevice.value, kPasid.value), iofence_c({})});
+    EXPECT_EQ(cause_of(translate(kAt)), Cause::kPdtNotValid);
+  }
+  stop = true;
+  for (auto& reader : readers) reader.join();
+}
+
+// [iommu §4.2]
+TEST_F(IommuTest, FaultsFromManyThreadsAreRecordedWhole) {
+  start();
+  write(reg::kFqcsr, 0);
+  constexpr unsigned kLog2Entries = 12;
+  fault_ring_ = allocate_pages_aligned(std::uint64_t{32} << kLog2Entries) << kPageShift;
+  write(reg::kFqb, QueueBase::make(kLog2Entries, fault_ring_ >> kPageShift), 8);
+  write(reg::kFqcsr, Fqcsr::Fqen::kMask);
+  constexpr std::uint64_t kThreads = 4;
+  constexpr std::uint64_t kEach = 1000;
+  std::vector<std::thread> threads;
+  for (std::uint64_t thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (std::uint64_t i = 0; i < kEach; ++i) (void)translate((thread * kEach + i) << kPageShift);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  ASSERT_EQ(read(reg::kFqt), kThreads * kEach);
+  std::vector<int> seen(kThreads * kEach);
+  for (std::uint64_t i = 0; i < kThreads * kEach; ++i) {
+    const std::uint64_t page = load(fault_ring_ + i * 32 + 16) >> kPageShift;
+    ASSERT_LT(page, seen.size());
+    ++seen[page];
+  }
+  for (const int times : seen) EXPECT_EQ(times, 1);
+}
+
+}  // namespace
+}  // namespace tandem::iommu::detail

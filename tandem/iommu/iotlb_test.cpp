@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/detail/iotlb.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+namespace tandem::iommu::detail {
+namespace {
+
+constexpr DeviceId kDevice{3};
+constexpr Pasid kPasid{9};
+constexpr std::uint32_t kPscid = 1234;
+constexpr Iova kAt{0x7f00'1234'5678};
+
+Translation page_at(std::uint64_t address, unsigned log2_size = 12) {
+  Translation translation;
+  translation.address = PhysAddr{address};
+  translation.log2_size = static_cast<std::uint8_t>(log2_size);
+  translation.readable = true;
+  return translation;
+}
+
+class IotlbTest : public ::testing::Test {
+ protected:
+  static IotlbContext context(DeviceId device = kDevice, Pasid pasid = kPasid) {
+    return IotlbContext::untranslated(device, {pasid, false});
+  }
+  void fill(Iova at, const Translation& translation, std::uint32_t pscid = kPscid,
+            IotlbContext of = context()) {
+    iotlb_.fill(iotlb_.epoch(), of, pscid, at, translation);
+  }
+  bool hits(Iova at, unsigned need = Iotlb::kNeedRead, IotlbContext of = context()) {
+    return iotlb_.lookup(of, at, need, found_);
+  }
+  Iotlb iotlb_;
+  Translation found_;
+};
+
+// [iommu §3.8]
+TEST_F(IotlbTest, EveryPageSizeIsFoundFromEveryAddressInIt) {
+  for (const unsigned log2_size : {12U, 16U, 21U, 30U, 39U, 48U}) {
+    const std::uint64_t base = std::uint64_t{0x11} << log2_size;
+    const std::uint64_t frame = std::uint64_t{2} << log2_size;
+    fill(Iova{base + 0x123}, page_at(frame + 0x123, log2_size));
+    const std::uint64_t last = (std::uint64_t{1} << log2_size) - 1;
+    EXPECT_TRUE(hits(Iova{base + 0x456}));
+    EXPECT_EQ(found_.address.value, frame + 0x456);
+    EXPECT_EQ(found_.log2_size, log2_size);
+    EXPECT_TRUE(hits(Iova{base + last}));
+    EXPECT_EQ(found_.address.value, frame + last);
+    EXPECT_FALSE(hits(Iova{base - 1}));
+    EXPECT_FALSE(hits(Iova{base + last + 1}));
+  }
+}
+
+// [iommu §3.8]
+TEST_F(IotlbTest, EntriesBelongToOneRequester) {
+  fill(kAt, page_at(0x1000));
+  EXPECT_TRUE(hits(kAt));
+  const auto none = IotlbContext::untranslated(kDevice, {});
+  const auto zero = IotlbContext::untranslated(kDevice, {Pasid{0}, false});
+  EXPECT_NE(none.word, zero.word) << "PASID 0 is a PASID";
+  for (const auto other :
+       {none, zero, context(DeviceId{4}), context(kDevice, Pasid{10}),
+        IotlbContext::untranslated(kDevice, {kPasid, true}), IotlbContext::translated(kDevice),
+        IotlbContext::translation_request(kDevice, {kPasid, false})}) {
+    EXPECT_FALSE(hits(kAt, Iotlb::kNeedRead, other));
+  }
+}
+
+TEST_F(IotlbTest, AMissingPermissionIsAMiss) {
+  fill(kAt, page_at(0x1000));
+  EXPECT_FALSE(hits(kAt, Iotlb::kNeedWrite));
+  EXPECT_FALSE(hits(kAt, Iotlb::kNeedExecute));
+  EXPECT_FALSE(hits(kAt, Iotlb::kNeedRead | Iotlb::kNeedWrite));
+}
+
+// [iommu §4.1.1]
+TEST_F(IotlbTest, AnInvalidationRemovesWhatItNames) {
+  const auto refill = [&](unsigned log2_size) {
+    fill(kAt, page_at(0, log2_size));
+    ASSERT_TRUE(hits(kAt));
+  };
+  for (const unsigned log2_size : {12U, 16U, 21U, 30U, 39U, 48U}) {
+    refill(log2_size);
+    iotlb_.invalidate_all();
+    EXPECT_FALSE(hits(kAt));
+    refill(log2_size);
+    iotlb_.invalidate_address_space(kPscid);
+    EXPECT_FALSE(hits(kAt));
+    refill(log2_size);
+    iotlb_.invalidate_process(kDevice, kPasid.value);
+    EXPECT_FALSE(hits(kAt));
+    refill(log2_size);
+    iotlb_.invalidate_address(kPscid, Iova{kAt.value ^ ((std::uint64_t{1} << log2_size) - 1)});
+    EXPECT_FALSE(hits(kAt)) << log2_size;
+  }
+}
+
+TEST_F(IotlbTest, AnInvalidationSparesWhatItDoesNotName) {
+  fill(kAt, page_at(0x1000));
+  iotlb_.invalidate_address(kPscid, kAt.plus(kPageBytes));
+  iotlb_.invalidate_address(kPscid + 1, kAt);
+  iotlb_.invalidate_address_space(kPscid + 1);
+  iotlb_.invalidate_process(kDevice, kPasid.value + 1);
+  EXPECT_TRUE(hits(kAt));
+}
+
+TEST_F(IotlbTest, AWalkThatAnInvalidationOvertookIsNotRemembered) {
+  const std::uint64_t epoch = iotlb_.epoch();
+  iotlb_.invalidate_address(kPscid + 1, Iova{0});  // of anything
+  iotlb_.fill(epoch, context(), kPscid, kAt, page_at(0x1000));
+  EXPECT_FALSE(hits(kAt));
+}
+
+TEST_F(IotlbTest, AReaderNeverSeesAMixOfTwoEntries) {
+  // Two translations that share one slot: page and frame number agree in every legal state.
+  const Iova a{0x1000};
+  const Iova b{a.value + Iotlb::kEntries * kPageBytes};
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (const Iova at : {a, b}) {
+    threads.emplace_back([&, at] {
+      while (!stop.load(std::memory_order_relaxed)) fill(at, page_at(at.value << 8));
+    });
+  }
+  std::uint64_t found = 0;
+  for (int i = 0; i < 200'000 || found < 1000; ++i) {
+    for (const Iova at : {a, b}) {
+      Translation translation;
+      if (!iotlb_.lookup(context(), at, Iotlb::kNeedRead, translation)) continue;
+      ++found;
+      ASSERT_EQ(translation.address.value, at.value << 8);
+    }
+  }
+  stop = true;
+  for (auto& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace tandem::iommu::detail
