@@ -27,6 +27,11 @@ class Mapping {
   /// Maps private anonymous memory; `reserve` false adds MAP_NORESERVE.
   static Result<Mapping> anonymous(std::size_t size_bytes, bool reserve = true);
 
+  /// Owns a range that the caller mapped.
+  static Mapping adopt(void* data, std::size_t size_bytes) noexcept {
+    return Mapping(static_cast<std::byte*>(data), size_bytes);
+  }
+
   std::byte* data() const noexcept { return data_; }
   std::size_t size() const noexcept { return size_bytes_; }
   std::span<std::byte> bytes() const noexcept { return {data_, size_bytes_}; }

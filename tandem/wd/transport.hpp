@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// How the client library reaches a device framework: over a broker's socket, or by direct call when
-/// the embedded library is linked. Private to Tandem's own libraries.
+/// How the client library reaches a device framework: over a broker's socket, or by direct call
+/// when the embedded library is linked. Private to Tandem's own libraries.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@
 namespace tandem::wd {
 
 /// One connection: this address space at one framework. Thread safety: all calls, from any thread,
-/// except in a forked child, which must not use its parent's.
+/// except in a forked child, which never touches its parent's, not even to destroy it. Errors are
+/// errno values; ESHUTDOWN, EPIPE and ECONNRESET mean that the other side is gone.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -46,9 +47,10 @@ class Transport {
   virtual bool reaches_ordinary_memory() const noexcept = 0;
   /// Whether both sides are registered for global fences.
   virtual bool global_fence() const noexcept = 0;
-  /// In a forked child: lets go of what was inherited without telling the other side: closes those
-  /// descriptors that are still the inherited files, unmaps nothing, takes no lock.
-  virtual void abandon_in_child() noexcept = 0;
+  /// Whether the other side still answers. May make a system call.
+  virtual bool alive() noexcept = 0;
+  /// A descriptor that polls as hung up when the other side goes away; −1: it cannot go away.
+  virtual int hangup_descriptor() const noexcept { return -1; }
 };
 
 /// Makes the embedded transport; `in_caller`: no engine threads.

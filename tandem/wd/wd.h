@@ -108,7 +108,10 @@ struct wd_request {
 int wd_request_queue(struct wd_queue *q) WD_NOEXCEPT;
 /** Stops the queue and returns it. Requests in flight are lost; NULL and a closed queue are fine. */
 void wd_release_queue(struct wd_queue *q) WD_NOEXCEPT;
-/** Sends one request. Errors: -EBUSY (receive first), -ESHUTDOWN, -EINVAL. */
+/**
+ * Sends one request. Errors: -EBUSY (receive first; a stream has one request in flight at a time,
+ * since where its next input starts is in the result), -ESHUTDOWN, -EINVAL.
+ */
 int wd_send(struct wd_queue *q, struct wd_request *request) WD_NOEXCEPT;
 /** Receives one completed request. Returns 1, or -EAGAIN; -ESHUTDOWN. */
 int wd_recv(struct wd_queue *q, struct wd_request **request) WD_NOEXCEPT;
@@ -138,8 +141,17 @@ int wd_reinit(struct wd_queue *q) WD_NOEXCEPT;
 int wd_fd(struct wd_queue *q) WD_NOEXCEPT;
 /** Asks for a signal on wd_fd(). Returns 1 when something has completed already, else 0. */
 int wd_arm(struct wd_queue *q) WD_NOEXCEPT;
-/** While held (count of calls), the engine does not go to sleep for this queue. */
+/**
+ * While held (count of calls), the engine does not go to sleep for this queue, and neither wd_send()
+ * nor wd_recv() makes a system call whatever happens. Without a hold, a long run of empty wd_recv()
+ * asks now and then whether the broker still lives.
+ */
 int wd_keep_awake(struct wd_queue *q, int hold) WD_NOEXCEPT;
+/**
+ * Tries to withdraw a request: it then comes back with TANDEM_STATUS_CANCELLED, or as usual when an
+ * engine was faster. 0, or -ENOENT when it is not in flight here.
+ */
+int wd_cancel(struct wd_queue *q, struct wd_request *request) WD_NOEXCEPT;
 /** Requests sent and not yet received. */
 unsigned wd_in_flight(const struct wd_queue *q) WD_NOEXCEPT;
 /** Text for a negative errno of this library, or for a request's status. Static, never NULL. */
