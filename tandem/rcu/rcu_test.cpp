@@ -450,14 +450,14 @@ TEST(RcuBarrier, DeletersMayRetireAndCallBarrier) {
           rcu_retire(
               p, [&](int*) { ++deleted; }, domain);
           rcu_retire(
-              p, [&](int*) { rcu_barrier(domain); }, other);
+              p, [&](int*) { ++deleted; }, other);
           rcu_barrier(other);
           rcu_barrier(domain);  // runs the inner one, not the one it is in
           ++deleted;
         },
         domain);
     rcu_barrier(domain);
-    ASSERT_EQ(deleted, 2 * round);
+    ASSERT_EQ(deleted, 3 * round);
   }
 }
 
