@@ -304,6 +304,7 @@ bool hit(EndpointState& state, SpaceKey space, Iova at, std::span<Byte> bytes) {
 
 template <class Byte>
 DmaResult start(EndpointState& state, std::optional<Pasid> pasid, Iova at, std::span<Byte> bytes) {
+  if (bytes.empty()) return {};
   if (hit(state, SpaceKey(pasid), at, bytes)) return {bytes.size(), std::nullopt};
   return Transfer<Byte>(state, pasid, at, bytes).run();
 }

@@ -516,7 +516,8 @@ TEST_F(EndpointTest, AnInvalidationWaitsForTheWindowsOfItsPasidOnly) {
   for (int i = 0; i < 10'000 && !revoked && mappable(); ++i) std::this_thread::yield();
   EXPECT_FALSE(revoked);
   EXPECT_FALSE(mappable());
-  std::this_thread::yield();
+  const auto patience = std::chrono::steady_clock::now() + 20ms;
+  while (!revoked && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
   EXPECT_FALSE(revoked);
   window.reset();
   driver.join();
@@ -587,13 +588,16 @@ TEST_F(EndpointTest, TheTapSeesThePathOfAFault) {
 
 // ---- stress -----------------------------------------------------------------------------------
 
-// Catches both planted faults (under AddressSanitizer, or by the poison).
+// Catches the planted fault pcie-skip-invalidation.
 TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
-  // Each round maps a fresh host page, revokes it, and frees it as soon as the fence says so, while
-  // devices read it by copying and in place.
+  // Each round maps a page, revokes it, and poisons it as soon as the fence says so, while devices
+  // read it by copying and in place.
   constexpr std::uint64_t kPhysical = 0x4000'0000;
   constexpr std::byte kGood{0x5a};
-  serve_with(Code::kInvalidRequest);
+  // The page is always behind a region that stays, so that only the invalidation protects it: the
+  // mapping alternates between two pages of it, and the one not mapped is poisoned.
+  auto ram = *Mapping::anonymous(2 * kPage);
+  ASSERT_TRUE(bench.memory.add_host_ram({kPhysical}, ram.bytes()));
   Endpoint& device = open({.invalidation_timeout = 20s});
   std::atomic<bool> stop{false};
   std::atomic<int> copies{0}, windows{0};
@@ -619,10 +623,6 @@ TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
       }
     });
   }
-  // The page is always behind a region that stays, so that only the invalidation protects it: the
-  // mapping alternates between two pages of it, and the one not mapped is poisoned.
-  auto ram = *Mapping::anonymous(2 * kPage);
-  ASSERT_TRUE(bench.memory.add_host_ram({kPhysical}, ram.bytes()));
   for (unsigned round = 0; round < 400 || copies < 100 || windows < 100; ++round) {
     const std::uint64_t offset = (round % 2) * kPage;
     std::memset(ram.data() + offset, 0x5a, kPage);
@@ -656,11 +656,12 @@ TEST_F(EndpointTest, StressFreedMemoryIsNeverTouched) {
     auto* const host = static_cast<std::byte*>(std::aligned_alloc(kPage, kPage));
     std::memset(host, 0x5a, kPage);
     const auto id = bench.memory.add_host_ram({kPhysical}, {host, kPage});
-    ASSERT_TRUE(id);
+    EXPECT_TRUE(id);
+    if (!id) break;
     bench.map(kPasid, kVa, kPhysical);
     if (round % 2 == 0) std::this_thread::yield();
     EXPECT_TRUE(bench.unmap(kPasid, kVa));
-    ASSERT_TRUE(bench.memory.remove(*id));
+    EXPECT_TRUE(bench.memory.remove(*id));
     std::free(host);  // NOLINT
   }
   stop = true;
