@@ -95,11 +95,11 @@ const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
 Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::untranslated(id_, requester);
-  Translation translation;
-  if (pasid_exists(requester) && state.iotlb.lookup(context, at, need_of(access), translation))
-      [[likely]] {
-    state.iotlb_hits.add();
-    return translation;
+  if (pasid_exists(requester)) [[likely]] {
+    if (const auto hit = state.iotlb.lookup(context, at, need_of(access))) [[likely]] {
+      state.iotlb_hits.add();
+      return hit.translation(at);
+    }
   }
   const Transaction transaction{untranslated_type(access), id_, requester, at, access,
                                 access == Access::kWrite};
@@ -114,10 +114,12 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, bool no_w
   const auto context = IotlbContext::translation_request(id_, requester);
   const unsigned need = no_write ? Iotlb::kNeedRead : Iotlb::kNeedRead | Iotlb::kNeedWrite;
   AtsCompletion completion;
-  if (pasid_exists(requester) && state.iotlb.lookup(context, at, need, completion.translation)) {
-    state.iotlb_hits.add();
-    completion.translation = granted(completion.translation, requester);
-    return completion;
+  if (pasid_exists(requester)) {
+    if (const auto hit = state.iotlb.lookup(context, at, need)) {
+      state.iotlb_hits.add();
+      completion.translation = granted(hit.translation(at), requester);
+      return completion;
+    }
   }
   const Transaction transaction{
       TransactionType::kAtsTranslationRequest, id_, requester, at, Access::kRead, !no_write};
@@ -137,10 +139,9 @@ Result<PhysAddr, Cause> Port::translated(PhysAddr at, Access access) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::translated(id_);
   const Iova address{at.value};
-  Translation translation;
-  if (state.iotlb.lookup(context, address, need_of(access), translation)) {
+  if (const auto hit = state.iotlb.lookup(context, address, need_of(access))) {
     state.iotlb_hits.add();
-    return translation.address;
+    return hit.translation(address).address;
   }
   const Transaction transaction{translated_type(access), id_, {}, address, access,
                                 access == Access::kWrite};

@@ -2,14 +2,6 @@
 #include "tandem/iommu/detail/iotlb.hpp"
 
 namespace tandem::iommu::detail {
-namespace {
-
-constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
-
-constexpr std::uint64_t mix(std::uint64_t value) { return (value * kGolden) >> 32; }
-
-}  // namespace
-
 Iotlb::Iotlb() : entries_(std::make_unique<std::array<Entry, kEntries>>()) {}
 
 std::size_t Iotlb::process_index(std::uint64_t device, std::uint64_t process) noexcept {
@@ -19,59 +11,7 @@ std::size_t Iotlb::process_index(std::uint64_t device, std::uint64_t process) no
 std::size_t Iotlb::pscid_index(std::uint64_t pscid) noexcept { return pscid % kCounters; }
 
 std::size_t Iotlb::address_index(std::uint64_t pscid, unsigned size_class, Iova at) noexcept {
-  return mix((at.value >> kClassShift[size_class]) * kGolden + (pscid << 3 | size_class)) %
-         kCounters;
-}
-
-Iotlb::Entry& Iotlb::entry(std::uint64_t context, std::uint64_t page) const noexcept {
-  return (*entries_)[(page + mix(context)) % kEntries];
-}
-
-std::uint64_t Iotlb::stamp(std::uint64_t which) const noexcept {
-  return everything_.load(std::memory_order_acquire) +
-         process_[Which::Process::get(which)].load(std::memory_order_acquire) +
-         pscid_[Which::Pscid::get(which)].load(std::memory_order_acquire) +
-         address_[Which::Address::get(which)].load(std::memory_order_acquire);
-}
-
-/// Ordering: (A) the acquire loads of the words keep the second load of the sequence after them;
-///           each pairs with the release store (B) in fill(), so that a word of a newer writer
-///           brings that writer's odd number with it.
-bool Iotlb::probe(std::uint64_t context, unsigned size_class, Iova at, unsigned need,
-                  Translation& out) const noexcept {
-  const std::uint64_t page = at.value >> kClassShift[size_class];
-  const std::uint64_t key = context | IotlbContext::SizeClass::make(size_class);
-  const Entry& candidate = entry(key, page);
-  const std::uint64_t sequence = candidate.sequence.load(std::memory_order_acquire);
-  if (candidate.context.load(std::memory_order_acquire) != key) return false;  // (A)
-  if (candidate.page.load(std::memory_order_acquire) != page) return false;
-  const std::uint64_t data = candidate.data.load(std::memory_order_acquire);
-  const std::uint64_t made = candidate.stamp.load(std::memory_order_acquire);
-  const std::uint64_t which = candidate.counters.load(std::memory_order_acquire);
-  if ((sequence & 1) != 0 || candidate.sequence.load(std::memory_order_relaxed) != sequence) {
-    return false;
-  }
-  if ((Data::Permissions::get(data) & need) != need || made != stamp(which)) return false;
-
-  const auto log2_size = static_cast<unsigned>(Data::Log2Size::get(data));
-  out.address = PhysAddr{(Data::Ppn::get(data) << kPageShift) |
-                         (at.value & ((std::uint64_t{1} << log2_size) - 1))};
-  out.log2_size = static_cast<std::uint8_t>(log2_size);
-  out.readable = Data::Readable::get(data) != 0;
-  out.writable = Data::Writable::get(data) != 0;
-  out.executable = Data::Executable::get(data) != 0;
-  out.global = Data::Global::get(data) != 0;
-  return true;
-}
-
-bool Iotlb::lookup(IotlbContext context, Iova at, unsigned need, Translation& out) const noexcept {
-  std::uint32_t classes = classes_.load(std::memory_order_relaxed);
-  while (classes != 0) {
-    const auto size_class = static_cast<unsigned>(__builtin_ctz(classes));
-    if (probe(context.word, size_class, at, need, out)) return true;
-    classes &= classes - 1;
-  }
-  return false;
+  return mix((at.value >> kClassShift[size_class]) * 31 + (pscid << 3 | size_class)) % kCounters;
 }
 
 void Iotlb::fill(std::uint64_t epoch, IotlbContext context, std::uint32_t pscid, Iova at,

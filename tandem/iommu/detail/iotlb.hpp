@@ -69,10 +69,17 @@ class Iotlb {
 
   Iotlb();
 
-  /// Finds a translation of `at` that allows all of `need`; a cached one that does not is no hit,
-  /// since the tables may allow it (or set D) by now.
-  /// Thread safety: any thread; lock-free, wait-free.
-  bool lookup(IotlbContext context, Iova at, unsigned need, Translation& out) const noexcept;
+  /// A hit, packed in one word so that it travels in a register; empty on a miss.
+  struct Hit {
+    std::uint64_t data = 0;
+    explicit operator bool() const { return data != 0; }
+    Translation translation(Iova at) const noexcept;
+  };
+
+  /// Finds a translation of `at` that allows all of `need` (not 0); a cached one that does not is
+  /// no hit, since the tables may allow it (or set D) by now. Thread safety: any thread; lock-free,
+  /// wait-free.
+  Hit lookup(IotlbContext context, Iova at, unsigned need) const noexcept;
 
   /// (F1): what fill() must be given to prove that nothing was invalidated since.
   std::uint64_t epoch() const noexcept { return epoch_.load(std::memory_order_acquire); }
@@ -121,11 +128,15 @@ class Iotlb {
   static std::size_t process_index(std::uint64_t device, std::uint64_t process) noexcept;
   static std::size_t pscid_index(std::uint64_t pscid) noexcept;
   static std::size_t address_index(std::uint64_t pscid, unsigned size_class, Iova at) noexcept;
-  Entry& entry(std::uint64_t context, std::uint64_t page) const noexcept;
+  static constexpr std::uint64_t mix(std::uint64_t value) {
+    return (value * 0x9e3779b97f4a7c15) >> 32;
+  }
+  Entry& entry(std::uint64_t context, std::uint64_t page) const noexcept {
+    return (*entries_)[(page + mix(context)) % kEntries];
+  }
   std::uint64_t stamp(std::uint64_t which) const noexcept;
   void raise(Counter& counter) noexcept;
-  bool probe(std::uint64_t context, unsigned size_class, Iova at, unsigned need,
-             Translation& out) const noexcept;
+  Hit probe(std::uint64_t context, unsigned size_class, Iova at, unsigned need) const noexcept;
 
   std::unique_ptr<std::array<Entry, kEntries>> entries_;  // fillers write, lookups read
   std::atomic<std::uint32_t> classes_{0};                 // bit: the class was ever filled
@@ -135,5 +146,56 @@ class Iotlb {
   CounterArray pscid_{};
   CounterArray address_{};
 };
+
+// The hit path, inline.
+
+inline std::uint64_t Iotlb::stamp(std::uint64_t which) const noexcept {
+  return everything_.load(std::memory_order_acquire) +
+         process_[Which::Process::get(which) % kCounters].load(std::memory_order_acquire) +
+         pscid_[Which::Pscid::get(which) % kCounters].load(std::memory_order_acquire) +
+         address_[Which::Address::get(which) % kCounters].load(std::memory_order_acquire);
+}
+
+inline Translation Iotlb::Hit::translation(Iova at) const noexcept {
+  const auto log2_size = static_cast<unsigned>(Data::Log2Size::get(data));
+  return {PhysAddr{(Data::Ppn::get(data) << kPageShift) |
+                   (at.value & ((std::uint64_t{1} << log2_size) - 1))},
+          static_cast<std::uint8_t>(log2_size),
+          Data::Readable::get(data) != 0,
+          Data::Writable::get(data) != 0,
+          Data::Executable::get(data) != 0,
+          Data::Global::get(data) != 0};
+}
+
+/// Ordering: (A) the acquire loads of the words keep the second load of the sequence after them;
+///           each pairs with the release store (B) in fill(), so that a word of a newer writer
+///           brings that writer's odd number with it.
+inline Iotlb::Hit Iotlb::probe(std::uint64_t context, unsigned size_class, Iova at,
+                               unsigned need) const noexcept {
+  const std::uint64_t page = at.value >> kClassShift[size_class];
+  const std::uint64_t key = context | IotlbContext::SizeClass::make(size_class);
+  const Entry& candidate = entry(key, page);
+  const std::uint64_t sequence = candidate.sequence.load(std::memory_order_acquire);
+  if (candidate.context.load(std::memory_order_acquire) != key) return {};  // (A)
+  if (candidate.page.load(std::memory_order_acquire) != page) return {};
+  const std::uint64_t data = candidate.data.load(std::memory_order_acquire);
+  const std::uint64_t made = candidate.stamp.load(std::memory_order_acquire);
+  const std::uint64_t which = candidate.counters.load(std::memory_order_acquire);
+  if ((sequence & 1) != 0 || candidate.sequence.load(std::memory_order_relaxed) != sequence) {
+    return {};
+  }
+  if ((Data::Permissions::get(data) & need) != need || made != stamp(which)) return {};
+  return {data};
+}
+
+inline Iotlb::Hit Iotlb::lookup(IotlbContext context, Iova at, unsigned need) const noexcept {
+  std::uint32_t classes = classes_.load(std::memory_order_relaxed);
+  while (classes != 0) {
+    const auto size_class = static_cast<unsigned>(__builtin_ctz(classes));
+    if (const Hit hit = probe(context.word, size_class, at, need)) return hit;
+    classes &= classes - 1;
+  }
+  return {};
+}
 
 }  // namespace tandem::iommu::detail
