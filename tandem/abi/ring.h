@@ -27,29 +27,54 @@ extern "C" {
 enum tandem_opcode {
   TANDEM_OP_INVALID = 0, /* what a hole punched in a ring reads as */
   TANDEM_OP_NOP = 1,
-  /* mem */
-  TANDEM_OP_COPY =
-      TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x10, /* src_len bytes; dst_len ≥ src_len */
-  TANDEM_OP_FILL = TANDEM_OP_DST_OUT | 0x11,       /* operand, 8 bytes repeated */
-  TANDEM_OP_COMPARE = TANDEM_OP_SRC_IN | TANDEM_OP_DST_IN |
-                      0x12, /* result: offset of the first difference, or src_len */
-  TANDEM_OP_CRC32C = TANDEM_OP_SRC_IN | 0x13, /* operand: seed; result: CRC-32C */
+  /* mem; a length the operation has no use for is zero */
+  /* src_len bytes; dst_len ≥ src_len. Ranges that overlap are copied as memmove does; where dst >
+     src that is from the end, and after a fault `done` counts the bytes written there. */
+  TANDEM_OP_COPY = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x10,
+  TANDEM_OP_FILL = TANDEM_OP_DST_OUT | 0x11, /* operand, 8 bytes repeated */
+  /* dst_len = src_len; result: offset of the first difference, or src_len. A difference before an
+     address that cannot be read is an answer, not a fault. */
+  TANDEM_OP_COMPARE = TANDEM_OP_SRC_IN | TANDEM_OP_DST_IN | 0x12,
+  /* result: CRC-32C. operand: 0, or the result for the bytes before these. */
+  TANDEM_OP_CRC32C = TANDEM_OP_SRC_IN | 0x13,
   /* comp: param is the level for compression; result of compression: CRC-32 (deflate, gzip) or
-     Adler-32 (zlib) of the input; result of decompression: input bytes consumed */
+     Adler-32 (zlib) of the input; result of decompression: input bytes consumed (one member). Each
+     operand is at most TANDEM_MAX_CODEC_BYTES. */
   TANDEM_OP_DEFLATE = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x20,
   TANDEM_OP_ZLIB = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x21,
   TANDEM_OP_GZIP = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x22,
   TANDEM_OP_INFLATE = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x28,
   TANDEM_OP_ZLIB_INFLATE = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x29,
   TANDEM_OP_GZIP_INFLATE = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x2a,
-  /* A stream over many requests; its state lives with the queue, in the engine. Format in param:
-     0 deflate, 1 zlib, 2 gzip. TANDEM_DESC_FIRST starts a stream. Completes with done = bytes
-     produced, result = bytes consumed; flag TANDEM_CPL_STREAM_END at the end of the stream. */
+  /* A stream over many requests; its state lives with the queue, in the engine. param is a
+     TANDEM_FORMAT_…. TANDEM_DESC_FIRST starts a stream, TANDEM_DESC_LAST says that its input ends
+     with these bytes. Completes with done = bytes produced, result = bytes consumed (submit the
+     rest again); flag TANDEM_CPL_STREAM_END at the end of one member. An operand that faults at
+     once leaves the stream as it was; any other error ends it. Lengths are not limited. */
   TANDEM_OP_INFLATE_STREAM = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x30,
 };
 
 /** descriptor flags */
 #define TANDEM_DESC_FIRST 0x1u /* first request of a stream */
+#define TANDEM_DESC_LAST 0x2u  /* no input follows: a stream that needs more is TRUNCATED_INPUT */
+
+/** param of a compression: 1 (fastest) … 12 (smallest); gzip's -1 … -9 mean the same numbers */
+#define TANDEM_LEVEL_DEFAULT 0u /* the fastest */
+#define TANDEM_LEVEL_FASTEST 1u
+#define TANDEM_LEVEL_BEST 12u
+
+/** param of TANDEM_OP_INFLATE_STREAM */
+#define TANDEM_FORMAT_DEFLATE 0u
+#define TANDEM_FORMAT_ZLIB 1u
+#define TANDEM_FORMAT_GZIP 2u
+
+/** Longest operand of a one-shot compression or decompression, in bytes; beyond: BAD_DESCRIPTOR. */
+#define TANDEM_MAX_CODEC_BYTES (64u << 20)
+
+/** A dst_len with which compressing `length` bytes never ends with OUTPUT_TOO_SMALL. */
+static inline uint64_t tandem_compress_bound(uint32_t length) {
+  return (uint64_t)length + 5 * ((uint64_t)length / 65535 + 1) + 18;
+}
 
 /** What a client asks for. 64 bytes. Reserved words are zero. */
 struct tandem_descriptor {
