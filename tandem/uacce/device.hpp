@@ -77,7 +77,9 @@ class Engine {
 /// asks for a snapshot unless it tolerates bytes that change under it.
 class Input {
  public:
-  /// Errors: the fault; done_bytes() then says how much was readable.
+  /// A copy lies in `scratch`, which only grows; pass it again for the next operation.
+  /// Errors: the fault; `fault.address - address` bytes before it were readable. kMemory also when
+  ///         the host has no memory left for the copy.
   static Result<Input, pcie::DmaFault> fetch(const pcie::AddressSpace& space, std::uint64_t address,
                                              std::size_t length, bool snapshot,
                                              std::vector<std::byte>& scratch);
@@ -93,6 +95,10 @@ class Input {
 /// An output operand: in place when allowed, else a scratch buffer that commit() copies out.
 class Output {
  public:
+  /// In place, a fault shows here; with a scratch buffer nothing is checked before commit(), whose
+  /// result then says what could be written. `space` must outlive the output. Bytes of a scratch
+  /// buffer start out unspecified (an earlier operation's, perhaps another client's): commit only
+  /// what was written.
   static Result<Output, pcie::DmaFault> prepare(const pcie::AddressSpace& space,
                                                 std::uint64_t address, std::size_t length,
                                                 bool in_place_allowed,

@@ -20,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tandem/abi/control.h"
@@ -153,6 +154,7 @@ class Framework {
  private:
   struct State;
   friend class Client;
+  explicit Framework(std::shared_ptr<State> state) : state_(std::move(state)) {}
   std::shared_ptr<State> state_;
 };
 

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "tandem/uacce/detail/framework_state.hpp"
+
+namespace tandem::uacce {
+namespace {
+
+/// How many handles of put queues a client is told about; older ones are unknown.
+constexpr std::size_t kRememberedPuts = 1024;
+
+}  // namespace
+
+Client::Client(std::shared_ptr<State> state) : state_(std::move(state)) {}
+Client::~Client() { disconnect(TANDEM_QUEUE_OWNER_GONE); }
+
+Result<std::shared_ptr<detail::Queue>> Client::State::find(std::uint32_t queue) {
+  const MutexLock lock(mutex);
+  if (!connected) return errno_error(ESHUTDOWN);
+  const auto at = queues.find(queue);
+  if (at != queues.end()) return at->second;
+  const bool put = std::find(put_queues.begin(), put_queues.end(), queue) != put_queues.end();
+  return errno_error(put ? EINVAL : ENOENT);
+}
+
+void Client::State::retire_locked(const std::shared_ptr<detail::Queue>& queue) {
+  queue->device().remove(*queue);
+  retired += queue->counters().read();
+  detail::Tenant::give_back(engagement->tenant->queues, 1u);
+}
+
+Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint32_t depth,
+                               bool asymmetric_fence) {
+  auto& framework = *state_->framework;
+  auto& tenant = *state_->engagement->tenant;
+  if (!std::has_single_bit(depth) || depth < TANDEM_MIN_DEPTH || depth > TANDEM_MAX_DEPTH) {
+    return errno_error(EINVAL);
+  }
+  {
+    const MutexLock lock(state_->mutex);
+    if (!state_->connected) return errno_error(ESHUTDOWN);
+  }
+  auto device = framework.registry.find(algorithm_or_device);
+  if (!device) return Unexpected{device.error()};
+  if (tenant.expelled() ||
+      !detail::Tenant::take(tenant.queues, 1u, framework.options.queues_per_tenant)) {
+    return errno_error(EMFILE);
+  }
+  detail::Queue::Setup setup;
+  setup.id = framework.next_queue.fetch_add(1, std::memory_order_relaxed);
+  setup.depth = depth;
+  setup.asymmetric_fence =
+      asymmetric_fence && state_->global_fence && framework.options.global_fence;
+  setup.device = *device;
+  setup.mm = state_->mm;
+  setup.engagement = state_->engagement;
+  auto created = detail::Queue::create(std::move(setup));
+  Result<void> admitted =
+      created ? (*device)->add(**created, state_->engagement->id) : Unexpected{created.error()};
+  if (!admitted) {
+    detail::Tenant::give_back(tenant.queues, 1u);
+    return Unexpected{admitted.error()};
+  }
+  const std::shared_ptr<detail::Queue> queue = *created;
+  {
+    const MutexLock lock(state_->mutex);
+    if (!state_->connected) {
+      state_->retire_locked(queue);
+      return errno_error(ESHUTDOWN);
+    }
+    state_->queues.emplace(queue->id(), queue);
+  }
+  QueueInfo info;
+  info.queue = queue->id();
+  info.device = (*device)->traits().name;
+  info.depth = depth;
+  info.asymmetric_fence = queue->asymmetric_fence();
+  info.device_flags = (*device)->flags();
+  info.region_mmio_size = kPageSize;
+  info.region_dus_size = detail::Queue::rings_region_size(depth);
+  return info;
+}
+
+Result<UniqueFd> Client::map(std::uint32_t queue, std::uint32_t region, std::uint64_t size_bytes) {
+  auto found = state_->find(queue);
+  if (!found) return Unexpected{found.error()};
+  return (*found)->map(region, size_bytes);
+}
+
+Result<void> Client::start(std::uint32_t queue) {
+  auto found = state_->find(queue);
+  if (!found) return Unexpected{found.error()};
+  if (auto started = (*found)->start(); !started) return started;
+  state_->framework->scheduler->start(*found);
+  return {};
+}
+
+Result<void> Client::put(std::uint32_t queue) {
+  auto found = state_->find(queue);
+  if (!found) {
+    if (found.error() == std::errc::invalid_argument) return {};  // put before
+    return Unexpected{found.error()};
+  }
+  (*found)->die(TANDEM_QUEUE_PUT);
+  if (!state_->framework->scheduler->let_go(*found, state_->framework->let_go_limit())) {
+    return errno_error(ETIMEDOUT);
+  }
+  const bool given_up = state_->framework->scheduler->given_up(**found);
+  const MutexLock lock(state_->mutex);
+  if (state_->queues.erase(queue) == 0) return {};  // another put, or disconnect, was faster
+  state_->retire_locked(*found);
+  state_->lost_operation |= given_up;
+  state_->put_queues.push_back(queue);
+  if (state_->put_queues.size() > kRememberedPuts) state_->put_queues.pop_front();
+  return {};
+}
+
+Result<void> Client::hold(std::uint32_t queue, bool keep_awake) {
+  auto found = state_->find(queue);
+  if (!found) return Unexpected{found.error()};
+  if ((*found)->dead()) return errno_error(EINVAL);
+  state_->framework->scheduler->hold(*found, keep_awake);
+  return {};
+}
+
+Result<UniqueFd> Client::event(std::uint32_t queue) {
+  auto found = state_->find(queue);
+  if (!found) return Unexpected{found.error()};
+  return (*found)->event();
+}
+
+Result<ReservedInfo> Client::reserve(std::uint64_t size_bytes) {
+  auto& tenant = *state_->engagement->tenant;
+  const std::uint64_t most = state_->framework->options.reserved_bytes_per_tenant;
+  if (size_bytes == 0) return errno_error(EINVAL);
+  if (size_bytes > most) return errno_error(ENOMEM);
+  const std::uint64_t size = round_up_to_page(size_bytes);
+  if (!detail::Tenant::take(tenant.reserved_bytes, size, most)) return errno_error(ENOMEM);
+  auto memory = state_->mm->reserve(size);
+  Result<UniqueFd> fd = errno_error(EBADF);
+  if (memory) {
+    fd = UniqueFd(::fcntl(detail::Mm::descriptor(**memory).get(), F_DUPFD_CLOEXEC, 0));
+    if (!*fd) fd = last_errno();
+  }
+  const MutexLock lock(state_->mutex);
+  if (!memory || !fd || !state_->connected) {
+    detail::Tenant::give_back(tenant.reserved_bytes, size);
+    if (!memory) return Unexpected{memory.error()};
+    if (!fd) return Unexpected{fd.error()};
+    return errno_error(ESHUTDOWN);
+  }
+  ReservedInfo info;
+  info.id = state_->next_reserved++;
+  info.size_bytes = size;
+  info.fd = std::move(*fd);
+  state_->reserved.emplace(info.id, State::Reserved{std::move(*memory), size, false});
+  state_->reserved_bytes += size;
+  return info;
+}
+
+Result<void> Client::attach_reserved(std::uint64_t id, std::uint64_t address) {
+  const MutexLock lock(state_->mutex);
+  if (!state_->connected) return errno_error(ESHUTDOWN);
+  const auto at = state_->reserved.find(id);
+  if (at == state_->reserved.end()) return errno_error(ENOENT);
+  if (at->second.attached) return errno_error(EINVAL);
+  auto attached = state_->mm->attach(at->second.memory, address);
+  at->second.attached = attached.has_value();
+  return attached;
+}
+
+Result<void> Client::State::detach_locked(Reserved& entry) {
+  if (!entry.attached) return {};
+  auto detached = mm->detach(*entry.memory);
+  if (detached) entry.attached = false;
+  return detached;
+}
+
+Result<void> Client::detach_reserved(std::uint64_t id) {
+  const MutexLock lock(state_->mutex);
+  if (!state_->connected) return errno_error(ESHUTDOWN);
+  const auto at = state_->reserved.find(id);
+  if (at == state_->reserved.end()) return errno_error(ENOENT);
+  if (!at->second.attached) return errno_error(EINVAL);
+  return state_->detach_locked(at->second);
+}
+
+Result<void> Client::release_reserved(std::uint64_t id) {
+  const MutexLock lock(state_->mutex);
+  if (!state_->connected) return errno_error(ESHUTDOWN);
+  const auto at = state_->reserved.find(id);
+  if (at == state_->reserved.end()) return errno_error(ENOENT);
+  if (auto detached = state_->detach_locked(at->second); !detached) return detached;
+  detail::Tenant::give_back(state_->engagement->tenant->reserved_bytes, at->second.size_bytes);
+  state_->reserved_bytes -= at->second.size_bytes;
+  state_->reserved.erase(at);
+  return {};
+}
+
+Result<std::size_t> Client::run_in_caller(std::uint32_t queue) {
+  auto& scheduler = *state_->framework->scheduler;
+  if (!scheduler.inline_mode()) return errno_error(EINVAL);
+  auto found = state_->find(queue);
+  if (!found) return Unexpected{found.error()};
+  if ((*found)->state() != QueueState::kStarted) return errno_error(EINVAL);
+  return scheduler.run_here(**found);
+}
+
+Result<UniqueFd> Client::wake_descriptor() const {
+  UniqueFd fd(::fcntl(state_->engagement->wake.get(), F_DUPFD_CLOEXEC, 0));
+  if (!fd) return last_errno();
+  return fd;
+}
+
+tandem_stats_reply Client::stats() const {
+  const MutexLock lock(state_->mutex);
+  detail::QueueCounters::Values sum = state_->retired;
+  for (const auto& [id, queue] : state_->queues) sum += queue->counters().read();
+  tandem_stats_reply reply{};
+  reply.operations = sum.operations;
+  reply.faults = sum.faults;
+  reply.bytes_zero_copy = sum.bytes_zero_copy;
+  reply.bytes_copied = sum.bytes_copied;
+  reply.translations = sum.translations;
+  reply.translation_hits = sum.translation_hits;
+  reply.page_faults = state_->mm->stats().page_faults;
+  reply.queues = state_->queues.size();
+  reply.reserved_bytes = state_->reserved_bytes;
+  return reply;
+}
+
+iommu::Pasid Client::pasid() const { return state_->mm->pasid(); }
+bool Client::alive() const { return state_->mm->alive(); }
+void Client::disconnect(tandem_queue_state reason) { state_->disconnect(reason); }
+
+void Client::revoke_page(std::uint64_t address, bool refuse) {
+  state_->mm->revoke_page(address, refuse);
+}
+
+/// Ends everything of this client. The queues die before anything is waited for, so nothing new
+/// starts; an operation that does not end within the limit keeps its PASID from being reused.
+void Client::State::disconnect(tandem_queue_state reason) {
+  std::map<std::uint32_t, std::shared_ptr<detail::Queue>> ending;
+  bool lost = false;
+  {
+    const MutexLock lock(mutex);
+    if (!std::exchange(connected, false)) return;
+    ending.swap(queues);
+    lost = lost_operation;
+  }
+  for (const auto& [id, queue] : ending) queue->die(reason);
+  const auto deadline = std::chrono::steady_clock::now() + framework->let_go_limit();
+  for (const auto& [id, queue] : ending) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    lost |= !framework->scheduler->let_go(queue, std::max(left, std::chrono::milliseconds(0)));
+    lost |= framework->scheduler->given_up(*queue);
+  }
+  framework->scheduler->disengage(*engagement);
+  if (lost) mm->condemn();
+  (void)mm->unbind();
+
+  std::uint64_t freed = 0;
+  {
+    const MutexLock lock(mutex);
+    for (const auto& [id, queue] : ending) retire_locked(queue);
+    reserved.clear();
+    freed = std::exchange(reserved_bytes, 0);
+  }
+  detail::Tenant::give_back(engagement->tenant->reserved_bytes, freed);
+  framework->cleaned_clients.fetch_add(1, std::memory_order_relaxed);
+  framework->cleaned_queues.fetch_add(ending.size(), std::memory_order_relaxed);
+  framework->cleaned_reserved.fetch_add(freed, std::memory_order_relaxed);
+  framework->forget(engagement->id, engagement->tenant);
+}
+
+}  // namespace tandem::uacce

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "tandem/base/mutex.hpp"
+#include "tandem/uacce/detail/host.hpp"
+#include "tandem/uacce/detail/queue.hpp"
+#include "tandem/uacce/detail/registry.hpp"
+#include "tandem/uacce/detail/scheduler.hpp"
+#include "tandem/uacce/detail/tenant.hpp"
+#include "tandem/uacce/framework.hpp"
+
+namespace tandem::uacce {
+
+/// Shared by the Framework and its clients; a client that outlives the Framework finds it closed.
+struct Framework::State {
+  explicit State(Options chosen) : options(chosen) {}
+
+  const Options options;
+  std::shared_ptr<detail::Host> host;
+  detail::Registry registry;
+  std::unique_ptr<detail::Scheduler> scheduler;
+
+  /// The tenant, with one client more. Errors: ESHUTDOWN.
+  Result<std::shared_ptr<detail::Tenant>> tenant(std::uint32_t id) TANDEM_EXCLUDES(mutex);
+  /// A client is gone.
+  void forget(std::uint64_t client, const std::shared_ptr<detail::Tenant>& of)
+      TANDEM_EXCLUDES(mutex);
+  /// How long an operation of a queue that died may go on before its PASID is given up: the
+  /// watchdog has decided by then.
+  std::chrono::milliseconds let_go_limit() const {
+    return options.stuck_after * 2 + std::chrono::milliseconds(100);
+  }
+
+  std::atomic<std::uint32_t> next_queue{1};  // handles; unique in the framework's life
+  std::atomic<std::uint64_t> next_client{1};
+  // What has been cleaned up; written by disconnects.
+  std::atomic<std::uint64_t> cleaned_clients{0}, cleaned_queues{0}, cleaned_reserved{0};
+
+  Mutex mutex;
+  bool closed TANDEM_GUARDED_BY(mutex) = false;
+  struct TenantEntry {
+    std::shared_ptr<detail::Tenant> tenant;
+    std::uint32_t clients = 0;
+  };
+  std::map<std::uint32_t, TenantEntry> tenants TANDEM_GUARDED_BY(mutex);
+  std::map<std::uint64_t, std::weak_ptr<Client::State>> clients TANDEM_GUARDED_BY(mutex);
+};
+
+struct Client::State {
+  State(std::shared_ptr<Framework::State> owner, std::shared_ptr<detail::Mm> space,
+        std::shared_ptr<detail::Engagement> engaged, bool fence)
+      : framework(std::move(owner)),
+        mm(std::move(space)),
+        engagement(std::move(engaged)),
+        global_fence(fence) {}
+
+  Result<std::shared_ptr<detail::Queue>> find(std::uint32_t queue) TANDEM_EXCLUDES(mutex);
+  void retire_locked(const std::shared_ptr<detail::Queue>& queue) TANDEM_REQUIRES(mutex);
+  void disconnect(tandem_queue_state reason) TANDEM_EXCLUDES(mutex);
+
+  const std::shared_ptr<Framework::State> framework;
+  const std::shared_ptr<detail::Mm> mm;
+  const std::shared_ptr<detail::Engagement> engagement;
+  const bool global_fence;
+
+  struct Reserved {
+    std::shared_ptr<detail::ReservedMemory> memory;
+    std::uint64_t size_bytes = 0;
+    bool attached = false;
+  };
+
+  Result<void> detach_locked(Reserved& entry) TANDEM_REQUIRES(mutex);
+
+  Mutex mutex;
+  bool connected TANDEM_GUARDED_BY(mutex) = true;
+  std::map<std::uint32_t, std::shared_ptr<detail::Queue>> queues TANDEM_GUARDED_BY(mutex);
+  /// Handles of queues that were put, the latest last: a second put finds that it is done.
+  std::deque<std::uint32_t> put_queues TANDEM_GUARDED_BY(mutex);
+  bool lost_operation TANDEM_GUARDED_BY(mutex) = false;            // of a queue that was put
+  detail::QueueCounters::Values retired TANDEM_GUARDED_BY(mutex);  // of queues that were put
+  std::map<std::uint64_t, Reserved> reserved TANDEM_GUARDED_BY(mutex);
+  std::uint64_t reserved_bytes TANDEM_GUARDED_BY(mutex) = 0;
+  std::uint64_t next_reserved TANDEM_GUARDED_BY(mutex) = 1;
+};
+
+}  // namespace tandem::uacce

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <random>
+
+#include "tandem/uacce/detail/raw_queue.hpp"
+#include "tandem/uacce/detail/test_engine.hpp"
+
+namespace tandem::uacce {
+namespace {
+
+using detail::RawQueue;
+using detail::TestEngine;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+std::unique_ptr<Framework> make(Framework::Options options, TestEngine::Operate operate = {}) {
+  options.global_fence = register_global_fence();
+  options.queues_per_tenant = 20000;
+  auto created = Framework::create(options);
+  TANDEM_CHECK(created);
+  TANDEM_CHECK((*created)->add_device(std::make_unique<TestEngine>("test-0", std::move(operate))));
+  return std::move(*created);
+}
+
+std::unique_ptr<Client> connect(Framework& framework, std::uint32_t tenant) {
+  auto client = framework.connect(tenant, {}, true);
+  TANDEM_CHECK(client);
+  return std::move(*client);
+}
+
+template <class Condition>
+bool eventually(Condition condition, milliseconds limit = std::chrono::seconds(20)) {
+  const auto deadline = Clock::now() + limit;
+  while (!condition()) {
+    if (Clock::now() >= deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+std::chrono::nanoseconds process_cpu() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+
+TEST(Scheduler, AnIdleQueueParksAndAWakeGetsItBack) {
+  Framework::Options options;
+  options.spin_before_park = microseconds(50);
+  auto framework = make(options);
+  auto client = connect(*framework, 1);
+  RawQueue queue(*client, "test");
+  for (std::uint64_t tag = 0; tag < 100; ++tag) {
+    ASSERT_TRUE(eventually([&] { return queue.parked() == 1; }));
+    queue.submit(TANDEM_OP_NOP, tag);
+    ASSERT_EQ(queue.wait()->tag, tag);
+  }
+}
+
+TEST(Scheduler, AHeldQueueIsNotParked) {
+  Framework::Options options;
+  options.spin_before_park = microseconds(0);
+  auto framework = make(options);
+  auto client = connect(*framework, 1);
+  RawQueue queue(*client, "test");
+  RawQueue other(*client, "test");
+  ASSERT_TRUE(client->hold(queue.id(), true));
+  EXPECT_EQ(queue.parked(), 0u);
+  for (std::uint64_t tag = 0; tag < 1000; ++tag) {
+    queue.submit(TANDEM_OP_NOP, tag);
+    ASSERT_EQ(queue.wait()->tag, tag);
+    ASSERT_EQ(queue.parked(), 0u);
+    other.submit(TANDEM_OP_NOP, tag);  // parks and wakes beside it
+    ASSERT_EQ(other.wait()->tag, tag);
+  }
+  ASSERT_TRUE(client->hold(queue.id(), false));
+  EXPECT_TRUE(eventually([&] { return queue.parked() == 1; }));
+}
+
+// Planted: uacce-missing-park-fence. A held second queue keeps the engine polling, so that parking
+// and waking are quick and the window is met often; submissions come at random moments around it.
+TEST(Scheduler, NoSubmissionIsMissedWhileParking) {
+  for (const bool asymmetric : {true, false}) {
+    Framework::Options options;
+    options.spin_before_park = microseconds(0);
+    auto framework = make(options);
+    auto client = connect(*framework, 1);
+    RawQueue awake(*client, "test");
+    ASSERT_TRUE(client->hold(awake.id(), true));
+    RawQueue queue(*client, "test", 64, asymmetric);
+    const auto seed = std::random_device{}();
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::minstd_rand random(seed);
+    constexpr std::uint64_t kSpins = 4096;
+    const auto end = Clock::now() + milliseconds(1500);
+    for (std::uint64_t tag = 0; Clock::now() < end; ++tag) {
+      queue.submit(TANDEM_OP_NOP, tag);
+      const auto completion = queue.wait(std::chrono::seconds(2));
+      ASSERT_TRUE(completion) << "nobody saw submission " << tag << ", parked " << queue.parked();
+      ASSERT_EQ(completion->tag, tag);
+      for (std::uint64_t spin = random() % kSpins; spin > 0; --spin) light_fence();
+    }
+  }
+}
+
+TEST(Scheduler, IdleQueuesCostNothing) {
+  Framework::Options options;
+  auto framework = make(options);
+  std::deque<std::unique_ptr<Client>> clients;
+  for (std::uint32_t i = 0; i < 100; ++i) {
+    clients.push_back(connect(*framework, i));
+    for (int q = 0; q < 4; ++q) {
+      auto info = clients.back()->open("test", 64, false);
+      ASSERT_TRUE(info);
+      ASSERT_TRUE(clients.back()->start(info->queue));
+    }
+  }
+  RawQueue queue(*clients.front(), "test");
+  queue.submit(TANDEM_OP_NOP, 1);
+  ASSERT_TRUE(queue.wait());
+  ASSERT_TRUE(eventually([&] { return queue.parked() == 1; }));
+  const auto before = process_cpu();
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // the measurement itself
+  EXPECT_LT(process_cpu() - before, milliseconds(5));
+}
+
+/// Works for a time in proportion to the bytes.
+Completion work(const tandem_descriptor& descriptor) {
+  const auto end = Clock::now() + std::chrono::nanoseconds(descriptor.src_len / 2);
+  while (Clock::now() < end) {
+  }
+  Completion completion;
+  completion.bytes_copied = descriptor.src_len;
+  return completion;
+}
+
+double jain(const std::vector<double>& shares) {
+  double sum = 0, squares = 0;
+  for (const double share : shares) {
+    sum += share;
+    squares += share * share;
+  }
+  return sum * sum / (static_cast<double>(shares.size()) * squares);
+}
+
+/// Jain's index over the bytes that tenants, each with (queues, bytes per operation), get while all
+/// of them have work: everything is submitted before, so that no client has to be scheduled.
+double fairness(int threads, const std::vector<std::pair<int, std::uint32_t>>& tenants) {
+  constexpr std::uint64_t kBacklog = 256u << 20;  // bytes of each tenant
+  Framework::Options options;
+  options.engine_threads = threads;
+  auto framework = make(options, work);
+  std::deque<std::unique_ptr<Client>> clients;
+  std::deque<RawQueue> queues;
+  for (std::uint32_t i = 0; i < tenants.size(); ++i) {
+    const auto [count, bytes] = tenants[i];
+    clients.push_back(connect(*framework, i));
+    for (int q = 0; q < count; ++q) {
+      RawQueue& queue = queues.emplace_back(*clients[i], "test", 65536u);
+      tandem_descriptor descriptor{};
+      descriptor.opcode = TestEngine::kOperate;
+      descriptor.src_len = bytes;
+      const std::uint64_t operations = kBacklog / bytes / static_cast<unsigned>(count);
+      for (std::uint64_t op = 0; op < operations; ++op) queue.write(descriptor);
+    }
+  }
+  for (auto& queue : queues) queue.publish();
+  const auto done = [&](std::size_t i) { return clients[i]->stats().bytes_copied; };
+  std::vector<std::uint64_t> before;
+  for (std::size_t i = 0; i < clients.size(); ++i) {
+    EXPECT_TRUE(eventually([&] { return done(i) > 0; }));
+  }
+  for (std::size_t i = 0; i < clients.size(); ++i) before.push_back(done(i));
+  std::vector<double> shares(clients.size());
+  EXPECT_TRUE(eventually([&] {
+    bool ending = false;
+    for (std::size_t i = 0; i < clients.size(); ++i) {
+      const std::uint64_t now = done(i);
+      shares[i] = static_cast<double>(now - before[i]);
+      ending |= now > kBacklog * 9 / 10;
+    }
+    return ending;
+  }));
+  return jain(shares);
+}
+
+TEST(Scheduler, ATenantWithEightQueuesGetsNoMoreThanOneWithOne) {
+  EXPECT_GE(fairness(1, {{1, 65536}, {8, 65536}}), 0.95);
+  EXPECT_GE(fairness(1, {{1, 4096}, {8, 65536}}), 0.95);
+}
+
+TEST(Scheduler, TwoEnginesAreSharedFairly) {
+  EXPECT_GE(fairness(2, {{1, 65536}, {8, 65536}}), 0.95);
+  EXPECT_GE(fairness(2, {{1, 65536}, {1, 65536}, {2, 65536}, {4, 65536}}), 0.95);
+}
+
+TEST(Scheduler, TwoBusyQueuesOfOneClientUseTwoEngines) {
+  Framework::Options options;
+  options.engine_threads = 2;
+  std::atomic<int> inside{0};
+  std::atomic<bool> together{false};
+  auto framework = make(options, [&](const tandem_descriptor&) {
+    inside.fetch_add(1);
+    const auto end = Clock::now() + milliseconds(5);
+    while (Clock::now() < end) {
+      if (inside.load() == 2) together = true;
+      std::this_thread::yield();
+    }
+    inside.fetch_sub(1);
+    return Completion{};
+  });
+  auto client = connect(*framework, 1);
+  std::deque<RawQueue> queues;
+  for (int i = 0; i < 2; ++i) queues.emplace_back(*client, "test");
+  ASSERT_TRUE(eventually([&] {
+    for (auto& queue : queues) {
+      while (queue.room() > 60) queue.submit(TestEngine::kOperate, 0, 1);
+      while (queue.poll()) {
+      }
+    }
+    return together.load();
+  }));
+}
+
+/// An operation that blocks until released.
+class Gate {
+ public:
+  void pass() {
+    std::unique_lock lock(mutex_);
+    ++inside_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    --inside_;
+    changed_.notify_all();
+  }
+  void wait_inside(int count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return inside_ >= count; });
+  }
+  void open() {
+    std::unique_lock lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return inside_ == 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = false;
+  int inside_ = 0;
+};
+
+TEST(Scheduler, AStuckOperationEndsItsQueueAndNobodyElses) {
+  Framework::Options options;
+  options.stuck_after = milliseconds(100);
+  auto gate = std::make_shared<Gate>();
+  auto framework = make(options, [gate](const tandem_descriptor& descriptor) {
+    if (descriptor.operand == 1) gate->pass();
+    return Completion{};
+  });
+  auto bad = connect(*framework, 1);
+  auto good = connect(*framework, 2);
+  RawQueue stuck(*bad, "test");
+  RawQueue beside(*good, "test");
+  ASSERT_TRUE(good->hold(beside.id(), true));  // hot on the thread that gets stuck
+  stuck.submit(TestEngine::kOperate, 1, 0, 1);
+  gate->wait_inside(1);
+  beside.submit(TestEngine::kOperate, 2);
+  const auto completion = beside.wait();
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->tag, 2u);
+  EXPECT_EQ(stuck.state(), TANDEM_QUEUE_STUCK);
+  const auto start = Clock::now();
+  good->disconnect(TANDEM_QUEUE_OWNER_GONE);
+  bad->disconnect(TANDEM_QUEUE_OWNER_GONE);
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(5));
+  EXPECT_EQ(framework->cleanup().quarantined_pasids, 1u);
+  gate->open();
+}
+
+TEST(Scheduler, ATenantThatKeepsGettingStuckIsRefused) {
+  Framework::Options options;
+  options.stuck_after = milliseconds(20);
+  auto gate = std::make_shared<Gate>();
+  auto framework = make(options, [gate](const tandem_descriptor&) {
+    gate->pass();
+    return Completion{};
+  });
+  auto bad = connect(*framework, 1);
+  std::deque<RawQueue> queues;
+  for (int i = 0; i < 5; ++i) queues.emplace_back(*bad, "test");
+  for (auto& queue : queues) queue.submit(TestEngine::kOperate, 1);
+  for (auto& queue : queues) {
+    ASSERT_TRUE(eventually([&] { return queue.state() == TANDEM_QUEUE_STUCK; }));
+  }
+  auto refused = bad->open("test", 64, false);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().value(), EMFILE);
+  gate->wait_inside(4);
+  gate->open();
+}
+
+TEST(Scheduler, ALongComputationIsNotStuck) {
+  Framework::Options options;
+  options.stuck_after = milliseconds(50);
+  auto framework = make(options, [](const tandem_descriptor&) {
+    const auto end = Clock::now() + milliseconds(400);
+    while (Clock::now() < end) {
+    }
+    return Completion{};
+  });
+  auto client = connect(*framework, 1);
+  RawQueue queue(*client, "test");
+  queue.submit(TestEngine::kOperate, 6);
+  const auto completion = queue.wait();
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->tag, 6u);
+}
+
+TEST(Scheduler, PutWaitsForTheRunningOperation) {
+  Framework::Options options;
+  std::atomic<int> inside{0};
+  auto framework = make(options, [&](const tandem_descriptor&) {
+    inside = 1;
+    const auto end = Clock::now() + milliseconds(30);
+    while (Clock::now() < end) {
+    }
+    inside = 2;
+    return Completion{};
+  });
+  auto client = connect(*framework, 1);
+  RawQueue queue(*client, "test");
+  queue.submit(TestEngine::kOperate, 6);
+  ASSERT_TRUE(eventually([&] { return inside.load() != 0; }));
+  ASSERT_TRUE(client->put(queue.id()));
+  EXPECT_EQ(inside.load(), 2);
+}
+
+TEST(Scheduler, QueuesComeAndGoWhileOthersWork) {
+  Framework::Options options;
+  options.engine_threads = 2;
+  options.spin_before_park = microseconds(5);
+  auto framework = make(options);
+  auto steady = connect(*framework, 1);
+  RawQueue queue(*steady, "test", 64, true);
+  std::atomic<bool> stop{false};
+  std::jthread churn([&] {
+    for (std::uint32_t i = 0; !stop.load(); ++i) {
+      auto client = connect(*framework, 2 + i % 3);
+      RawQueue one(*client, "test");
+      RawQueue two(*client, "test");
+      one.submit(TANDEM_OP_NOP, 1);
+      two.submit(TANDEM_OP_NOP, 2);
+      if (i % 2 == 0) (void)client->put(two.id());
+    }
+  });
+  for (std::uint64_t tag = 0; tag < 30000; ++tag) {
+    queue.submit(TANDEM_OP_NOP, tag);
+    const auto completion = tag % 64 == 0 ? queue.sleep() : queue.wait();
+    ASSERT_TRUE(completion);
+    ASSERT_EQ(completion->tag, tag);
+  }
+  stop = true;
+}
+
+}  // namespace
+}  // namespace tandem::uacce
