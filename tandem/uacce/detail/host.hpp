@@ -11,6 +11,7 @@
 /// IOTINVAL, ATS.INVAL to the endpoints, their completions, IOFENCE, then free.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -61,21 +62,35 @@ class Mm {
 
   /// Whether the address space behind the aperture still exists. Reserved-only spaces say true.
   bool alive() const;
+  /// A reserved-only space cannot know and says kNeedsStaging for what is not reserved.
   AddressKind classify(std::uint64_t address) const;
   MmStats stats() const;
+  /// Drops the translation of one page; `refuse`: page requests for it are answered "invalid
+  /// request" from now on.
   void revoke_page(std::uint64_t address, bool refuse);
 
+  /// Whether some access to this space's ordinary memory, or the service of a page request for it,
+  /// has been running for longer than `age`. For watchdogs; false after it ended.
+  bool stuck_for(std::chrono::milliseconds age) const;
+  /// Says that an engine may go on using the PASID after unbind(), for an operation that does not
+  /// end: unbind() will not wait for it and quarantine the PASID.
+  void condemn();
+
   /// Takes the PASID away from every device: process-directory entry, IODIR, ATS.INVAL, fence; then
-  /// frees tables and windows. Idempotent. When an endpoint's invalidation times out, the PASID and
-  /// everything it could reach are quarantined: kept, never reused.
+  /// frees tables and windows. Idempotent. When an endpoint's invalidation times out or an access
+  /// does not end within a second, the PASID and everything it could reach are quarantined: kept,
+  /// never reused.
+  ///
+  /// No engine uses the PASID any more, or condemn() was called: the next owner of the PASID must
+  /// not get an operation of this one.
   /// Returns: false when quarantined.
   bool unbind();
 
  private:
   friend class Host;
   struct State;
-  explicit Mm(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Mm(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
 };
 
 class Host {
@@ -103,8 +118,8 @@ class Host {
  private:
   friend class Mm;
   struct State;
-  explicit Host(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Host(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace tandem::uacce::detail

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/uacce/detail/client_memory.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/fuse.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tandem/uacce/detail/host.hpp"
+#include "tandem/uacce/detail/test_process.hpp"
+
+namespace tandem::uacce::detail {
+namespace {
+
+using namespace std::chrono_literals;
+using memory::Fault;
+using pcie::Iova;
+
+constexpr std::size_t kPage = 4096;
+
+std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uint64_t>(pointer); }
+
+/// One mapping of a kind after the other, in a child, as engines see it.
+class MappingKinds : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto client = ClientMemory::open(child_.access(), classifier_);
+    ASSERT_TRUE(client);
+    client_ = std::move(*client);
+  }
+
+  long open_in_child(const char* path, int flags) {
+    return child_.call(SYS_openat, {static_cast<std::uint64_t>(AT_FDCWD), address_of(path),
+                                    static_cast<std::uint64_t>(flags), 0600});
+  }
+  /// Brings the child's copy of `text` up to date.
+  void poke_text(const char* text, std::size_t size) {
+    std::vector<std::byte> bytes(size);
+    std::memcpy(bytes.data(), text, size);
+    child_.poke(address_of(text), bytes);
+  }
+  void expect_usable(std::uint64_t at, bool writable) {
+    std::byte byte{0};
+    EXPECT_TRUE(client_->read(at, {&byte, 1}).ok());
+    EXPECT_EQ(client_->classify(at), AddressKind::kAccessible);
+    if (!writable) return;
+    byte = std::byte{0x5e};
+    EXPECT_TRUE(client_->write(at, {&byte, 1}).ok());
+    EXPECT_EQ(child_.peek(at, 1)[0], byte);
+  }
+  void expect_needs_staging(std::uint64_t at) {
+    std::byte byte{0};
+    const auto outcome = client_->read(at, {&byte, 1});
+    EXPECT_EQ(outcome.fault, Fault::kRefused);
+    EXPECT_EQ(outcome.done_bytes, 0u);
+    EXPECT_EQ(client_->classify(at), AddressKind::kNeedsStaging);
+  }
+
+  MappingClassifier classifier_;
+  ChildProcess child_;
+  std::shared_ptr<ClientMemory> client_;
+};
+
+TEST_F(MappingKinds, AnonymousMemoryIsUsable) {
+  expect_usable(child_.map(kPage, PROT_READ | PROT_WRITE), true);
+  static int data = 7;  // an executable's .data
+  expect_usable(address_of(&data), true);
+  int on_the_stack = 0;
+  std::byte byte{0};
+  EXPECT_TRUE(client_->read(address_of(&on_the_stack), {&byte, 1}).ok());
+  static const char text[] = "rodata";
+  expect_usable(address_of(text), false);
+}
+
+TEST_F(MappingKinds, SharedMemoryIsUsable) {
+  expect_usable(child_.map(kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS), true);
+  const long fd = child_.call(SYS_memfd_create, {address_of("kinds"), 0});
+  ASSERT_GE(fd, 0);
+  ASSERT_EQ(child_.call(SYS_ftruncate, {static_cast<std::uint64_t>(fd), kPage}), 0);
+  expect_usable(child_.map(kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd), true);
+  expect_usable(child_.map(kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd), true);
+}
+
+TEST_F(MappingKinds, LocalFilesAreUsableUpToTheirEnd) {
+  static char path[] = "./tandem-kinds-XXXXXX";
+  const UniqueFd file(::mkstemp(path));
+  ASSERT_TRUE(file);
+  ASSERT_EQ(::ftruncate(file.get(), kPage), 0);
+  struct stat status {};
+  ASSERT_EQ(::fstat(file.get(), &status), 0);
+  poke_text(path, sizeof path);
+  const long fd = open_in_child(path, O_RDWR);
+  ASSERT_GE(fd, 0);
+  const auto shared = child_.map(2 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+  const auto own = child_.map(2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+  ::unlink(path);
+  if (client_->classify(shared) == AddressKind::kNeedsStaging) {
+    GTEST_SKIP() << "the working directory is not on a local file system";
+  }
+  expect_usable(shared, true);
+  expect_usable(own, true);
+  std::byte byte{0};
+  EXPECT_EQ(client_->read(shared + kPage, {&byte, 1}).fault, Fault::kRefused);
+  EXPECT_EQ(client_->classify(shared + kPage), AddressKind::kUnmapped) << "past the end";
+}
+
+TEST_F(MappingKinds, DevicesNeedStaging) {
+  const long zero = open_in_child("/dev/zero", O_RDWR);
+  ASSERT_GE(zero, 0);
+  expect_needs_staging(child_.map(kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero));
+  // Mapped shared, /dev/zero is anonymous shared memory.
+  expect_usable(child_.map(kPage, PROT_READ | PROT_WRITE, MAP_SHARED, zero), true);
+}
+
+TEST_F(MappingKinds, ProcAndSysFilesNeedStaging) {
+  static const char* const candidates[] = {"/sys/kernel/btf/vmlinux", "/proc/kpageflags"};
+  int mapped = 0;
+  for (const char* path : candidates) {
+    const long fd = open_in_child(path, O_RDONLY);
+    if (fd < 0) continue;
+    const long at = child_.call(
+        SYS_mmap, {0, kPage, PROT_READ, MAP_PRIVATE, static_cast<std::uint64_t>(fd), 0});
+    if (at < 0) continue;
+    expect_needs_staging(static_cast<std::uint64_t>(at));
+    ++mapped;
+  }
+  if (mapped == 0) GTEST_SKIP() << "no file of a kernel file system can be mapped here";
+}
+
+TEST_F(MappingKinds, UserfaultfdMemoryNeedsStagingAndDoesNotBlock) {
+  const long fd = child_.call(SYS_userfaultfd, {O_CLOEXEC | UFFD_USER_MODE_ONLY});
+  if (fd < 0) GTEST_SKIP() << "no userfaultfd: " << std::strerror(static_cast<int>(-fd));
+  const auto at = child_.map(2 * kPage, PROT_READ | PROT_WRITE);
+  child_.fill(at + kPage, kPage, 0x12);
+  static uffdio_api api;
+  static uffdio_register range;
+  api = {};
+  api.api = UFFD_API;
+  range = {};
+  range.range = {at, 2 * kPage};
+  range.mode = UFFDIO_REGISTER_MODE_MISSING;
+  const auto copy = [&](auto& structure) {
+    std::vector<std::byte> bytes(sizeof structure);
+    std::memcpy(bytes.data(), &structure, sizeof structure);
+    child_.poke(address_of(&structure), bytes);
+  };
+  copy(api);
+  copy(range);
+  const auto number = static_cast<std::uint64_t>(fd);
+  ASSERT_EQ(child_.call(SYS_ioctl, {number, UFFDIO_API, address_of(&api)}), 0);
+  ASSERT_EQ(child_.call(SYS_ioctl, {number, UFFDIO_REGISTER, address_of(&range)}), 0);
+  expect_needs_staging(at);
+  expect_usable(at + kPage, false);  // a page that is there
+}
+
+// ---- A FUSE server that never answers a read ----------------------------------------------------
+
+/// Serves one file as far as mmap() needs it; reads of it are received and never answered.
+void serve_silently(const UniqueFd& device) {
+  std::vector<char> buffer(std::size_t{1} << 18);
+  while (true) {
+    const ssize_t got = ::read(device.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return;  // unmounted
+    fuse_in_header in;
+    std::memcpy(&in, buffer.data(), sizeof in);
+    const auto reply = [&](const auto& body) {
+      std::vector<char> out(sizeof(fuse_out_header) + sizeof body);
+      const fuse_out_header header{static_cast<std::uint32_t>(out.size()), 0, in.unique};
+      std::memcpy(out.data(), &header, sizeof header);
+      std::memcpy(out.data() + sizeof header, &body, sizeof body);
+      EXPECT_EQ(::write(device.get(), out.data(), out.size()), static_cast<ssize_t>(out.size()));
+    };
+    const auto attributes = [](std::uint64_t node) {
+      fuse_attr attr{};
+      attr.ino = node;
+      attr.mode = node == 1 ? S_IFDIR | 0755 : S_IFREG | 0644;
+      attr.nlink = 1;
+      attr.size = node == 1 ? 0 : kPage;
+      return attr;
+    };
+    if (in.opcode == FUSE_INIT) {
+      fuse_init_out init{};
+      init.major = FUSE_KERNEL_VERSION;
+      init.minor = FUSE_KERNEL_MINOR_VERSION;
+      init.max_write = kPage;
+      reply(init);
+    } else if (in.opcode == FUSE_LOOKUP) {
+      fuse_entry_out entry{};
+      entry.nodeid = 2;
+      entry.attr = attributes(2);
+      reply(entry);
+    } else if (in.opcode == FUSE_GETATTR) {
+      fuse_attr_out attr{};
+      attr.attr = attributes(in.nodeid);
+      reply(attr);
+    } else if (in.opcode == FUSE_OPEN) {
+      reply(fuse_open_out{});
+    } else if (in.opcode != FUSE_READ && in.opcode != FUSE_FORGET &&
+               in.opcode != FUSE_BATCH_FORGET && in.opcode != FUSE_DESTROY) {
+      const fuse_out_header unknown{sizeof unknown, -ENOSYS, in.unique};
+      (void)!::write(device.get(), &unknown, sizeof unknown);
+    }
+  }
+}
+
+TEST_F(MappingKinds, AFuseFileNeedsStagingAndDoesNotBlock) {
+  static char directory[] = "/tmp/tandem-fuse-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory), nullptr);
+  static char file[64];
+  static char options[128];
+  std::snprintf(file, sizeof file, "%s/file", directory);
+  poke_text(directory, sizeof directory);
+  poke_text(file, sizeof file);
+  // A mount of the child's own, which this process does not see.
+  const bool apart =
+      child_.call(SYS_unshare, {CLONE_NEWNS}) == 0 &&
+      child_.call(SYS_mount, {address_of("none"), address_of("/"), 0, MS_REC | MS_PRIVATE, 0}) == 0;
+  const long device = open_in_child("/dev/fuse", O_RDWR);
+  std::snprintf(options, sizeof options, "fd=%ld,rootmode=40000,user_id=0,group_id=0", device);
+  poke_text(options, sizeof options);
+  const bool mounted =
+      apart && device >= 0 &&
+      child_.call(SYS_mount, {address_of("silent"), address_of(directory), address_of("fuse"),
+                              MS_NOSUID | MS_NODEV, address_of(options)}) == 0;
+  if (!mounted) {
+    ::rmdir(directory);
+    GTEST_SKIP() << "no FUSE mount in an own namespace (needs root and /dev/fuse)";
+  }
+  const UniqueFd served = child_.send_descriptor(static_cast<int>(device));
+  std::thread server([&] { serve_silently(served); });
+  const long fd = open_in_child(file, O_RDONLY);
+  EXPECT_GE(fd, 0);
+  if (fd >= 0) {
+    const auto at = child_.map(kPage, PROT_READ, MAP_PRIVATE, fd);
+    expect_needs_staging(at);
+  }
+  child_.kill();  // takes its namespace and the mount along
+  server.join();
+  ::rmdir(directory);
+}
+
+// ---- Accesses that do not end ------------------------------------------------------------------
+
+TEST(StuckAccess, IsNoticedAndQuarantinesItsPasidOnly) {
+  SelfProcess self;
+  const UniqueFd fault_fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC)));
+  if (!fault_fd) GTEST_SKIP() << "userfaultfd for kernel accesses needs privilege";
+  uffdio_api api{};
+  api.api = UFFD_API;
+  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_API, &api), 0);
+  const auto at = self.map(kPage, PROT_READ | PROT_WRITE);
+  uffdio_register range{};
+  range.range = {at, kPage};
+  range.mode = UFFDIO_REGISTER_MODE_MISSING;
+  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_REGISTER, &range), 0);
+
+  auto host = Host::create();
+  ASSERT_TRUE(host);
+  auto endpoint = (*host)->add_endpoint();
+  ASSERT_TRUE(endpoint);
+  auto mm = (*host)->bind(self.access());
+  auto other = (*host)->bind(self.access());
+  ASSERT_TRUE(mm && other);
+  EXPECT_FALSE((*mm)->stuck_for(0ms));
+  std::thread engine([&] {
+    std::byte byte;
+    const auto result = (*endpoint)->space((*mm)->pasid()).read(Iova{at}, {&byte, 1});
+    EXPECT_TRUE(result.ok());  // it was let through before the space ended
+  });
+  while (!(*mm)->stuck_for(20ms)) std::this_thread::yield();
+  EXPECT_FALSE((*other)->stuck_for(20ms));
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_TRUE((*other)->unbind()) << "others end as usual";
+  EXPECT_FALSE((*mm)->unbind());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 5s);
+  EXPECT_EQ((*host)->quarantined_pasids(), 1u);
+  EXPECT_FALSE((*mm)->unbind()) << "and stays so";
+  for (int i = 0; i < 300; ++i) {
+    const auto next = (*host)->bind({});
+    EXPECT_TRUE(next && (*next)->pasid() != (*mm)->pasid());
+  }
+  uffdio_zeropage page{};
+  page.range = {at, kPage};
+  EXPECT_EQ(::ioctl(fault_fd.get(), UFFDIO_ZEROPAGE, &page), 0);
+  engine.join();
+  EXPECT_FALSE((*mm)->stuck_for(0ms));
+  (*host)->remove_endpoint(**endpoint);
+}
+
+TEST(StuckAccess, ThatTheSchedulerCondemnedIsNotWaitedFor) {
+  auto host = Host::create();
+  ASSERT_TRUE(host);
+  const auto mm = (*host)->bind(SelfProcess().access());
+  ASSERT_TRUE(mm);
+  (*mm)->condemn();
+  EXPECT_FALSE((*mm)->unbind());
+  EXPECT_EQ((*host)->quarantined_pasids(), 1u);
+}
+
+TEST(InFlightAccesses, AreRefusedOnceClosed) {
+  InFlight accesses;
+  {
+    const auto scope = accesses.enter();
+    ASSERT_TRUE(scope);
+    EXPECT_FALSE(accesses.wait_idle(1ms));
+    accesses.close();
+    EXPECT_FALSE(accesses.enter());
+  }
+  EXPECT_TRUE(accesses.wait_idle(0ms));
+}
+
+}  // namespace
+}  // namespace tandem::uacce::detail

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Which accesses to a process's memory are running, and since when.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <utility>
+
+namespace tandem::uacce::detail {
+
+/// Thread safety: any thread.
+///
+/// Closing: (A) enter() takes its slot, then looks at `closed_`; (B) close() sets it, then
+/// wait_idle() looks at the slots. All four are seq_cst, so either the entrant sees that it is
+/// closed or the closer sees the entrant.
+class InFlight {
+ public:
+  class Scope {
+   public:
+    Scope(Scope&& other) noexcept : slot_(std::exchange(other.slot_, nullptr)) {}
+    Scope& operator=(Scope&&) = delete;
+    ~Scope();
+    /// Whether the access may go on.
+    explicit operator bool() const { return slot_ != nullptr; }
+
+   private:
+    friend class InFlight;
+    explicit Scope(std::atomic<std::int64_t>* slot) : slot_(slot) {}
+    std::atomic<std::int64_t>* slot_;
+  };
+
+  /// Counts an access until the scope ends. False after close(), or when as many accesses run as
+  /// there are slots.
+  Scope enter();
+  void close();
+  /// Whether some access has been running for longer than `age`.
+  bool older_than(std::chrono::milliseconds age) const;
+  /// Returns: false when an access still ran at the end of `timeout`.
+  bool wait_idle(std::chrono::milliseconds timeout) const;
+
+ private:
+  bool idle() const;
+
+  static constexpr std::size_t kSlots = 128;                 // more than there are engine threads
+  std::array<std::atomic<std::int64_t>, kSlots> started_{};  // steady nanoseconds; 0: free
+  std::atomic<bool> closed_{false};
+};
+
+}  // namespace tandem::uacce::detail

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Drives the IOMMU as its specification tells software to: directories, queues, commands.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <tuple>
+#include <vector>
+
+#include "tandem/base/mutex.hpp"
+#include "tandem/base/result.hpp"
+#include "tandem/iommu/iommu.hpp"
+#include "tandem/uacce/detail/page_table.hpp"
+#include "tandem/uacce/detail/table_memory.hpp"
+
+namespace tandem::uacce::detail {
+
+/// One IOMMU: a three-level device directory, one process directory that all devices share (a PASID
+/// means the same address space to each of them; PSCID = PASID), three queues.
+///
+/// Page requests are served on the thread whose request raised the interrupt, one record at a time
+/// and with no lock held, so a service that blocks holds up its own requester.
+///
+/// Lock order: directory_mutex_ → command_mutex_; queue_mutex_ alone. Device callbacks run under
+/// command_mutex_ (and the IOMMU's own), so they must not call back here.
+class IommuDriver {
+ public:
+  using Service = std::function<iommu::PageResponse::Code(const iommu::PageRequestRecord&)>;
+
+  IommuDriver(memory::Memory& memory, iommu::Iommu& iommu, TableMemory& tables)
+      : memory_(memory), iommu_(iommu), tables_(tables) {}
+  ~IommuDriver();
+  IommuDriver(const IommuDriver&) = delete;
+  IommuDriver& operator=(const IommuDriver&) = delete;
+
+  /// Checks the capabilities and switches everything on. `service` answers page requests.
+  /// Errors: ENOTSUP a capability is missing, ENOMEM, ENOSPC, EIO a register did not take.
+  Result<void> start(Service service);
+
+  /// Makes a device context that allows PASID, ATS and PRI, for an id that is not in use.
+  Result<iommu::DeviceId> add_device();
+  void remove_device(iommu::DeviceId device);
+
+  /// Makes `pasid` mean the page table at `root` to every device. Errors: ENOMEM, ENOSPC.
+  Result<void> set_process(iommu::Pasid pasid, memory::PhysAddr root);
+
+  /// [[nodiscard]] results below: false when a device did not complete its ATS invalidation in
+  /// time. The IOMMU itself has forgotten everything either way, the fence is complete.
+
+  /// Makes `pasid` mean nothing, everywhere.
+  [[nodiscard]] bool clear_process(iommu::Pasid pasid);
+  /// Makes everyone forget the translations of [first, last) of `pasid`.
+  [[nodiscard]] bool invalidate(iommu::Pasid pasid, std::uint64_t first, std::uint64_t last,
+                                bool tables_unlinked);
+
+  /// Serves what is queued and not taken by another thread yet.
+  void drain_page_requests();
+
+  /// The entries that the IOMMU reads to find `pasid`'s context.
+  std::vector<PageTable::Step> walk_directory(iommu::Pasid pasid) const;
+  std::uint64_t faults_recorded() const;
+
+ private:
+  struct Queue {
+    memory::PhysAddr base;
+    std::uint32_t entries = 0;
+  };
+
+  Result<Queue> start_queue(std::uint32_t base, std::uint32_t csr, std::uint64_t enable,
+                            std::uint64_t on, std::uint32_t entry_bytes);
+  void on_interrupt(iommu::Iommu::Interrupt interrupt);
+  bool take_page_request(iommu::PageRequestRecord& record);
+  void serve(const iommu::PageRequestRecord& record);
+  void drain_faults();
+
+  /// Runs `commands` and a fence, one command per known device for each that asks for it.
+  /// Returns: false after an ATS time-out.
+  bool run_locked(std::span<const iommu::Command> commands) TANDEM_REQUIRES(command_mutex_);
+  bool kick_locked() TANDEM_REQUIRES(command_mutex_);
+  Result<memory::PhysAddr> child_locked(memory::PhysAddr entry) TANDEM_REQUIRES(directory_mutex_);
+  memory::PhysAddr device_entry_locked(iommu::DeviceId device) const
+      TANDEM_REQUIRES(directory_mutex_);
+  std::uint64_t load(memory::PhysAddr at) const;
+  void store(memory::PhysAddr at, std::uint64_t value);
+
+  memory::Memory& memory_;
+  iommu::Iommu& iommu_;
+  TableMemory& tables_;
+  Service service_;                    // constant after start()
+  memory::PhysAddr device_directory_;  // likewise
+  memory::PhysAddr process_directory_;
+  Queue page_requests_, faults_, commands_;
+
+  mutable Mutex directory_mutex_;
+  std::uint32_t next_device_ TANDEM_GUARDED_BY(directory_mutex_) = 0x100;
+  std::vector<iommu::DeviceId> free_devices_ TANDEM_GUARDED_BY(directory_mutex_);
+
+  Mutex command_mutex_;
+  std::uint32_t command_tail_ TANDEM_GUARDED_BY(command_mutex_) = 0;
+  std::vector<iommu::DeviceId> devices_ TANDEM_GUARDED_BY(command_mutex_);
+
+  mutable Mutex queue_mutex_;
+  using Group = std::tuple<std::uint32_t, std::optional<std::uint32_t>, std::uint16_t>;
+  /// The worst answer so far of groups whose last request has not come yet.
+  std::map<Group, iommu::PageResponse::Code> open_groups_ TANDEM_GUARDED_BY(queue_mutex_);
+  std::uint64_t faults_recorded_ TANDEM_GUARDED_BY(queue_mutex_) = 0;
+};
+
+}  // namespace tandem::uacce::detail

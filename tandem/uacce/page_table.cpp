@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/uacce/detail/page_table.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace tandem::uacce::detail {
+
+using iommu::kPageShift;
+using iommu::Pte;
+using memory::PhysAddr;
+
+namespace {
+
+constexpr unsigned kTopLevel = iommu::first_stage_levels(kFirstStageMode) - 1;
+constexpr std::uint64_t kEntries = std::uint64_t{1} << Pte::kIndexBits;
+
+bool valid(std::uint64_t entry) { return Pte::V::get(entry) != 0; }
+bool leaf(std::uint64_t entry) { return Pte::R::get(entry) != 0 || Pte::X::get(entry) != 0; }
+PhysAddr target(std::uint64_t entry) { return {Pte::Ppn::get(entry) << kPageShift}; }
+
+PhysAddr slot(PhysAddr table, std::uint64_t address, unsigned level) {
+  return table.plus(address / level_bytes(level) % kEntries * sizeof(std::uint64_t));
+}
+
+/// A and D are set: nobody harvests them. W without R is reserved, so a writable page reads too.
+std::uint64_t leaf_entry(PhysAddr to, PageRights rights) {
+  return Pte::V::make(1) | Pte::R::make(1) | Pte::W::make(rights.write) | Pte::U::make(1) |
+         Pte::A::make(1) | Pte::D::make(1) | Pte::Ppn::make(to.value >> kPageShift);
+}
+
+}  // namespace
+
+void PageTable::Change::add(std::uint64_t address, std::uint64_t bytes) {
+  first = std::min(first, address);
+  last = std::max(last, address + bytes);
+}
+
+Result<PageTable> PageTable::create(memory::Memory& memory, TableMemory& tables) {
+  const auto root = tables.allocate();
+  if (!root) return Unexpected{root.error()};
+  return PageTable(memory, tables, *root);
+}
+
+std::uint64_t PageTable::load(PhysAddr at) const {
+  const auto entry = memory_->load64(at, std::memory_order_relaxed);
+  TANDEM_CHECK(entry.has_value());
+  return *entry;
+}
+
+void PageTable::store(PhysAddr at, std::uint64_t entry) {
+  TANDEM_CHECK(memory_->store64(at, entry, std::memory_order_release).has_value());
+}
+
+unsigned PageTable::level_without_table(std::uint64_t address, unsigned level) const {
+  PhysAddr table = root_;
+  for (unsigned at = kTopLevel;; --at) {
+    const std::uint64_t entry = load(slot(table, address, at));
+    if (!valid(entry)) return std::min(level, at);
+    if (leaf(entry) || at == 0) return std::min(level, at);
+    table = target(entry);
+  }
+}
+
+Result<PhysAddr> PageTable::entry_for(std::uint64_t address, unsigned level, Change& change) {
+  PhysAddr table = root_;
+  for (unsigned at = kTopLevel; at > level; --at) {
+    const PhysAddr where = slot(table, address, at);
+    const std::uint64_t entry = load(where);
+    if (valid(entry) && !leaf(entry)) {
+      table = target(entry);
+      continue;
+    }
+    if (table_pages_ >= kTablePagesMax) return errno_error(ENOSPC);
+    const auto page = tables_->allocate();
+    if (!page) return Unexpected{page.error()};
+    ++table_pages_;
+    if (valid(entry)) change.add(address & ~(level_bytes(at) - 1), level_bytes(at));
+    store(where, Pte::make_pointer(page->value >> kPageShift));
+    table = *page;
+  }
+  return slot(table, address, level);
+}
+
+void PageTable::put(PhysAddr at, std::uint64_t entry, std::uint64_t address, unsigned level,
+                    Change& change) {
+  const std::uint64_t before = load(at);
+  if (before == entry) return;
+  if (valid(before)) change.add(address, level_bytes(level));
+  store(at, entry);
+}
+
+Result<void> PageTable::map(std::uint64_t address, PhysAddr to, unsigned level, PageRights rights,
+                            Change& change) {
+  const auto at = entry_for(address, level, change);
+  if (!at) return Unexpected{at.error()};
+  const std::uint64_t before = load(*at);
+  TANDEM_CHECK(level == 0 || !valid(before) || leaf(before));
+  put(*at, leaf_entry(to, rights), address, level, change);
+  return {};
+}
+
+Result<void> PageTable::map_pages(std::uint64_t first, std::uint64_t last, PhysAddr to_first,
+                                  PageRights rights, Change& change) {
+  TANDEM_CHECK(first < last && first / level_bytes(1) == (last - 1) / level_bytes(1));
+  auto at = entry_for(first, 0, change);
+  if (!at) return Unexpected{at.error()};
+  for (std::uint64_t done = 0; done < last - first; done += iommu::kPageBytes) {
+    put(*at, leaf_entry(to_first.plus(done), rights), first + done, 0, change);
+    *at = at->plus(sizeof(std::uint64_t));
+  }
+  return {};
+}
+
+bool PageTable::unmap_in(PhysAddr table, unsigned level, std::uint64_t table_start,
+                         std::uint64_t first, std::uint64_t last, Change& change) {
+  const std::uint64_t span = level_bytes(level);
+  const auto index = [&](std::uint64_t address) {
+    return address <= table_start ? 0 : std::min((address - table_start) / span, kEntries);
+  };
+  bool empty = true;
+  for (std::uint64_t i = index(first); i < kEntries && table_start + i * span < last; ++i) {
+    const PhysAddr at = table.plus(i * sizeof(std::uint64_t));
+    const std::uint64_t entry = load(at);
+    if (!valid(entry)) continue;
+    if (level > 0 && !leaf(entry)) {
+      if (!unmap_in(target(entry), level - 1, table_start + i * span, first, last, change)) {
+        empty = false;
+        continue;
+      }
+      change.unlinked.push_back(target(entry));
+    }
+    store(at, 0);
+    change.add(table_start + i * span, span);
+  }
+  for (std::uint64_t i = 0; empty && i < kEntries; ++i) {
+    empty = !valid(load(table.plus(i * sizeof(std::uint64_t))));
+  }
+  return empty;
+}
+
+void PageTable::unmap(std::uint64_t first, std::uint64_t last, Change& change) {
+  const std::size_t before = change.unlinked.size();
+  (void)unmap_in(root_, kTopLevel, 0, first, last, change);
+  table_pages_ -= change.unlinked.size() - before;
+}
+
+void PageTable::free_below(PhysAddr table, unsigned level) {
+  if (level > 0) {
+    for (std::uint64_t i = 0; i < kEntries; ++i) {
+      const std::uint64_t entry = load(table.plus(i * sizeof(std::uint64_t)));
+      if (valid(entry) && !leaf(entry)) free_below(target(entry), level - 1);
+    }
+  }
+  tables_->free(table);
+}
+
+void PageTable::free_all() {
+  free_below(root_, kTopLevel);
+  table_pages_ = 0;
+}
+
+std::vector<PageTable::Step> PageTable::walk(std::uint64_t address) const {
+  std::vector<Step> steps;
+  PhysAddr table = root_;
+  for (unsigned level = kTopLevel;; --level) {
+    const PhysAddr at = slot(table, address, level);
+    const std::uint64_t entry = load(at);
+    steps.push_back({level, at, entry});
+    if (!valid(entry) || leaf(entry) || level == 0) return steps;
+    table = target(entry);
+  }
+}
+
+}  // namespace tandem::uacce::detail
