@@ -106,8 +106,10 @@ int Context::event_descriptor() {
 int Context::arm() {
   if (const int fd = event_descriptor(); fd < 0) return fd;
   if (ready_count_ != 0) return 1;
-  std::uint64_t signals = 0;
-  [[maybe_unused]] const ssize_t drained = ::read(event_, &signals, sizeof signals);
+  // Whatever the other side signals with, an eventfd or a stream: empty it.
+  std::array<std::byte, 512> signals;
+  while (::read(event_, signals.data(), signals.size()) == static_cast<ssize_t>(signals.size())) {
+  }
   store_waiting(TANDEM_WAIT_FD);
   fence_before_sleep();
   if (outstanding() != 0 && !transport_.alive()) dead_ = true;
