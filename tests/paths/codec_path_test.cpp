@@ -89,6 +89,22 @@ TEST_P(CodecPath, ZlibReadsWhatWeWriteAtEveryLevel) {
   }
 }
 
+TEST_P(CodecPath, OperandsOfBothKindsMix) {
+  const auto in = buffer(150'000);
+  const auto packed = other_buffer(200'000);
+  const auto back = buffer(150'000);
+  text(in);
+  for (std::uint32_t level = 1; level <= 9; ++level) {
+    auto request = make(WD_OP_GZIP, in, packed);
+    request.param = level;
+    const auto done = run(request);
+    ASSERT_EQ(done.status, TANDEM_STATUS_OK) << wd_strstatus(done.status);
+    const auto expanded = run(make(WD_OP_GZIP_INFLATE, packed.first(done.done), back));
+    ASSERT_EQ(expanded.status, TANDEM_STATUS_OK) << wd_strstatus(expanded.status);
+    ASSERT_EQ(std::memcmp(in.data(), back.data(), in.size()), 0);
+  }
+}
+
 TEST_P(CodecPath, WeReadWhatZlibWrites) {
   const auto plain = buffer(150'000);
   text(plain);

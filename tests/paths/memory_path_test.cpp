@@ -42,6 +42,16 @@ TEST_P(MemoryPath, CopyFillCompareAndCrcDoWhatTheyName) {
   EXPECT_EQ(to[18], std::byte{3});
 }
 
+TEST_P(MemoryPath, OperandsOfBothKindsMix) {
+  const auto from = buffer(200'000);
+  const auto to = other_buffer(200'000);
+  pattern(from);
+  EXPECT_EQ(run(make(WD_OP_COPY, from, to)).status, TANDEM_STATUS_OK);
+  const auto done = run(make(WD_OP_COMPARE, from, to));
+  EXPECT_EQ(done.status, TANDEM_STATUS_OK);
+  EXPECT_EQ(done.result, from.size());
+}
+
 TEST_P(MemoryPath, EveryLengthAcrossAPageBorderIsExact) {
   const auto from = buffer(3 * kPage);
   const auto to = buffer(3 * kPage);

@@ -44,12 +44,16 @@ class Path : public testing::TestWithParam<Parameter> {
   }
 
   /// `size_bytes` rounded to pages; anonymous memory stands for the heap so that it can be
-  /// protected and unmapped. Never freed: tests are short.
-  std::span<std::byte> buffer(std::size_t size_bytes) {
+  /// protected and unmapped. Never freed: tests are short. other_buffer() is of the other kind.
+  std::span<std::byte> buffer(std::size_t size_bytes) { return buffer(size_bytes, reserved()); }
+  std::span<std::byte> other_buffer(std::size_t size_bytes) {
+    return buffer(size_bytes, !reserved());
+  }
+  std::span<std::byte> buffer(std::size_t size_bytes, bool in_reserved) {
     const std::size_t whole = (size_bytes + 4095) & ~std::size_t{4095};
-    void* at = reserved() ? wd_reserve_memory(&queue_, whole)
-                          : ::mmap(nullptr, whole, PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* at = in_reserved ? wd_reserve_memory(&queue_, whole)
+                           : ::mmap(nullptr, whole, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     EXPECT_TRUE(at != nullptr && at != MAP_FAILED);
     return {static_cast<std::byte*>(at), size_bytes};
   }
