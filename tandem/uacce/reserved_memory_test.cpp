@@ -5,8 +5,11 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "tandem/uacce/detail/host.hpp"
@@ -252,6 +255,51 @@ TEST_F(Reserved, OnlySpacesDoNotReachOrdinaryMemory) {
   EXPECT_FALSE(readable(reinterpret_cast<std::uint64_t>(ordinary)));
   EXPECT_EQ(mm_->classify(reinterpret_cast<std::uint64_t>(ordinary)), AddressKind::kNeedsStaging);
   EXPECT_TRUE(mm_->alive());
+}
+
+TEST_F(Reserved, ChangesWhileDevicesAccessAreSeenAsOneOrTheOther) {
+  SelfProcess self;
+  const auto ordinary = self.map(4 * kMiB, PROT_READ | PROT_WRITE);
+  self.fill(ordinary, 4 * kMiB, 0x0c);
+  const auto own = host_->bind(self.access());
+  ASSERT_TRUE(own);
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> seen{0};
+  const auto reserved_reader = [&] {
+    std::vector<std::byte> got(3 * kPage);
+    while (!stop.load()) {
+      const auto result = read(kAt + kPage, got);
+      // The access may span a change, the copy of one page may not.
+      for (std::size_t i = 0; i < result.done_bytes; ++i) {
+        if (got[i] != got[i & ~(kPage - 1)]) ADD_FAILURE() << "a page of two memories, byte " << i;
+      }
+      if (result.ok()) seen.fetch_add(1);
+    }
+  };
+  const auto ordinary_reader = [&] {
+    const auto space = endpoint_->space((*own)->pasid());
+    std::vector<std::byte> got(3 * kPage);
+    for (std::uint64_t at = 0; !stop.load(); at = (at + 7 * kPage) % (3 * kMiB)) {
+      EXPECT_TRUE(space.read(Iova{ordinary + at}, got).ok());
+      EXPECT_EQ(got[kPage], std::byte{0x0c});
+    }
+  };
+  std::thread readers[] = {std::thread(reserved_reader), std::thread(ordinary_reader)};
+  for (int round = 0; round < 200 || (seen.load() < 5 && round < 100000); ++round) {
+    const auto memory = reserve(8 * kPage);
+    const Mapping mine = client_mapping(*memory);
+    std::memset(mine.data(), round % 200 + 1, 8 * kPage);
+    EXPECT_TRUE(mm_->attach(memory, kAt));
+    (*own)->revoke_page(ordinary + static_cast<std::uint64_t>(round) * kPage % (4 * kMiB), false);
+    if (round % 2 == 0) mm_->revoke_page(kAt + kPage, false);
+    if (round % 8 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    EXPECT_TRUE(mm_->detach(*memory));
+    EXPECT_TRUE((*host_->bind({}))->unbind());
+  }
+  stop.store(true);
+  for (auto& reader : readers) reader.join();
+  EXPECT_GE(seen.load(), 5u);
+  EXPECT_EQ(host_->quarantined_pasids(), 0u);
 }
 
 TEST_F(Reserved, IsNotReachedThroughAPasidUsedAgain) {
