@@ -21,8 +21,8 @@ namespace {
 constexpr std::array<std::string_view, 9> kLocalFileSystems = {
     "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "squashfs", "erofs"};
 constexpr std::array<std::string_view, 3> kMemoryFileSystems = {"tmpfs", "ramfs", "hugetlbfs"};
-// Block devices whose data may come from a FUSE file or over a network: loop, nbd, drbd, rbd's and
-// others' dynamic numbers (from 234 down are "dynamic"; those above 240 are local use).
+// Block devices whose data may come from a FUSE file or over a network: loop, nbd, drbd. Those with
+// dynamic numbers are known by the name of the mount's source, below.
 constexpr std::array<std::uint32_t, 3> kRemoteBlockMajors = {7, 43, 147};
 
 template <class List, class T>
