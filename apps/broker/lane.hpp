@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace tandem::broker {
+
+/// Threads for work that may wait for a client's memory or for a device: never the control thread.
+///
+/// Grows on demand. A task that never returns costs its thread, not the others': one uid occupies
+/// at most `threads_per_uid` of them, the rest of its tasks wait their turn. Thread safety: run()
+/// from any thread.
+class Lane {
+ public:
+  struct Options {
+    unsigned threads_max = 64;
+    unsigned threads_per_uid = 8;
+  };
+  explicit Lane(Options options);
+  ~Lane();  ///< stop(0)
+
+  /// Runs `task` on some thread, as one of `uid`'s. Ignored after stop().
+  void run(std::uint32_t uid, std::function<void()> task);
+
+  /// Takes no more tasks, finishes those it has, and waits for them for at most `patience`.
+  /// Returns: false when one still runs; what it uses must then stay.
+  bool stop(std::chrono::milliseconds patience);
+
+ private:
+  struct State;
+  static void work(const std::shared_ptr<State>& state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace tandem::broker

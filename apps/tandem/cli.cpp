@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/tandem/cli.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <system_error>
+
+#include "tandem/wd/wd.h"
+
+namespace tandem::cli {
+
+Failure from_errno(std::string_view what, int error) {
+  ExitCode code = kFailure;
+  if (error == ENOENT || error == ENOTDIR) code = kNotFound;
+  if (error == EACCES || error == EPERM) code = kDenied;
+  return {code, fmt::format("{}: {}", what, std::generic_category().message(error))};
+}
+
+Failure from_wd(std::string_view what, int error) {
+  const char* mode = std::getenv("TANDEM");
+  const bool by_socket = mode != nullptr && std::string_view(mode).starts_with("unix:");
+  if (error == -EACCES || error == -EPERM) {
+    return {kDenied, fmt::format("{}: {}; try: TANDEM=embedded", what, wd_strerror(error))};
+  }
+  if (by_socket && error != -EMFILE && error != -ENOMEM) {
+    return {kBrokerUnreachable,
+            fmt::format("{}: no broker answers at {} ({}); try: tandemd --socket {}", what,
+                        mode + 5, wd_strerror(error), mode + 5)};
+  }
+  if (error == -ENODEV) {
+    return {kNotFound, fmt::format("{}: {}; try: tandem devices", what, wd_strerror(error))};
+  }
+  return {kFailure, fmt::format("{}: {}", what, wd_strerror(error))};
+}
+
+int report(const Failure& failure) {
+  warn(failure.text);
+  return failure.code;
+}
+
+void warn(std::string_view text) {
+  const std::string line = fmt::format("tandem: {}\n", text);
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+bool styled(int fd) {
+  const char* no_color = std::getenv("NO_COLOR");
+  const char* term = std::getenv("TERM");
+  return ::isatty(fd) == 1 && (no_color == nullptr || *no_color == '\0') && term != nullptr &&
+         std::string_view(term) != "dumb";
+}
+
+std::string bold(std::string_view text, int fd) {
+  return styled(fd) ? fmt::format("\033[1m{}\033[0m", text) : std::string(text);
+}
+
+std::string dim(std::string_view text, int fd) {
+  return styled(fd) ? fmt::format("\033[2m{}\033[0m", text) : std::string(text);
+}
+
+std::string human_bytes(double bytes) {
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1024 && unit + 1 < std::size(kUnits)) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.{}f} {}", bytes, unit == 0 || bytes >= 100 ? 0 : 1, kUnits[unit]);
+}
+
+std::string human_count(std::uint64_t count) {
+  if (count < 10000) return fmt::format("{}", count);
+  if (count < 1000000) return fmt::format("{:.1f}k", static_cast<double>(count) / 1e3);
+  return fmt::format("{:.1f}M", static_cast<double>(count) / 1e6);
+}
+
+std::string human_time(std::chrono::nanoseconds time) {
+  const auto ns = static_cast<double>(time.count());
+  if (ns < 1e3) return fmt::format("{:.0f} ns", ns);
+  if (ns < 1e6) return fmt::format("{:.3g} us", ns / 1e3);
+  if (ns < 1e9) return fmt::format("{:.3g} ms", ns / 1e6);
+  return fmt::format("{:.3g} s", ns / 1e9);
+}
+
+Table::Table(std::vector<std::string> header) { rows_.push_back(std::move(header)); }
+
+void Table::add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+
+void Table::print() const {
+  std::vector<std::size_t> width(rows_.front().size(), 0);
+  for (const auto& row : rows_) {
+    for (std::size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  }
+  for (std::size_t r = 0; r < rows_.size(); ++r) {
+    std::string line;
+    for (std::size_t i = 0; i < rows_[r].size(); ++i) {
+      line += i == 0 ? fmt::format("{:<{}}", rows_[r][i], width[i])
+                     : fmt::format("  {:>{}}", rows_[r][i], width[i]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    fmt::print("{}\n", r == 0 ? bold(line, STDOUT_FILENO) : line);
+  }
+}
+
+}  // namespace tandem::cli

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+/// tandem compress, tandem decompress.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <memory>
+
+#include "apps/tandem/cli.hpp"
+#include "apps/tandem/codec.hpp"
+#include "apps/tandem/output_file.hpp"
+
+namespace tandem::cli {
+namespace {
+
+struct Settings {
+  bool decompress = false;
+  bool to_stdout = false, keep = false, force = false, test = false, quiet = false, verbose = false;
+  std::array<bool, 10> levels{};
+  std::string output;
+  std::vector<std::string> files;
+
+  unsigned level() const {
+    for (unsigned i = 9; i > 0; --i) {
+      if (levels[i]) return i;
+    }
+    return 1;
+  }
+};
+
+constexpr std::string_view kCompressExamples = R"(
+Examples:
+  tandem compress big.tar                big.tar.gz replaces big.tar
+  tandem compress -k -9 *.log            small; the logs stay
+  tar c dir | tandem compress >dir.tgz   as a filter
+  tandem decompress -t big.tar.gz        check, write nothing
+
+gzip, gunzip and zlib read what this writes, and it reads what they write.
+Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 broker unreachable, 6 done but
+something behind the compressed data was ignored. On 1 to 5 the source file is left as it was.
+)";
+
+struct Suffix {
+  std::string_view from, to;
+};
+constexpr std::array<Suffix, 5> kSuffixes{
+    {{".gz", ""}, {".tgz", ".tar"}, {".taz", ".tar"}, {"-gz", ""}, {".z", ""}}};
+
+std::optional<std::string> name_without_suffix(const std::string& name) {
+  for (const auto& [from, to] : kSuffixes) {
+    if (name.size() > from.size() && name.ends_with(from) &&
+        name[name.size() - from.size() - 1] != '/') {
+      return name.substr(0, name.size() - from.size()) + std::string(to);
+    }
+  }
+  return std::nullopt;
+}
+
+/// What one run of the command keeps: the device is opened for the first file that needs it.
+class Job {
+ public:
+  explicit Job(const Settings& settings) : settings_(settings) {}
+
+  ExitCode one(const std::string& name);
+
+ private:
+  ExitCode fail(const Failure& failure) {
+    report(failure);
+    return failure.code;
+  }
+  Result<Totals, Failure> transfer(const std::string& name, int from, int to, std::uint32_t mtime);
+  ExitCode finish(const std::string& name, const Totals& totals) const;
+  ExitCode filter(const std::string& name, int from, std::uint32_t mtime);
+  ExitCode replace(const std::string& name, const UniqueFd& from, const struct stat& source);
+  Result<std::string, Failure> output_name(const std::string& name) const;
+
+  const Settings& settings_;
+  std::unique_ptr<Codec> codec_;
+  std::chrono::steady_clock::time_point started_;
+};
+
+Result<Totals, Failure> Job::transfer(const std::string& name, int from, int to,
+                                      std::uint32_t mtime) {
+  started_ = std::chrono::steady_clock::now();
+  if (codec_ == nullptr) {
+    auto codec = Codec::open();
+    if (!codec) return Unexpected{codec.error()};
+    codec_ = std::move(*codec);
+  }
+  auto totals = settings_.decompress ? codec_->decompress(name, from, settings_.test ? -1 : to,
+                                                          settings_.force && settings_.to_stdout)
+                                     : codec_->compress(name, from, to, settings_.level(), mtime);
+  if (!totals) codec_.reset();  // blocks may be in flight: the next file starts afresh
+  return totals;
+}
+
+ExitCode Job::finish(const std::string& name, const Totals& totals) const {
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started_;
+  if (settings_.verbose) {
+    const auto raw = static_cast<double>(settings_.decompress ? totals.out : totals.in);
+    const auto packed = static_cast<double>(settings_.decompress ? totals.in : totals.out);
+    narrate("tandem: {}: {} {} {} ({:.1f} %), {:.0f} MB/s on {}\n", name,
+            human_bytes(static_cast<double>(totals.in)), settings_.test ? "tested," : "to",
+            human_bytes(static_cast<double>(totals.out)), raw > 0 ? 100 * packed / raw : 0.0,
+            raw / 1e6 / std::max(took.count(), 1e-9), codec_->where());
+  }
+  if (!totals.trailing_garbage) return kOk;
+  if (!settings_.quiet) warn(name + ": what follows the compressed data was ignored");
+  return kDegraded;
+}
+
+ExitCode Job::filter(const std::string& name, int from, std::uint32_t mtime) {
+  if (!settings_.decompress && !settings_.force && ::isatty(STDOUT_FILENO) == 1) {
+    return fail({kUsage, "compressed data is not for a terminal; try: -f, or > FILE"});
+  }
+  const auto totals = transfer(name, from, STDOUT_FILENO, mtime);
+  if (!totals) return fail(totals.error());
+  return finish(name, *totals);
+}
+
+Result<std::string, Failure> Job::output_name(const std::string& name) const {
+  if (!settings_.output.empty()) return settings_.output;
+  if (!settings_.decompress) {
+    if (name_without_suffix(name) && !settings_.force) {
+      return Unexpected{Failure{kFailure, name + ": looks compressed already; try: -f"}};
+    }
+    return name + ".gz";
+  }
+  auto output = name_without_suffix(name);
+  if (!output) {
+    return Unexpected{Failure{
+        kFailure,
+        fmt::format("{}: does not end in .gz; try: tandem decompress -c {} >FILE", name, name)}};
+  }
+  return *output;
+}
+
+ExitCode Job::replace(const std::string& name, const UniqueFd& from, const struct stat& source) {
+  const auto output_path = output_name(name);
+  if (!output_path) return fail(output_path.error());
+  auto output = OutputFile::create(*output_path, settings_.force);
+  if (!output) return fail(output.error());
+  const auto totals =
+      transfer(name, from.get(), output->fd(), static_cast<std::uint32_t>(source.st_mtim.tv_sec));
+  if (!totals) return fail(totals.error());
+  const bool remove = !settings_.keep && settings_.output.empty();
+  if (const auto failure = output->commit(source, remove)) return fail(*failure);
+  if (remove && ::unlink(name.c_str()) != 0) return fail(from_errno(name, errno));
+  return finish(name, *totals);
+}
+
+ExitCode Job::one(const std::string& name) {
+  if (name == "-") {
+    if (settings_.decompress && !settings_.force && ::isatty(STDIN_FILENO) == 1) {
+      return fail({kUsage, "compressed data does not come from a terminal; try: tandem --help"});
+    }
+    return filter("standard input", STDIN_FILENO, 0);
+  }
+  std::string path = name;
+  // Links, and names of several links, are followed only where nothing is replaced.
+  const bool replaces = !settings_.to_stdout && !settings_.test;
+  const int link = replaces && !settings_.force ? O_NOFOLLOW : 0;
+  UniqueFd from(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | link));
+  if (!from && errno == ENOENT && settings_.decompress && !name_without_suffix(name)) {
+    path += ".gz";
+    from.reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | link));
+    if (!from && errno == ENOENT) path = name;
+  }
+  if (!from && errno == ELOOP && link != 0) {
+    return fail({kFailure, path + ": is a symbolic link; try: -f"});
+  }
+  if (!from) return fail(from_errno(path, errno));
+  struct stat source {};
+  if (::fstat(from.get(), &source) != 0) return fail(from_errno(path, errno));
+  if (S_ISDIR(source.st_mode)) {
+    return fail(
+        {kFailure, fmt::format("{}: is a directory; try: tar c {} | tandem compress", path, path)});
+  }
+  const int flags = ::fcntl(from.get(), F_GETFL);
+  ::fcntl(from.get(), F_SETFL, flags & ~O_NONBLOCK);  // it only kept open() from waiting
+  if (!replaces) {
+    return settings_.test || settings_.to_stdout
+               ? filter(path, from.get(), static_cast<std::uint32_t>(source.st_mtim.tv_sec))
+               : kOk;
+  }
+  if (!S_ISREG(source.st_mode)) return fail({kFailure, path + ": is not a regular file; try: -c"});
+  if (source.st_nlink > 1 && !settings_.force && !settings_.keep && settings_.output.empty()) {
+    return fail({kFailure,
+                 fmt::format("{}: has {} other names; try: -k or -f", path, source.st_nlink - 1)});
+  }
+  return replace(path, from, source);
+}
+
+int run(Settings& settings) {
+  if (settings.files.empty()) settings.files.emplace_back("-");
+  if (settings.test) settings.decompress = true;
+  if (!settings.output.empty() &&
+      (settings.files.size() > 1 || settings.to_stdout || settings.files.front() == "-")) {
+    return report({kUsage, "-o is for one file; try: -c, or > FILE"});
+  }
+  Job job(settings);
+  ExitCode worst = kOk;
+  for (const std::string& name : settings.files) {
+    const ExitCode code = job.one(name);
+    // A failure outweighs "done, but"; otherwise the first counts.
+    if (worst == kOk || (worst == kDegraded && code != kOk)) worst = code;
+  }
+  return worst;
+}
+
+}  // namespace
+
+void add_compress(CLI::App& app, Registry& registry) {
+  for (const bool decompress : {false, true}) {
+    auto settings = std::make_shared<Settings>();
+    settings->decompress = decompress;
+    CLI::App* command =
+        decompress ? app.add_subcommand("decompress", "Inflate .gz files, or standard input")
+                   : app.add_subcommand("compress", "Compress files, or standard input, as gzip");
+    command->add_option("FILE", settings->files, "files; none or -: standard input");
+    command->add_flag("-c,--stdout", settings->to_stdout, "write to standard output, keep files");
+    command->add_flag("-d,--decompress", settings->decompress, "inflate");
+    command->add_flag("-k,--keep", settings->keep, "keep the source files");
+    command->add_flag("-t,--test", settings->test, "check compressed files, write nothing");
+    command->add_flag("-f,--force", settings->force,
+                      "replace files, follow links, write to a terminal");
+    command->add_option("-o,--output", settings->output, "write this file, keep the source")
+        ->type_name("PATH");
+    command->add_flag("-q,--quiet", settings->quiet, "no warnings");
+    command->add_flag("-v,--verbose", settings->verbose, "sizes, speed and where it ran");
+    if (!decompress) {
+      for (unsigned level = 1; level <= 9; ++level) {
+        const char* text = level == 1 ? "fastest (default)" : level == 9 ? "smallest" : "";
+        auto* option = command->add_flag(fmt::format("-{}", level), settings->levels[level], text);
+        if (level > 1 && level < 9) option->group("");
+      }
+    }
+    command->footer(std::string(kCompressExamples));
+    registry.emplace_back(command, [settings] { return run(*settings); });
+  }
+}
+
+}  // namespace tandem::cli

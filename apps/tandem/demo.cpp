@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+/// tandem demo …, and the internal commands behind its processes.
+#include "apps/tandem/demo.hpp"
+
+#include <memory>
+
+#include "apps/tandem/private_broker.hpp"
+#include "apps/tandem/tenant.hpp"
+
+namespace tandem::cli {
+namespace {
+
+constexpr std::string_view kShareExamples = R"(
+Examples:
+  tandem demo share                     files of this machine, about ten seconds
+  tandem demo share --seconds 30 *.iso  these files, until each has been through
+  tandem demo share --embedded          tenants are threads; nothing isolates them
+
+Exit status: 0 when every result was verified and every bad pointer faulted, else 1.
+)";
+
+}  // namespace
+
+void add_demo(CLI::App& app, Registry& registry) {
+  CLI::App* demo = app.add_subcommand("demo", "Show what sharing, fork and PASIDs mean, live");
+  demo->require_subcommand(1);
+  demo->footer("\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n");
+
+  auto settings = std::make_shared<ShareSettings>();
+  CLI::App* share = demo->add_subcommand(
+      "share", "Four tenants share one compression device, through fork, kill and bad pointers");
+  share->add_option("FILE", settings->files, "files or directories; none: this machine's");
+  share->add_flag("--embedded", settings->embedded, "tenants as threads, without a broker");
+  share->add_option("--seconds", settings->seconds, "how long at least")
+      ->type_name("N")
+      ->check(CLI::Range(0.5, 86400.0))
+      ->capture_default_str();
+  share->footer(std::string(kShareExamples));
+  registry.emplace_back(share, [settings] { return demo_share(*settings); });
+
+  CLI::App* fork = demo->add_subcommand("fork", "What fork and exec do to an open device");
+  fork->footer("\nExample:\n  tandem demo fork\n");
+  registry.emplace_back(fork, demo_fork);
+  CLI::App* pasid = demo->add_subcommand("pasid", "One page fault: its walk and its messages");
+  pasid->footer("\nExample:\n  tandem demo pasid\n");
+  registry.emplace_back(pasid, demo_pasid);
+}
+
+void add_internal(CLI::App& app, Registry& registry) {
+  struct Arguments {
+    std::string socket, corpus;
+    int engines = 1, fd = -1, other_fd = -1;
+    unsigned number = 0;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* broker = app.add_subcommand("internal-broker", "")->group("");
+  broker->add_option("--socket", arguments->socket)->required();
+  broker->add_option("--engines", arguments->engines);
+  broker->add_option("--report-fd", arguments->fd)->required();
+  registry.emplace_back(broker, [arguments] {
+    return run_private_broker(arguments->socket, arguments->engines, arguments->fd);
+  });
+  CLI::App* tenant = app.add_subcommand("internal-tenant", "")->group("");
+  tenant->add_option("--board-fd", arguments->fd)->required();
+  tenant->add_option("--number", arguments->number)->required();
+  tenant->add_option("--corpus", arguments->corpus)->required();
+  registry.emplace_back(tenant, [arguments] {
+    return run_tenant_process(arguments->fd, arguments->number, arguments->corpus);
+  });
+  CLI::App* probe = app.add_subcommand("internal-exec-probe", "")->group("");
+  probe->add_option("--ready-fd", arguments->fd)->required();
+  probe->add_option("--go-fd", arguments->other_fd)->required();
+  registry.emplace_back(probe,
+                        [arguments] { return run_exec_probe(arguments->fd, arguments->other_fd); });
+}
+
+}  // namespace tandem::cli

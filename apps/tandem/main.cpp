@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+/// tandem: the command. Each subcommand has its file; this one finds it.
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+
+#include "apps/tandem/cli.hpp"
+
+namespace tandem::cli {
+namespace {
+
+constexpr std::string_view kExamples = R"(
+Examples:
+  tandem demo share              the main thing, live: four tenants, one device
+  tandem compress big.tar        like gzip, on the device
+  tandem devices                 what there is
+  tandem bench ring --quick      measure
+  tandem COMMAND --help          options and examples of one command
+
+TANDEM=auto|embedded|inline|unix:PATH says where devices are; auto takes a broker
+that is there, else runs them in the process. NO_COLOR is honoured.
+Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 broker unreachable,
+6 degraded.
+)";
+
+/// The benchmarks are a program of their own, beside this one or in the build's bench directory.
+int exec_bench(const std::vector<std::string>& arguments) {
+  std::error_code error;
+  const auto here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  std::vector<std::string> copies{"tandem-bench"};
+  copies.insert(copies.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (auto& copy : copies) argv.push_back(copy.data());
+  argv.push_back(nullptr);
+  for (const char* place : {"tandem-bench", "../../bench/tandem-bench"}) {
+    const std::string path = here / place;
+    ::execv(path.c_str(), argv.data());
+    if (errno != ENOENT && errno != ENOTDIR) return report(from_errno(path, errno));
+  }
+  return report({kNotFound, "bench: tandem-bench is not built; try: ./run bench"});
+}
+
+int run(int argc, char** argv) {
+  // Its options are its own: nothing here may understand them differently.
+  if (argc >= 2 && std::string_view(argv[1]) == "bench") {
+    return exec_bench(std::vector<std::string>(argv + 2, argv + argc));
+  }
+  CLI::App app("Accelerators as another thread of your process: queues of plain pointers.",
+               "tandem");
+  app.footer(std::string(kExamples));
+  app.set_version_flag("--version", "tandem " TANDEM_VERSION);
+  Registry registry;
+  add_demo(app, registry);
+  add_compress(app, registry);
+  add_devices(app, registry);
+  app.add_subcommand("bench", "Measure against other ways to do the same: tandem bench --help");
+  CLI::App* version = app.add_subcommand("version", "Say the version");
+  version->footer("\nExample:\n  tandem version\n");
+  registry.emplace_back(version, [] {
+    fmt::print("tandem " TANDEM_VERSION "\n");
+    return kOk;
+  });
+  add_internal(app, registry);
+  if (argc < 2) {
+    fmt::print("{}", app.help());
+    return kOk;
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    const CLI::App* chosen = &app;
+    std::string name = "tandem";
+    while (!chosen->get_subcommands().empty()) {
+      chosen = chosen->get_subcommands().front();
+      name += " " + chosen->get_name();
+    }
+    return report({kUsage, fmt::format("{}; try: {} --help", error.what(), name)});
+  }
+  for (const auto& [command, action] : registry) {
+    if (command->parsed()) return action();
+  }
+  return report({kUsage, "no command; try: tandem --help"});
+}
+
+}  // namespace
+}  // namespace tandem::cli
+
+int main(int argc, char** argv) {
+  // A reader that has gone ends us quietly, even when our parent ignored the signal.
+  std::signal(SIGPIPE, SIG_DFL);
+  try {
+    const int code = tandem::cli::run(argc, argv);
+    // Data that did not get out is a failure, whatever the command thinks.
+    if (std::fflush(stdout) != 0 && code == 0) {
+      return tandem::cli::report(tandem::cli::from_errno("standard output", errno));
+    }
+    return code;
+  } catch (const std::exception& error) {
+    return tandem::cli::report({tandem::cli::kFailure, error.what()});
+  }
+}

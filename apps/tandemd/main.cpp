@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+/// tandemd: the broker as a program.
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "apps/broker/broker.hpp"
+#include "tandem/base/cpu.hpp"
+
+namespace {
+
+using tandem::broker::Broker;
+using tandem::broker::Event;
+
+enum ExitCode { kOk = 0, kFailure = 1, kUsage = 2, kDenied = 4 };
+
+Broker* running = nullptr;  // for the handler below; set before it is installed
+
+void on_stop_signal(int) { running->stop(); }
+
+/// Says it on standard error; a standard error that takes nothing is no reason to end.
+template <class... Arguments>
+void say(fmt::format_string<Arguments...> text, Arguments&&... arguments) {
+  const std::string line = fmt::format(text, std::forward<Arguments>(arguments)...);
+  std::fputs(("tandemd: " + line + "\n").c_str(), stderr);
+}
+
+void print_event(const Event& event) {
+  switch (event.kind) {
+    case Event::Kind::kConnected:
+      say("client {} connected: pid {}, uid {}, PASID {}", event.client, event.pid, event.uid,
+          event.pasid);
+      break;
+    case Event::Kind::kRefused:
+      say("pid {}, uid {} refused: {}", event.pid, event.uid, event.why);
+      break;
+    case Event::Kind::kEnded:
+      say("client {} gone: pid {}, {}; PASID {} revoked, {} queues put, {} KiB of "
+          "reserved memory freed in {} us{}",
+          event.client, event.pid, event.why, event.pasid, event.queues, event.reserved_bytes >> 10,
+          event.took.count(),
+          event.quarantined ? " (an access never returned: PASID kept out of use)" : "");
+      break;
+  }
+}
+
+int report(const std::string& message, int code) {
+  say("{}", message);
+  return code;
+}
+
+constexpr const char* kExamples = R"(
+Examples:
+  tandemd                                    serve this user (root: everybody)
+  tandemd --socket /tmp/mine/broker.sock -v  serve there, tell who comes and goes
+  TANDEM=unix:/tmp/mine/broker.sock tandem devices
+
+Exit status: 0 stopped by SIGTERM or SIGINT, 1 failure, 2 usage, 4 denied.
+)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Shares the accelerators of this machine among processes.", "tandemd");
+  app.footer(kExamples);
+  std::string socket = tandem::broker::default_socket_path();
+  int engines = tandem::usable_cpus() > 1 ? tandem::usable_cpus() / 2 : 1;
+  int ready_fd = -1;
+  bool quiet = false, verbose = false;
+  app.add_option("--socket", socket, "where to listen")->type_name("PATH")->capture_default_str();
+  app.add_option("--engines", engines, "threads that run operations")
+      ->type_name("N")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("--ready-fd", ready_fd, "write one line there when clients can connect")
+      ->type_name("FD");
+  app.add_flag("-q,--quiet", quiet, "errors only");
+  app.add_flag("-v,--verbose", verbose, "tell who connects and who goes");
+  app.set_version_flag("--version", "tandemd " TANDEM_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    return report(fmt::format("{}; try: tandemd --help", error.what()), kUsage);
+  }
+  if (socket.empty()) {
+    return report("where to listen: XDG_RUNTIME_DIR is not set; try: tandemd --socket PATH",
+                  kUsage);
+  }
+
+  std::signal(SIGPIPE, SIG_IGN);
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  // The system's broker is for everybody; credentials and PASIDs keep its clients apart.
+  const bool system = ::geteuid() == 0 && socket == tandem::broker::default_socket_path();
+  auto place = tandem::broker::Place::listen(socket, system ? 0666 : 0600);
+  if (!place) return report(place.error(), errno == EACCES || errno == EPERM ? kDenied : kFailure);
+  tandem::broker::Options options;
+  options.framework.engine_threads = engines;
+  options.tenant =
+      system ? tandem::broker::Options::Tenant::kUser : tandem::broker::Options::Tenant::kProcess;
+  if (verbose && !quiet) options.on_event = print_event;
+  auto broker = Broker::create(std::move(*place), std::move(options));
+  if (!broker) return report("start: " + broker.error().message(), kFailure);
+
+  running = broker->get();
+  struct sigaction stop {};
+  stop.sa_handler = on_stop_signal;
+  ::sigaction(SIGTERM, &stop, nullptr);
+  ::sigaction(SIGINT, &stop, nullptr);
+  if (!quiet) {
+    say("listening on {} ({} engine thread{})", socket, engines, engines == 1 ? "" : "s");
+  }
+  if (ready_fd >= 0) {
+    if (::write(ready_fd, "ready", 6) != 6) return report("--ready-fd: cannot write", kUsage);
+    ::close(ready_fd);
+  }
+  const auto served = (*broker)->run();
+  if (!served) return report("serving: " + served.error().message(), kFailure);
+  std::signal(SIGTERM, SIG_IGN);
+  std::signal(SIGINT, SIG_IGN);
+  broker->reset();
+  if (!quiet) say("stopped");
+  return kOk;
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Who dies, and what the others notice.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <csignal>
+#include <set>
+#include <thread>
+
+#include "apps/broker_process/broker_process.hpp"
+#include "tandem/wd/wd.h"
+#include "tests/e2e/raw_client.hpp"
+
+namespace tandem::e2e {
+namespace {
+
+using std::chrono::milliseconds;
+
+/// Asks until `done` says so; false after ten seconds.
+template <class Done>
+bool eventually(const Done& done) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!done()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
+}
+
+class BrokerLife : public testing::Test {
+ protected:
+  /// Device "mem-0" as the broker tells it to anybody.
+  tandem_devices_reply device() {
+    RawClient client(broker_->socket_path());
+    EXPECT_EQ(client.say_hello().header.status, 0);
+    const Answer answer = client.ask(TANDEM_MSG_DEVICES, tandem_devices{});
+    tandem_devices_reply reply{};
+    if (answer.body.size() == sizeof reply) std::memcpy(&reply, answer.body.data(), sizeof reply);
+    return reply;
+  }
+
+  /// Starts a tenant that keeps requests pending until it is killed; returns when it is at work.
+  pid_t start_tenant() {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      wd_queue queue = WD_QUEUE_INIT;
+      static std::array<std::byte, 1 << 20> memory;
+      std::array<wd_request, 16> requests{};
+      if (wd_open(&queue, "memory") != 0 || wd_reserve_memory(&queue, 1 << 20) == nullptr) {
+        ::_exit(1);
+      }
+      for (bool told = false;; told = true) {
+        for (auto& request : requests) {
+          request = wd_request{};
+          request.opcode = WD_OP_FILL;
+          request.dst = memory.data();
+          request.dst_len = static_cast<std::uint32_t>(memory.size());
+          if (wd_send(&queue, &request) != 0) ::_exit(2);
+        }
+        if (!told && ::write(ends[1], "r", 1) != 1) ::_exit(3);
+        for (std::size_t i = 0; i < requests.size(); ++i) {
+          wd_request* done = nullptr;
+          if (wd_recv_sync(&queue, &done) != 1) ::_exit(4);
+        }
+      }
+    }
+    ::close(ends[1]);
+    char byte = 0;
+    EXPECT_EQ(::read(ends[0], &byte, 1), 1);
+    ::close(ends[0]);
+    return pid;
+  }
+
+  std::unique_ptr<broker::BrokerProcess> broker_ = std::make_unique<broker::BrokerProcess>(1);
+};
+
+TEST_F(BrokerLife, AKilledTenantsQueuesAreCleanedUp) {
+  const pid_t tenant = start_tenant();
+  EXPECT_EQ(device().queues_used, 1u);
+  ::kill(tenant, SIGKILL);
+  ::waitpid(tenant, nullptr, 0);
+  EXPECT_TRUE(eventually([&] { return device().queues_used == 0; }));
+}
+
+TEST_F(BrokerLife, AKilledTenantIsNoticedThoughItsChildHoldsTheSocket) {
+  // The child inherits every descriptor and lives on; only the token tells.
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  const pid_t tenant = ::fork();
+  if (tenant == 0) {
+    wd_queue queue = WD_QUEUE_INIT;
+    if (wd_open(&queue, "memory") != 0) ::_exit(1);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      for (;;) ::pause();
+    }
+    if (::write(ends[1], &child, sizeof child) != sizeof child) ::_exit(1);
+    for (;;) ::pause();
+  }
+  pid_t child = 0;
+  ASSERT_EQ(::read(ends[0], &child, sizeof child), static_cast<ssize_t>(sizeof child));
+  EXPECT_EQ(device().queues_used, 1u);
+  ::kill(tenant, SIGKILL);
+  ::waitpid(tenant, nullptr, 0);
+  const auto killed = std::chrono::steady_clock::now();
+  EXPECT_TRUE(eventually([&] { return device().queues_used == 0; }));
+  // Sooner than the sweep would have found it.
+  EXPECT_LT(std::chrono::steady_clock::now() - killed, milliseconds(1900));
+  EXPECT_EQ(::kill(child, 0), 0);
+  ::kill(child, SIGKILL);
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+TEST_F(BrokerLife, ExecEndsTheAddressSpaceThoughTheProcessLives) {
+  std::array<int, 2> up{}, down{};
+  ASSERT_EQ(::pipe2(up.data(), O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(down.data(), O_CLOEXEC), 0);
+  const pid_t tenant = ::fork();
+  if (tenant == 0) {
+    wd_queue queue = WD_QUEUE_INIT;
+    if (wd_open(&queue, "memory") != 0) ::_exit(1);
+    const pid_t holder = ::fork();  // holds the socket
+    if (holder == 0) {
+      for (;;) ::pause();
+    }
+    char byte = 0;
+    if (::write(up[1], &holder, sizeof holder) != sizeof holder) ::_exit(1);
+    if (::read(down[0], &byte, 1) != 1) ::_exit(1);
+    ::execl("/bin/sleep", "sleep", "60", nullptr);
+    ::_exit(127);
+  }
+  pid_t holder = 0;
+  ASSERT_EQ(::read(up[0], &holder, sizeof holder), static_cast<ssize_t>(sizeof holder));
+  EXPECT_EQ(device().queues_used, 1u);
+  ASSERT_EQ(::write(down[1], "g", 1), 1);
+  EXPECT_TRUE(eventually([&] { return device().queues_used == 0; }));
+  EXPECT_EQ(::waitpid(tenant, nullptr, WNOHANG), 0) << "the process should still run";
+  for (const pid_t pid : {tenant, holder}) ::kill(pid, SIGKILL);
+  ::waitpid(tenant, nullptr, 0);
+  for (const int fd : {up[0], up[1], down[0], down[1]}) ::close(fd);
+}
+
+TEST_F(BrokerLife, APasidIsNotUsedAgainAtOnce) {
+  std::vector<std::uint32_t> pasids;
+  for (int i = 0; i < 40; ++i) {
+    RawClient client(broker_->socket_path());
+    const Answer answer = client.say_hello();
+    ASSERT_EQ(answer.body.size(), sizeof(tandem_hello_reply));
+    tandem_hello_reply reply{};
+    std::memcpy(&reply, answer.body.data(), sizeof reply);
+    pasids.push_back(reply.pasid);
+  }
+  EXPECT_EQ(std::set<std::uint32_t>(pasids.begin(), pasids.end()).size(), pasids.size());
+}
+
+TEST_F(BrokerLife, WhenTheBrokerIsKilledEveryRequestComesBackOnce) {
+  wd_queue queue = WD_QUEUE_INIT;
+  ASSERT_EQ(wd_open(&queue, "memory"), 0);
+  constexpr std::size_t kRequests = 64;
+  std::vector<std::byte> memory(8 << 20);
+  std::array<wd_request, kRequests> requests{};
+  std::array<int, kRequests> returned{};
+  // Long operations, so that many of them are still to be done when the broker goes.
+  for (auto& request : requests) {
+    request.opcode = WD_OP_FILL;
+    request.dst = memory.data();
+    request.dst_len = static_cast<std::uint32_t>(memory.size());
+    ASSERT_EQ(wd_send(&queue, &request), 0);
+  }
+  ::kill(broker_->pid(), SIGKILL);
+  std::size_t lost = 0;
+  for (std::size_t i = 0; i < kRequests; ++i) {
+    wd_request* done = nullptr;
+    ASSERT_EQ(wd_recv_sync(&queue, &done), 1) << i;
+    const auto index = static_cast<std::size_t>(done - requests.data());
+    ASSERT_LT(index, kRequests);
+    ++returned[index];
+    EXPECT_TRUE(done->status == TANDEM_STATUS_OK || done->status == TANDEM_STATUS_DEVICE_LOST)
+        << wd_strstatus(done->status);
+    lost += done->status == TANDEM_STATUS_DEVICE_LOST ? 1u : 0u;
+  }
+  for (const int times : returned) EXPECT_EQ(times, 1);
+  EXPECT_GT(lost, 0u);
+  wd_request* none = nullptr;
+  EXPECT_EQ(wd_recv(&queue, &none), -ESHUTDOWN);
+  EXPECT_EQ(wd_send(&queue, &requests[0]), -ESHUTDOWN);
+
+  // Another broker comes: the library can open again.
+  broker_.reset();
+  broker_ = std::make_unique<broker::BrokerProcess>(1);
+  wd_queue again = WD_QUEUE_INIT;
+  ASSERT_EQ(wd_open(&again, "memory"), 0) << "a new broker";
+  requests[0] = wd_request{};
+  requests[0].opcode = WD_OP_FILL;
+  requests[0].dst = memory.data();
+  requests[0].dst_len = 4096;
+  ASSERT_EQ(wd_send(&again, &requests[0]), 0);
+  ASSERT_EQ(wd_recv_sync(&again, &none), 1);
+  EXPECT_EQ(none->status, TANDEM_STATUS_OK);
+  wd_release_queue(&again);
+  wd_release_queue(&queue);
+}
+
+TEST_F(BrokerLife, StaleSocketsAreReplaced) {
+  // Killed, it could not remove its socket; the next one at that place starts all the same.
+  const std::string path = broker_->socket_path();
+  ::kill(broker_->pid(), SIGKILL);
+  ::waitpid(broker_->pid(), nullptr, 0);
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const std::string ready_fd = std::to_string(ends[1]);
+  const std::string program = broker::program_path("tandemd");
+  const pid_t second = ::fork();
+  if (second == 0) {
+    ::execl(program.c_str(), "tandemd", "--quiet", "--socket", path.c_str(), "--ready-fd",
+            ready_fd.c_str(), nullptr);
+    ::_exit(127);
+  }
+  ::close(ends[1]);
+  char byte = 0;
+  EXPECT_EQ(::read(ends[0], &byte, 1), 1) << "it did not start";
+  ::close(ends[0]);
+  RawClient client(path);
+  EXPECT_EQ(client.say_hello().header.status, 0);
+  ::kill(second, SIGTERM);
+  int status = -1;
+  ASSERT_EQ(::waitpid(second, &status, 0), second);
+  EXPECT_EQ(status, 0) << "SIGTERM is an orderly end";
+}
+
+}  // namespace
+}  // namespace tandem::e2e

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other commands of tandem: what they print, and how they end."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
+PLANTED = os.environ.get("TANDEM_PLANTED_FAULTS") == "1"
+
+
+def run(*arguments, env=None, timeout=120):
+    return subprocess.run([TANDEM, *arguments], capture_output=True, text=True, timeout=timeout,
+                          stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+
+
+class Demos(unittest.TestCase):
+    def setUp(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
+        self.files = []
+        for name, data in (("text", b"some words, again and again; " * 40000),
+                           ("random", os.urandom(700_000)), ("small", b"x")):
+            path = os.path.join(self.directory.name, name)
+            with open(path, "wb") as file:
+                file.write(data)
+            self.files.append(path)
+
+    def test_share_verifies_everything_and_prints_its_table(self):
+        result = run("demo", "share", "--seconds", "2", *self.files)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for words in ("tenant", "MB/s", "p50", "p99", "zero copy", "by copy", "faults", "hits",
+                      "2 forks", "3 killed", "4 bad ptrs", "2's child", "0 mismatches",
+                      "Jain's index", "called directly", "cleaned up"):
+            self.assertIn(words, result.stdout)
+        self.assertEqual(len(re.findall(r"fault at 0x[0-9a-f]+", result.stdout)), 2)
+        self.assertLess(max(map(len, result.stdout.splitlines())), 100)
+        self.assertNotIn("\033", result.stdout + result.stderr)
+
+    def test_share_embedded_says_that_it_isolates_nobody(self):
+        result = run("demo", "share", "--embedded", "--seconds", "1", *self.files)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("nothing isolates them", result.stdout)
+
+    @unittest.skipUnless(PLANTED, "this build carries no planted faults")
+    def test_share_catches_corrupted_output(self):
+        for mode in ([], ["--embedded"]):
+            result = run("demo", "share", "--seconds", "1", *mode, *self.files,
+                         env={"TANDEM_PLANT": "comp-corrupt-output"})
+            self.assertEqual(result.returncode, 1, result.stdout)
+            self.assertIn("MISMATCH", result.stderr)
+
+    @unittest.skipUnless(PLANTED, "this build carries no planted faults")
+    def test_fork_catches_a_request_that_comes_back_twice(self):
+        result = run("demo", "fork", env={"TANDEM_PLANT": "uacce-double-completion"})
+        self.assertEqual(result.returncode, 1, result.stdout)
+
+    def test_share_leaves_nothing_behind_when_interrupted(self):
+        before = set(os.listdir("/tmp"))
+        process = subprocess.Popen([TANDEM, "demo", "share", "--seconds", "60", *self.files],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("interrupted", errors)
+        left = {n for n in set(os.listdir("/tmp")) - before if n.startswith("tandem-demo")}
+        self.assertEqual(left, set())
+
+    def test_share_without_such_a_file(self):
+        result = run("demo", "share", "/no/such/file")
+        self.assertEqual(result.returncode, 3)
+        self.assertIn("tandem: /no/such/file: No such file", result.stderr)
+
+    def test_fork_tells_its_story(self):
+        result = run("demo", "fork")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        for words in ("generation changed", "receives none", "each once", "revoked the PASID"):
+            self.assertIn(words, result.stdout)
+        self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80 + 20)
+
+    def test_pasid_lists_the_messages(self):
+        result = run("demo", "pasid")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        for words in ("translation request", "page request", "page request response",
+                      "memory read", "invalidation request", "invalidation completion",
+                      "process directory", "page table level 3", "fault at 0x"):
+            self.assertIn(words, result.stdout)
+
+
+class Devices(unittest.TestCase):
+    def test_table_and_json_agree(self):
+        table = run("devices", env={"TANDEM": "embedded"})
+        listing = json.loads(run("devices", "--json", env={"TANDEM": "embedded"}).stdout)
+        self.assertEqual(table.returncode, 0)
+        self.assertEqual(listing["schema"], 1)
+        names = [d["name"] for d in listing["devices"]]
+        self.assertIn("comp-0", names)
+        self.assertIn("mem-0", names)
+        for device in listing["devices"]:
+            self.assertIn(device["name"], table.stdout)
+            for key in ("queues_used", "queues_max", "clients", "engines", "operations"):
+                self.assertIsInstance(device[key], int)
+            self.assertIsInstance(device["algorithms"], list)
+
+    def test_without_the_broker_asked_for(self):
+        result = run("devices", env={"TANDEM": "unix:/no/such/broker.sock"})
+        self.assertEqual(result.returncode, 5)
+        self.assertIn("try: tandemd --socket /no/such/broker.sock", result.stderr)
+
+
+class Command(unittest.TestCase):
+    def test_help_has_examples_everywhere(self):
+        for command in ([], ["compress"], ["decompress"], ["devices"], ["demo"], ["demo", "share"],
+                        ["demo", "fork"], ["demo", "pasid"], ["version"]):
+            result = run(*command, "--help")
+            self.assertEqual(result.returncode, 0)
+            self.assertIn("Example", result.stdout)
+            self.assertNotIn("internal", result.stdout)
+
+    def test_usage_errors(self):
+        for arguments in (["nonsense"], ["compress", "--nonsense"], ["demo"], ["demo", "share", "--seconds", "x"]):
+            result = run(*arguments)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertRegex(result.stderr, r"^tandem: .*try: tandem.*--help\n$")
+            self.assertEqual(result.stdout, "")
+
+    def test_version(self):
+        self.assertRegex(run("version").stdout, r"^tandem \d+\.\d+\.\d+\n$")
+        self.assertEqual(run("--version").stdout, run("version").stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
