@@ -19,7 +19,8 @@
  * exec nothing of this exists. vfork() and CLONE_VM share the queue as they share the memory.
  *
  * Errors: negative errno, besides requests' own status. -ENODEV when no broker or device has the
- * algorithm, -EACCES when the broker is not one to trust, -EBUSY when a ring is full (wd_send) or
+ * algorithm, -ECONNREFUSED when nobody listens at the socket that was asked for, -EACCES when the
+ * broker is not one to trust, -EBUSY when a ring is full (wd_send) or
  * -EAGAIN when nothing has completed (wd_recv), -ENOMSG when nothing is in flight (wd_recv_sync),
  * -ESHUTDOWN when the queue died and everything in flight has been received.
  */
