@@ -82,6 +82,16 @@ class Path : public testing::TestWithParam<Parameter> {
     return request;
   }
 
+  /// `size_bytes` of addresses where nothing is mapped, with guards around them so that no later
+  /// mapping of the library lands there.
+  static std::span<std::byte> hole(std::size_t size_bytes) {
+    constexpr std::size_t kGuard = 64 << 10;
+    auto* at = static_cast<std::byte*>(
+        ::mmap(nullptr, size_bytes + 2 * kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    EXPECT_EQ(::munmap(at + kGuard, size_bytes), 0);
+    return {at + kGuard, size_bytes};
+  }
+
   /// Bytes that differ from page to page.
   static void pattern(std::span<std::byte> bytes, unsigned seed = 1) {
     for (std::size_t i = 0; i < bytes.size(); ++i) {
