@@ -21,6 +21,7 @@ constexpr std::uint64_t kLead = 1024 * 1024;   // how far ahead of the last one 
 constexpr std::uint64_t kMaxLag = 16 * 1024 * 1024;  // how much a tenant may have to catch up
 constexpr std::uint64_t kMoveLag = 8 * 1024 * 1024;  // when a lane that lags hands over a queue
 constexpr std::uint64_t kBill = 64 * 1024;
+constexpr int kCloseLooks = 8;             // at a queue that is alone, in one pass
 constexpr std::int64_t kIdlePasses = 256;  // between looks at the clock; a pass costs 1,
 constexpr unsigned kBytesPerCredit = 8;    // 2^8 bytes of work cost 1
 constexpr microseconds kPollEvery{20};     // at most: wakes of cold queues, while others are hot
@@ -99,7 +100,7 @@ void Lane::run(Turn& turn) {
     }
     const Visit visited = pass(turn);
     if (visited == Visit::kLost) return;  // nothing here is ours any more
-    if (visited == Visit::kIdle) cpu_pause();
+    if (visited == Visit::kIdle && hot_.size() > 1) cpu_pause();
     if (dead_seen_) drop_dead();
     if (--credit_ <= 0) housekeep();
   }
@@ -183,8 +184,15 @@ Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant) {
 /// has it): either we see the death, or let_go() sees us and waits.
 Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant, HotQueue& hot) {
   Queue& queue = *hot.queue;
-  const std::uint32_t pending = queue.pending();
-  if (pending == 0) return Visit::kIdle;
+  std::uint32_t pending = queue.pending();
+  if (pending == 0) {
+    if (hot_.size() != 1 || tenant.queues.size() != 1) return Visit::kIdle;
+    // Alone: look more closely than the way around the lane allows.
+    for (int looks = kCloseLooks; pending == 0; pending = queue.pending()) {
+      if (--looks == 0) return Visit::kIdle;
+    }
+  }
+  queue.prefetch();
   if (pending > queue.depth()) {
     queue.die(TANDEM_QUEUE_BAD_TAIL);
     dead_seen_ = true;

@@ -8,9 +8,11 @@
 #include <array>
 #include <bit>
 #include <climits>
+#include <cstddef>
 #include <utility>
 
 #include "tandem/base/asymmetric_fence.hpp"
+#include "tandem/base/field.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
 
@@ -156,8 +158,9 @@ bool Queue::die(tandem_queue_state reason) {
 /// client: it interrupts the client somewhere between its instructions, so it stands either before
 /// S1's successor L1 (then L1 sees S2) or after S1 became visible (then L2 sees it).
 bool Queue::park() {
+  static const bool fenceless = planted_fault("uacce-missing-park-fence");
   std::atomic_ref(doorbell_->parked).store(1, std::memory_order_relaxed);  // S2
-  if (!planted_fault("uacce-missing-park-fence")) {
+  if (!fenceless) {
     setup_.asymmetric_fence ? heavy_fence_global() : full_fence();  // F2
   }
   if (pending() == 0) return true;  // L2
@@ -165,33 +168,41 @@ bool Queue::park() {
   return false;
 }
 
-tandem_descriptor Queue::load_descriptor(std::uint32_t index) const {
+inline Queue::Words Queue::load_words(std::uint32_t index) const {
   // Word by word and once each: what is checked is what runs, whatever the client does meanwhile.
-  const std::byte* at = submissions_ + std::uint64_t{index & mask_} * sizeof(tandem_descriptor);
-  std::uint64_t* words =
-      const_cast<std::uint64_t*>(reinterpret_cast<const std::uint64_t*>(at));  // never written
-  std::array<std::uint64_t, sizeof(tandem_descriptor) / 8> copy;
+  auto* const words = reinterpret_cast<std::uint64_t*>(submissions_) +
+                      std::uint64_t{index & mask_} * (sizeof(tandem_descriptor) / 8);
+  Words copy;
   for (std::size_t i = 0; i < copy.size(); ++i) {
     copy[i] = std::atomic_ref(words[i]).load(std::memory_order_relaxed);
   }
-  return std::bit_cast<tandem_descriptor>(copy);
+  return copy;
 }
 
-void Queue::prefetch_descriptor(std::uint32_t index) const {
-  __builtin_prefetch(submissions_ + std::uint64_t{index & mask_} * sizeof(tandem_descriptor), 0, 3);
-}
-
-void Queue::prefetch_completion(std::uint32_t index) const {
-  __builtin_prefetch(completions_ + std::uint64_t{index & mask_} * sizeof(tandem_completion), 1, 3);
-}
-
-void Queue::stage(const tandem_completion& completion) {
+inline void Queue::stage(const Answer& answer) {
   static const bool lose = planted_fault("uacce-lost-completion");
   static const bool repeat = planted_fault("uacce-double-completion");
   const bool planted = (lose || repeat) && ++handled_ == 1000;
   if (planted && lose) return;
-  staged_[staged_count_++] = completion;
-  if (planted && repeat) staged_[staged_count_++] = completion;
+  staged_[staged_count_++] = answer;
+  if (planted && repeat) staged_[staged_count_++] = answer;
+}
+
+namespace {
+
+/// The last word of a completion; its first half is `done`.
+using LastStatus = Field<47, 32>;
+using LastFlags = Field<63, 48>;
+static_assert(offsetof(tandem_completion, status) == 28 &&
+              offsetof(tandem_completion, flags) == 30);
+
+}  // namespace
+
+Queue::Answer Queue::answer(const Completion& from, std::uint64_t tag) {
+  std::uint64_t flags = from.stream_end ? TANDEM_CPL_STREAM_END : 0;
+  if (from.bytes_zero_copy != 0 && from.bytes_copied == 0) flags |= TANDEM_CPL_ZERO_COPY;
+  return {tag, from.fault_address, from.result,
+          from.done | LastStatus::make(from.status) | LastFlags::make(flags)};
 }
 
 /// Writes the staged completions: bodies first, then the last words, each with its phase, from the
@@ -201,8 +212,8 @@ void Queue::stage(const tandem_completion& completion) {
 void Queue::publish() {
   const std::uint32_t count = staged_count_;
   const auto words = [this](std::uint32_t index) {
-    return reinterpret_cast<std::uint64_t*>(completions_ + std::uint64_t{index & mask_} *
-                                                               sizeof(tandem_completion));
+    return reinterpret_cast<std::uint64_t*>(completions_) +
+           std::uint64_t{index & mask_} * (sizeof(tandem_completion) / 8);
   };
   for (std::uint32_t i = 0; i < count; ++i) {
     std::uint64_t* to = words(completed_ + i);
@@ -213,13 +224,7 @@ void Queue::publish() {
   for (std::uint32_t i = count; i-- > 0;) {
     const std::uint32_t index = completed_ + i;
     const bool phase = (index & setup_.depth) == 0;
-    std::uint16_t flags = staged_[i].flags;
-    if (phase) flags |= TANDEM_CPL_PHASE;
-    struct Last {
-      std::uint32_t done;
-      std::uint16_t status, flags;
-    };
-    const auto last = std::bit_cast<std::uint64_t>(Last{staged_[i].done, staged_[i].status, flags});
+    const std::uint64_t last = staged_[i].last | LastFlags::make(phase ? TANDEM_CPL_PHASE : 0);
     std::atomic_ref(words(index)[3]).store(last, std::memory_order_release);  // (B)
   }
   completed_ += count;
@@ -228,26 +233,12 @@ void Queue::publish() {
 
 namespace {
 
-tandem_completion nop_completion(const tandem_descriptor& descriptor) {
-  tandem_completion completion{};
-  completion.tag = descriptor.tag;
-  const bool clean =
-      (descriptor.flags | descriptor.param | descriptor.reserved[0] | descriptor.reserved[1]) == 0;
-  completion.status = clean ? TANDEM_STATUS_OK : TANDEM_STATUS_BAD_DESCRIPTOR;
-  return completion;
-}
-
-tandem_completion to_ring(const Completion& from, std::uint64_t tag) {
-  tandem_completion completion{};
-  completion.tag = tag;
-  completion.fault_address = from.fault_address;
-  completion.result = from.result;
-  completion.done = from.done;
-  completion.status = static_cast<std::uint16_t>(from.status);
-  if (from.stream_end) completion.flags |= TANDEM_CPL_STREAM_END;
-  if (from.bytes_zero_copy != 0 && from.bytes_copied == 0) completion.flags |= TANDEM_CPL_ZERO_COPY;
-  return completion;
-}
+/// The first word of a descriptor.
+using Opcode = Field<15, 0>;
+/// Words of a descriptor.
+constexpr std::size_t kFirst = 0, kTag = 5, kReserved0 = 6, kReserved1 = 7;
+static_assert(offsetof(tandem_descriptor, tag) == kTag * 8 &&
+              offsetof(tandem_descriptor, reserved) == kReserved0 * 8);
 
 std::uint64_t bytes_read(const tandem_descriptor& descriptor, const Completion& completion) {
   if (completion.status != TANDEM_STATUS_OK) return 0;
@@ -264,7 +255,7 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
   const std::uint32_t count = std::min(pending, kBatch);
   constexpr std::uint32_t kAhead = 8;
   for (std::uint32_t i = 1; i < std::min(count, kAhead); ++i) prefetch_descriptor(head_ + i);
-  for (std::uint32_t i = 0; i < count; i += 2) prefetch_completion(completed_ + i);
+  for (std::uint32_t i = 2; i < count; i += 2) prefetch_completion(completed_ + i);
 
   Batch batch;
   QueueCounters::Values more;
@@ -273,13 +264,17 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
   std::uint64_t unserved = 0;
   for (std::uint32_t i = 0; i < count && batch.cost < budget; ++i) {
     if (i + kAhead < count) prefetch_descriptor(head_ + kAhead);
-    const tandem_descriptor descriptor = load_descriptor(head_);
+    const Words words = load_words(head_);
     ++head_;
     ++batch.operations;
     std::uint64_t cost = kOperationCost;
-    if (descriptor.opcode == TANDEM_OP_NOP) {
-      stage(nop_completion(descriptor));
+    if (Opcode::get(words[kFirst]) == TANDEM_OP_NOP) {
+      const bool clean =
+          words[kFirst] == TANDEM_OP_NOP && (words[kReserved0] | words[kReserved1]) == 0;
+      stage({words[kTag], 0, 0,
+             LastStatus::make(clean ? TANDEM_STATUS_OK : TANDEM_STATUS_BAD_DESCRIPTOR)});
     } else {
+      const auto descriptor = std::bit_cast<tandem_descriptor>(words);
       if (staged_count_ != 0) publish();
       if (!std::exchange(counting, true)) before = pcie::Endpoint::thread_stats();
       const std::optional<Completion> completion = executor.execute(*this, descriptor);
@@ -288,7 +283,7 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
         return batch;
       }
       if (dead()) break;  // its requests died with it
-      stage(to_ring(*completion, descriptor.tag));
+      stage(answer(*completion, descriptor.tag));
       publish();
       cost += completion->bytes_zero_copy + completion->bytes_copied;
       more.bytes_zero_copy += completion->bytes_zero_copy;

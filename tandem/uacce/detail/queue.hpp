@@ -11,6 +11,7 @@
 /// (Scheduler::let_go()), then nobody touches the client's memory for it any more.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -112,6 +113,11 @@ class Queue : public std::enable_shared_from_this<Queue> {
     return std::atomic_ref(doorbell_->tail).load(std::memory_order_acquire);  // (A)
   }
   std::uint32_t position() const { return head_; }
+  /// Starts to bring in what the next operation needs first.
+  void prefetch() const {
+    prefetch_descriptor(head_);
+    prefetch_completion(completed_);
+  }
 
   struct Batch {
     std::uint32_t operations = 0;
@@ -145,10 +151,23 @@ class Queue : public std::enable_shared_from_this<Queue> {
  private:
   Queue(Setup setup, UniqueFd mmio, UniqueFd dus, Mapping doorbell, Mapping rings);
 
-  tandem_descriptor load_descriptor(std::uint32_t index) const;
-  void prefetch_descriptor(std::uint32_t index) const;
-  void prefetch_completion(std::uint32_t index) const;
-  void stage(const tandem_completion& completion);
+  using Words = std::array<std::uint64_t, sizeof(tandem_descriptor) / 8>;
+  /// A completion to be written: its words, the last one without its phase.
+  struct Answer {
+    std::uint64_t tag, fault_address, result, last;
+  };
+  static Answer answer(const Completion& from, std::uint64_t tag);
+
+  Words load_words(std::uint32_t index) const;
+  void prefetch_descriptor(std::uint32_t index) const {
+    __builtin_prefetch(submissions_ + std::uint64_t{index & mask_} * sizeof(tandem_descriptor), 0,
+                       3);
+  }
+  void prefetch_completion(std::uint32_t index) const {
+    __builtin_prefetch(completions_ + std::uint64_t{index & mask_} * sizeof(tandem_completion), 1,
+                       3);
+  }
+  void stage(const Answer& answer);
   void publish();
   void serve_waiter();
   void wake_client(std::uint32_t how);
@@ -156,7 +175,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // Constant while the queue runs.
   const Setup setup_;
   tandem_doorbell* doorbell_;
-  const std::byte* submissions_;
+  std::byte* submissions_;  // never written
   std::byte* completions_;
   std::uint32_t mask_;
   pcie::AddressSpace space_;
@@ -171,8 +190,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   alignas(kCacheLine) std::uint32_t head_ = 0;  // next descriptor
   std::uint32_t completed_ = 0;                 // completions written: next slot, and the phase
   std::uint32_t staged_count_ = 0;
-  std::uint32_t handled_ = 0;             // counts for planted faults only
-  tandem_completion staged_[kBatch + 1];  // one more for a planted fault
+  std::uint32_t handled_ = 0;  // counts for planted faults only
+  Answer staged_[kBatch + 1];  // one more for a planted fault
   QueueCounters counters_;
 
   alignas(kCacheLine) mutable Mutex mutex_;

@@ -25,7 +25,7 @@ class RawQueue {
  public:
   RawQueue(Client& client, const std::string& device, std::uint32_t depth = 64,
            bool asymmetric = false, bool start = true)
-      : client_(client), depth_(depth) {
+      : depth_(depth) {
     auto info = client.open(device, depth, asymmetric);
     TANDEM_CHECK(info);
     info_ = *info;
@@ -137,7 +137,6 @@ class RawQueue {
   static std::atomic_ref<std::uint32_t> word(std::uint32_t& word) { return std::atomic_ref(word); }
 
  private:
-  Client& client_;
   const std::uint32_t depth_;
   QueueInfo info_;
   Mapping doorbell_, rings_;
