@@ -90,10 +90,11 @@ bool send_reply(int socket, const tandem_message_header& request, const Outgoing
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(count * sizeof(int));
-    for (std::size_t i = 0; i < count; ++i) {
-      const int fd = reply.descriptors[i].get();
-      std::memcpy(CMSG_DATA(rights) + i * sizeof(int), &fd, sizeof fd);
-    }
+    std::array<int, Incoming::kMaxDescriptors> numbers{};
+    std::transform(reply.descriptors.begin(),
+                   reply.descriptors.begin() + static_cast<std::ptrdiff_t>(count), numbers.begin(),
+                   [](const UniqueFd& fd) { return fd.get(); });
+    std::memcpy(CMSG_DATA(rights), numbers.data(), count * sizeof(int));
   }
   ssize_t sent = -1;
   do {
