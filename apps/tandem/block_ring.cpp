@@ -4,22 +4,34 @@
 #include <bit>
 
 namespace tandem::cli {
+namespace {
 
-Result<BlockRing, Failure> BlockRing::open(unsigned queues, unsigned blocks_per_queue,
-                                           std::size_t in_bytes, std::size_t out_bytes) {
+/// While we work on a block, or read and write, an engine must not run dry.
+constexpr unsigned kEnough = 2;
+
+}  // namespace
+
+Result<BlockRing, Failure> BlockRing::open(unsigned queues, unsigned blocks, std::size_t in_bytes,
+                                           std::size_t out_bytes) {
   BlockRing ring;
   for (unsigned i = 0; i < queues; ++i) {
-    auto queue = Queue::open("gzip", std::bit_ceil(blocks_per_queue + 1));
+    auto queue = Queue::open("gzip", std::bit_ceil(blocks));
     if (!queue) return Unexpected{from_wd("opening the compression device", queue.error())};
     ring.queues_.push_back(std::move(*queue));
   }
+  ring.enough_ = blocks;
+  if (ring.first_queue().path() == WD_PATH_EMBEDDED) {
+    if (auto own = Queue::open("gzip", 2, WD_PATH_INLINE)) {
+      ring.own_ = std::move(*own);
+      ring.enough_ = kEnough;
+    }
+  }
   const auto rounded = [](std::size_t bytes) { return (bytes + 4095) & ~std::size_t{4095}; };
   const std::span<std::byte> memory =
-      ring.allocate(queues * blocks_per_queue * (rounded(in_bytes) + rounded(out_bytes)));
+      ring.allocate(blocks * (rounded(in_bytes) + rounded(out_bytes)));
   std::size_t used = 0;
-  for (unsigned i = 0; i < queues * blocks_per_queue; ++i) {
+  for (unsigned i = 0; i < blocks; ++i) {
     Block block;
-    block.queue = ring.queues_[i % queues].get();
     block.in = memory.subspan(used, in_bytes);
     used += rounded(in_bytes);
     block.out = memory.subspan(used, out_bytes);
@@ -27,6 +39,15 @@ Result<BlockRing, Failure> BlockRing::open(unsigned queues, unsigned blocks_per_
     ring.blocks_.push_back(block);
   }
   return ring;
+}
+
+/// The queue with the least to do; our own when all have enough.
+Queue* BlockRing::choose() {
+  Queue* least = queues_.front().get();
+  for (const auto& queue : queues_) {
+    if (wd_in_flight(queue->raw()) < wd_in_flight(least->raw())) least = queue.get();
+  }
+  return own_ != nullptr && wd_in_flight(least->raw()) >= enough_ ? own_.get() : least;
 }
 
 std::span<std::byte> BlockRing::allocate(std::size_t size) {
@@ -42,18 +63,27 @@ BlockRing::Block* BlockRing::next_free() {
 }
 
 std::optional<Failure> BlockRing::send(Block& block) {
+  block.queue = choose();
   if (const int error = wd_send(block.queue->raw(), &block.request); error < 0) {
     return from_wd("compression device", error);
   }
   ++sent_;
+  if (block.queue == own_.get()) {
+    wd_request* done = nullptr;
+    if (const int error = wd_recv_sync(own_->raw(), &done); error < 0) {
+      return from_wd("compression device", error);
+    }
+  }
   return std::nullopt;
 }
 
 Result<BlockRing::Block*, Failure> BlockRing::oldest() {
   if (sent_ == released_) return nullptr;
   Block& block = blocks_[released_ % blocks_.size()];
+  if (block.queue == own_.get()) return &block;
   wd_request* done = nullptr;
-  // Each queue completes in order and blocks go round the queues, so this is the one.
+  // Each queue completes in order, and what was sent there before has been received: it is this
+  // one.
   if (const int error = wd_recv_sync(block.queue->raw(), &done); error < 0) {
     return Unexpected{from_wd("compression device", error)};
   }

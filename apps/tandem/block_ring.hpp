@@ -13,21 +13,25 @@
 
 namespace tandem::cli {
 
-/// Blocks that go round several queues of the compression device and come back in order.
+/// Blocks that go to the compression device over several queues and come back in order.
+///
+/// Where the device runs in this process, half the cores are engines': when those have enough to
+/// do, send() works on a block itself, over one more queue that runs in the caller.
 ///
 /// Input and output of every block lie in reserved memory (zero copy), or in ordinary memory when
-/// none is to be had. Memory is constant: queues × blocks × (input + output).
+/// none is to be had. Memory is constant: blocks × (input + output).
 class BlockRing {
  public:
   struct Block {
     wd_request request{};
     std::span<std::byte> in, out;
     std::size_t in_size = 0;  ///< bytes of `in` in use; the caller's
-    Queue* queue = nullptr;
+    Queue* queue = nullptr;   ///< where it was sent
   };
 
-  static Result<BlockRing, Failure> open(unsigned queues, unsigned blocks_per_queue,
-                                         std::size_t in_bytes, std::size_t out_bytes);
+  /// `blocks` in all, spread over `queues`.
+  static Result<BlockRing, Failure> open(unsigned queues, unsigned blocks, std::size_t in_bytes,
+                                         std::size_t out_bytes);
 
   /// The next block to fill, or nullptr while all are in flight.
   Block* next_free();
@@ -46,7 +50,10 @@ class BlockRing {
   bool zero_copy() const { return ordinary_.empty(); }
 
  private:
+  Queue* choose();
   std::vector<std::unique_ptr<Queue>> queues_;
+  std::unique_ptr<Queue> own_;  // runs in the caller; none where the device is elsewhere
+  unsigned enough_ = 0;         // blocks in flight at which a queue has enough to do
   std::vector<std::unique_ptr<std::byte[]>> ordinary_;
   std::vector<Block> blocks_;
   std::uint64_t sent_ = 0, released_ = 0;

@@ -80,10 +80,13 @@ std::string human_count(std::uint64_t count) {
 
 std::string human_time(std::chrono::nanoseconds time) {
   const auto ns = static_cast<double>(time.count());
+  const auto three_digits = [](double value, const char* unit) {
+    return fmt::format("{:.{}f} {}", value, value >= 100 ? 0 : value >= 10 ? 1 : 2, unit);
+  };
   if (ns < 1e3) return fmt::format("{:.0f} ns", ns);
-  if (ns < 1e6) return fmt::format("{:.3g} us", ns / 1e3);
-  if (ns < 1e9) return fmt::format("{:.3g} ms", ns / 1e6);
-  return fmt::format("{:.3g} s", ns / 1e9);
+  if (ns < 1e6) return three_digits(ns / 1e3, "us");
+  if (ns < 1e9) return three_digits(ns / 1e6, "ms");
+  return three_digits(ns / 1e9, "s");
 }
 
 Table::Table(std::vector<std::string> header) { rows_.push_back(std::move(header)); }

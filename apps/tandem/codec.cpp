@@ -96,7 +96,7 @@ struct Codec::Run {
 Result<std::unique_ptr<Codec>, Failure> Codec::open() {
   const unsigned queues = static_cast<unsigned>(std::clamp(usable_cpus(), 1, 8));
   // Serves both directions: a member goes in and a block comes out, or the reverse.
-  auto ring = BlockRing::open(queues, kBlocksPerQueue, kMemberBytes, kMemberBytes);
+  auto ring = BlockRing::open(queues, queues * kBlocksPerQueue, kMemberBytes, kMemberBytes);
   if (!ring) return Unexpected{ring.error()};
   return std::unique_ptr<Codec>(new Codec(std::move(*ring)));
 }

@@ -11,8 +11,9 @@
 
 namespace tandem::cli {
 
-/// Bytes of input in one gzip member. At level 1 larger blocks save nothing in size (measured: 64
-/// KiB +1.1 %, 256 KiB +0.2 % over 512 KiB) and smaller ones cost a header and a table each.
+/// Bytes of input in one gzip member. At level 1 the size hardly depends on it (within 0.3 % from
+/// 64 KiB to 2 MiB, over 256 MiB of /usr) and the time only below 128 KiB; higher levels, which
+/// look further back, lose history at each start. 512 KiB are about a millisecond of work.
 inline constexpr std::size_t kBlockBytes = std::size_t{512} << 10;
 
 struct Totals {

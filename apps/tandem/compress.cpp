@@ -39,9 +39,9 @@ Examples:
   tandem decompress -t big.tar.gz        check, write nothing
 
 gzip, gunzip and zlib read what this writes, and it reads what they write.
-Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 broker unreachable, 6 done but
-something behind the compressed data was ignored. On 1 to 5 the source file is left as it was.
-)";
+Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 broker
+unreachable, 6 done, but what followed the compressed data was ignored.
+After 1 to 5 the source file is as it was.)";
 
 struct Suffix {
   std::string_view from, to;
@@ -233,12 +233,15 @@ void add_compress(CLI::App& app, Registry& registry) {
     command->add_flag("-v,--verbose", settings->verbose, "sizes, speed and where it ran");
     if (!decompress) {
       for (unsigned level = 1; level <= 9; ++level) {
-        const char* text = level == 1 ? "fastest (default)" : level == 9 ? "smallest" : "";
+        const char* text = level == 1   ? "fastest (default); -2 to -8 lie between"
+                           : level == 9 ? "smallest"
+                                        : "";
         auto* option = command->add_flag(fmt::format("-{}", level), settings->levels[level], text);
         if (level > 1 && level < 9) option->group("");
       }
     }
     command->footer(std::string(kCompressExamples));
+    command->get_formatter()->column_width(22);
     registry.emplace_back(command, [settings] { return run(*settings); });
   }
 }

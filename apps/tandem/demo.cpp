@@ -12,11 +12,11 @@ namespace {
 
 constexpr std::string_view kShareExamples = R"(
 Examples:
-  tandem demo share                     files of this machine, about ten seconds
+  tandem demo share                     files of this machine, for six seconds
   tandem demo share --seconds 30 *.iso  these files, until each has been through
-  tandem demo share --embedded          tenants are threads; nothing isolates them
+  tandem demo share --embedded          tenants are threads, nobody is isolated
 
-Exit status: 0 when every result was verified and every bad pointer faulted, else 1.
+Exit status 0: every result was verified and every bad pointer faulted.
 )";
 
 }  // namespace
@@ -27,14 +27,13 @@ void add_demo(CLI::App& app, Registry& registry) {
   demo->footer("\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n");
 
   auto settings = std::make_shared<ShareSettings>();
-  CLI::App* share = demo->add_subcommand(
-      "share", "Four tenants share one compression device, through fork, kill and bad pointers");
+  CLI::App* share =
+      demo->add_subcommand("share", "Four tenants share a device, with fork and kill");
   share->add_option("FILE", settings->files, "files or directories; none: this machine's");
   share->add_flag("--embedded", settings->embedded, "tenants as threads, without a broker");
   share->add_option("--seconds", settings->seconds, "how long at least")
-      ->type_name("N")
-      ->check(CLI::Range(0.5, 86400.0))
-      ->capture_default_str();
+      ->option_text("N [6]")
+      ->check(CLI::Range(0.5, 86400.0));
   share->footer(std::string(kShareExamples));
   registry.emplace_back(share, [settings] { return demo_share(*settings); });
 

@@ -125,7 +125,7 @@ std::optional<Failure> Story::open() {
   }
   reserved_ = queue_->reserve(kPageSize);
   if (reserved_.empty()) return Failure{kFailure, "no reserved memory"};
-  tell(fmt::format("process {} is PASID {} at device {}; CRC-32C of \"{}\" is {:#x}", ::getpid(),
+  tell(fmt::format("process {} is PASID {} at {}; CRC-32C of \"{}\" is {:#x}", ::getpid(),
                    our_pasid_, queue_->device(), kParentText, request.result));
   return std::nullopt;
 }
@@ -215,9 +215,8 @@ std::optional<Failure> Story::hear_from_child(const PrivateBroker::Event& child)
   if (report.error != 0) return from_wd("in the child", report.error);
   if (child.pasid == our_pasid_) return Failure{kFailure, "the child has its parent's PASID"};
   if (report.rebinds < 1) return Failure{kFailure, "the child did not bind anew"};
-  tell(fmt::format("process {}: its first call finds the generation changed and opens a new queue:",
-                   child_));
-  tell(fmt::format("PASID {}, same parameters, without a lock and without asking its parent",
+  tell(fmt::format("process {}: its first call finds the generation changed and opens", child_));
+  tell(fmt::format("a new queue: PASID {}, same parameters, no lock taken, no parent asked",
                    child.pasid));
   if (report.sum != reference_crc32c(kChildText, kTextBytes)) {
     return Failure{kFailure, "the child's CRC-32C is wrong"};
@@ -299,9 +298,9 @@ std::optional<Failure> Story::exec_child() {
     return Failure{kFailure, "after exec the PASID was not revoked"};
   }
   if (!alive || !good) return Failure{kFailure, "the program after exec did not live on"};
-  tell(fmt::format("process {} was PASID {}; it lives on as another program, and the broker has",
-                   child, pasid));
-  tell(fmt::format("revoked the PASID ({}): no device reaches the new image", why));
+  tell(fmt::format("process {} was PASID {}; it lives on as another program, and the broker", child,
+                   pasid));
+  tell(fmt::format("has revoked the PASID ({}): no device reaches the new image", why));
   return std::nullopt;
 }
 

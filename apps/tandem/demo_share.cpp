@@ -215,11 +215,9 @@ std::optional<Failure> Show::kill_victim() {
     return Failure{kFailure, "tenant 3 was killed and the broker did not clean up within 3 s"};
   }
   victim_end_ = *ended;
-  progress_.say(
-      fmt::format("  tenant 3 killed (SIGKILL): the broker revoked PASID {} and put {} queue{}, {} "
-                  "after the kill",
-                  ended->pasid, ended->queues, ended->queues == 1 ? "" : "s",
-                  human_time(ended->seen - killed_at_)));
+  progress_.say(fmt::format("  tenant 3 killed: PASID {} revoked, {} queue{} put, {} after SIGKILL",
+                            ended->pasid, ended->queues, ended->queues == 1 ? "" : "s",
+                            human_time(ended->seen - killed_at_)));
   return std::nullopt;
 }
 
@@ -236,9 +234,8 @@ std::optional<Failure> Show::happen(double part) {
     progress_.say(fmt::format("  tenant 4 submits an unmapped pointer: fault at {:#x}",
                               prober.unmapped_fault.load()));
     if (!settings_.embedded) {
-      progress_.say(
-          fmt::format("  tenant 4 submits a pointer of tenant 1: fault at {:#x}; tenant 1 uses it",
-                      prober.foreign_fault.load()));
+      progress_.say(fmt::format("  tenant 4 submits a pointer of tenant 1: fault at {:#x}",
+                                prober.foreign_fault.load()));
     }
   }
   if (settings_.embedded) return std::nullopt;
@@ -383,9 +380,8 @@ void Show::print_events(const DirectComparison& comparison) {
     compressed += each.compressed.load();
   }
   const auto bytes = static_cast<double>(verified_bytes());
-  fmt::print(
-      "\nverified   {} in {} blocks, each inflated by zlib and compared: 0 mismatches; {:.2f}:1\n",
-      human_bytes(bytes), human_count(blocks), bytes / static_cast<double>(compressed));
+  fmt::print("\nverified   {}, {} blocks, each inflated by zlib: 0 mismatches; {:.2f}:1\n",
+             human_bytes(bytes), human_count(blocks), bytes / static_cast<double>(compressed));
   fmt::print("fairness   Jain's index {:.3f} over the {:.1f} s in which all four had work\n",
              jain_index(), fair_seconds_);
   const Seat& prober = seat(3);
@@ -400,13 +396,12 @@ void Show::print_events(const DirectComparison& comparison) {
       queues += event.queues;
       reserved += event.reserved_bytes;
     }
-    fmt::print(
-        "cleaned up tenant 3, killed: PASID {}, {} queue{}, {} reserved, {} after the kill\n",
-        victim_end_.pasid, victim_end_.queues, victim_end_.queues == 1 ? "" : "s",
-        human_bytes(static_cast<double>(victim_end_.reserved_bytes)),
-        human_time(victim_end_.seen - killed_at_));
-    fmt::print("           in all {} address spaces, {} queues and {} left by their owners\n",
-               ended, queues, human_bytes(static_cast<double>(reserved)));
+    fmt::print("cleaned up tenant 3: PASID {}, {} queue{}, {} reserved; {} after SIGKILL\n",
+               victim_end_.pasid, victim_end_.queues, victim_end_.queues == 1 ? "" : "s",
+               human_bytes(static_cast<double>(victim_end_.reserved_bytes)),
+               human_time(victim_end_.seen - killed_at_));
+    fmt::print("           {} address spaces ended in all, holding {} queue{} and {}\n", ended,
+               queues, queues == 1 ? "" : "s", human_bytes(static_cast<double>(reserved)));
   } else {
     fmt::print("           tenants are threads of one process here: nothing isolates them\n");
   }
@@ -417,9 +412,9 @@ void Show::print_events(const DirectComparison& comparison) {
 }
 
 std::optional<Failure> Show::run() {
-  narrate("tandem: {} of {} files; four tenants {} compress it by plain pointer\n",
+  narrate("tandem: {} of {} files; four {} compress it by plain pointer\n",
           human_bytes(static_cast<double>(corpus_.size_bytes())), corpus_.files(),
-          settings_.embedded ? "(threads of this process)" : "(processes)");
+          settings_.embedded ? "threads" : "processes");
   if (auto failure = start()) return failure;
   if (auto failure = wait_until_ready()) return failure;
   if (broker_ != nullptr) {

@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t kBlocks = 256;
 constexpr unsigned kInFlight = 8;
-constexpr int kRounds = 5;
+constexpr int kRounds = 9;
 
 struct Blocks {
   std::vector<std::span<std::byte>> inputs;

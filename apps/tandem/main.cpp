@@ -13,17 +13,13 @@ namespace {
 
 constexpr std::string_view kExamples = R"(
 Examples:
-  tandem demo share              the main thing, live: four tenants, one device
-  tandem compress big.tar        like gzip, on the device
-  tandem devices                 what there is
-  tandem bench ring --quick      measure
-  tandem COMMAND --help          options and examples of one command
+  tandem demo share           four tenants share one device, live
+  tandem compress big.tar     like gzip, on the device
+  tandem COMMAND --help       options and examples of one command
 
-TANDEM=auto|embedded|inline|unix:PATH says where devices are; auto takes a broker
-that is there, else runs them in the process. NO_COLOR is honoured.
-Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 broker unreachable,
-6 degraded.
-)";
+TANDEM=auto|embedded|inline|unix:PATH chooses where devices run; auto: a broker
+that answers, else in the process. Exit status: 0 ok, 1 failure, 2 usage,
+3 not found, 4 denied, 5 broker unreachable, 6 degraded.)";
 
 /// The benchmarks are a program of their own, beside this one or in the build's bench directory.
 int exec_bench(const std::vector<std::string>& arguments) {
@@ -47,15 +43,15 @@ int run(int argc, char** argv) {
   if (argc >= 2 && std::string_view(argv[1]) == "bench") {
     return exec_bench(std::vector<std::string>(argv + 2, argv + argc));
   }
-  CLI::App app("Accelerators as another thread of your process: queues of plain pointers.",
-               "tandem");
+  CLI::App app("An accelerator as another thread of your process.", "tandem");
   app.footer(std::string(kExamples));
+  app.get_formatter()->column_width(20);
   app.set_version_flag("--version", "tandem " TANDEM_VERSION);
   Registry registry;
   add_demo(app, registry);
   add_compress(app, registry);
   add_devices(app, registry);
-  app.add_subcommand("bench", "Measure against other ways to do the same: tandem bench --help");
+  app.add_subcommand("bench", "Measure against other ways to do the same");
   CLI::App* version = app.add_subcommand("version", "Say the version");
   version->footer("\nExample:\n  tandem version\n");
   registry.emplace_back(version, [] {

@@ -146,8 +146,10 @@ void Tenant::receive_one() {
   auto& slot = *static_cast<Slot*>(done->user);
   seat_.latency.add(std::chrono::nanoseconds(now_ns() - slot.sent_ns));
   if (done != &slot.request || done->status != TANDEM_STATUS_OK) {
-    throw TenantFailure{fmt::format("a good block came back with: {} (at {:#x})",
-                                    wd_strstatus(done->status), done->fault_address)};
+    throw TenantFailure{fmt::format("a good block came back with: {}{}", wd_strstatus(done->status),
+                                    done->status == TANDEM_STATUS_FAULT
+                                        ? fmt::format(" at {:#x}", done->fault_address)
+                                        : std::string())};
   }
   const std::string wrong =
       verify_with_zlib(slot.output.first(done->done), slot.input.first(done->src_len));

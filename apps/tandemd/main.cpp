@@ -72,11 +72,15 @@ int main(int argc, char** argv) {
   int engines = tandem::usable_cpus() > 1 ? tandem::usable_cpus() / 2 : 1;
   int ready_fd = -1;
   bool quiet = false, verbose = false;
-  app.add_option("--socket", socket, "where to listen")->type_name("PATH")->capture_default_str();
+  app.add_option("--socket", socket, "where to listen")
+      ->option_text(fmt::format("PATH [{}]", socket.empty() ? "none" : socket));
   app.add_option("--engines", engines, "threads that run operations")
-      ->type_name("N")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
+      ->option_text(fmt::format("N [{}]", engines))
+      ->check(CLI::Range(1, 256));
+  unsigned connections = tandem::broker::Options().connections_per_uid;
+  app.add_option("--connections-per-user", connections, "at most; one more is refused")
+      ->option_text(fmt::format("N [{}]", connections))
+      ->check(CLI::Range(1u, 1u << 20));
   app.add_option("--ready-fd", ready_fd, "write one line there when clients can connect")
       ->type_name("FD");
   app.add_flag("-q,--quiet", quiet, "errors only");
@@ -101,6 +105,7 @@ int main(int argc, char** argv) {
   if (!place) return report(place.error(), errno == EACCES || errno == EPERM ? kDenied : kFailure);
   tandem::broker::Options options;
   options.framework.engine_threads = engines;
+  options.connections_per_uid = connections;
   options.tenant =
       system ? tandem::broker::Options::Tenant::kUser : tandem::broker::Options::Tenant::kProcess;
   if (verbose && !quiet) options.on_event = print_event;

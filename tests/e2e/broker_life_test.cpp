@@ -8,6 +8,8 @@
 #include <csignal>
 #include <set>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "apps/broker_process/broker_process.hpp"
 #include "tandem/wd/wd.h"
@@ -206,31 +208,72 @@ TEST_F(BrokerLife, WhenTheBrokerIsKilledEveryRequestComesBackOnce) {
   wd_release_queue(&queue);
 }
 
+/// A tandemd with arguments of its own, in the place of a broker that was killed.
+class Successor {
+ public:
+  Successor(const std::string& path, const std::vector<std::string>& more) {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::pipe(ends.data()), 0);
+    const std::string program = broker::program_path("tandemd");
+    std::vector<std::string> words{"tandemd", "--quiet",    "--socket",
+                                   path,      "--ready-fd", std::to_string(ends[1])};
+    words.insert(words.end(), more.begin(), more.end());
+    std::vector<char*> argv;
+    for (auto& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::execv(program.c_str(), argv.data());
+      ::_exit(127);
+    }
+    ::close(ends[1]);
+    char byte = 0;
+    up_ = ::read(ends[0], &byte, 1) == 1;
+    ::close(ends[0]);
+  }
+  ~Successor() { stop(); }
+  bool up() const { return up_; }
+  int stop() {
+    if (pid_ <= 0) return -1;
+    ::kill(pid_, SIGTERM);
+    int status = -1;
+    ::waitpid(std::exchange(pid_, -1), &status, 0);
+    return status;
+  }
+
+ private:
+  pid_t pid_ = -1;
+  bool up_ = false;
+};
+
 TEST_F(BrokerLife, StaleSocketsAreReplaced) {
   // Killed, it could not remove its socket; the next one at that place starts all the same.
-  const std::string path = broker_->socket_path();
   ::kill(broker_->pid(), SIGKILL);
   ::waitpid(broker_->pid(), nullptr, 0);
-  std::array<int, 2> ends{};
-  ASSERT_EQ(::pipe(ends.data()), 0);
-  const std::string ready_fd = std::to_string(ends[1]);
-  const std::string program = broker::program_path("tandemd");
-  const pid_t second = ::fork();
-  if (second == 0) {
-    ::execl(program.c_str(), "tandemd", "--quiet", "--socket", path.c_str(), "--ready-fd",
-            ready_fd.c_str(), nullptr);
-    ::_exit(127);
-  }
-  ::close(ends[1]);
-  char byte = 0;
-  EXPECT_EQ(::read(ends[0], &byte, 1), 1) << "it did not start";
-  ::close(ends[0]);
-  RawClient client(path);
+  Successor second(broker_->socket_path(), {});
+  ASSERT_TRUE(second.up());
+  RawClient client(broker_->socket_path());
   EXPECT_EQ(client.say_hello().header.status, 0);
-  ::kill(second, SIGTERM);
-  int status = -1;
-  ASSERT_EQ(::waitpid(second, &status, 0), second);
-  EXPECT_EQ(status, 0) << "SIGTERM is an orderly end";
+  EXPECT_EQ(second.stop(), 0) << "SIGTERM is an orderly end";
+}
+
+TEST_F(BrokerLife, AUserWithTooManyConnectionsIsToldSo) {
+  ::kill(broker_->pid(), SIGKILL);
+  ::waitpid(broker_->pid(), nullptr, 0);
+  Successor second(broker_->socket_path(), {"--connections-per-user", "2"});
+  ASSERT_TRUE(second.up());
+  RawClient first(broker_->socket_path());
+  ASSERT_EQ(first.say_hello().header.status, 0);
+  {
+    RawClient other(broker_->socket_path());
+    ASSERT_EQ(other.say_hello().header.status, 0);
+    RawClient third(broker_->socket_path());
+    EXPECT_EQ(third.say_hello().header.status, -EMFILE);
+  }
+  EXPECT_TRUE(eventually([&] {
+    RawClient again(broker_->socket_path());
+    return again.say_hello().header.status == 0;
+  }));
 }
 
 }  // namespace
