@@ -52,7 +52,7 @@ std::uint64_t load(std::uint64_t& word) {
 
 Context::Context(Process& process, Parameters parameters, std::shared_ptr<Connection> connection)
     : word_(&process.word()),
-      serial_(process.enter_context()),
+      serial_(process.enter_context(this)),
       generation_(process.generation()),
       process_(process),
       parameters_(std::move(parameters)),

@@ -417,6 +417,7 @@ TEST_F(ContextTest, EveryErrorAndStatusHasWords) {
   for (int status = 0; status < 20; ++status) EXPECT_GT(std::strlen(wd_strstatus(status)), 1u);
 }
 
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 /// From here on any system call but exit ends the thread's process.
 void forbid_system_calls() {
   sock_filter filter[] = {
@@ -432,7 +433,6 @@ void forbid_system_calls() {
   }
 }
 
-#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 TEST_F(ContextTest, AMillionOperationsMakeNoSystemCall) {
   if (usable_cpus() == 1) GTEST_SKIP() << "one CPU: the engine needs the scheduler";
   EXPECT_EQ(in_child([] {

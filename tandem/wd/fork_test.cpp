@@ -83,6 +83,7 @@ TEST_F(ForkTest, RawCloneIsNoticed) {
   wd_release_queue(&q);
 }
 
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 int use_in_shared_memory(void* argument) {
   auto* const q = static_cast<wd_queue*>(argument);
   wd_request request{};
@@ -93,7 +94,6 @@ int use_in_shared_memory(void* argument) {
   ::_exit(wd_get_stats(q, &stats) == 0 && stats.rebinds == 0 ? 0 : 2);
 }
 
-#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 TEST_F(ForkTest, SharedMemoryCloneSharesTheQueue) {
   wd_queue q = open(WD_PATH_INLINE);
   alignas(16) static std::array<char, 256 * 1024> stack;

@@ -84,11 +84,11 @@ Result<std::shared_ptr<Connection>> Process::connect(const Route& route) {
   return connections_.emplace_back(std::make_shared<Connection>(route, std::move(transport)));
 }
 
-std::uint64_t Process::enter_context() {
+std::uint64_t Process::enter_context(const Context* context) {
   const std::uint64_t serial =
       kSerialMark | (next_serial.fetch_add(1, std::memory_order_relaxed) + 1);
   const MutexLock lock(mutex_);
-  contexts_.insert(serial);
+  contexts_.emplace(serial, context);
   return serial;
 }
 

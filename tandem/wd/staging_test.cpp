@@ -26,6 +26,14 @@ class TwoPages {
 
 std::uint64_t address(const void* pointer) { return reinterpret_cast<std::uint64_t>(pointer); }
 
+// ThreadSanitizer does not see that rings order accesses, since each side maps them at an address
+// of its own: there the engine runs in the caller.
+#if defined(__SANITIZE_THREAD__)
+constexpr std::array kPaths = {WD_PATH_INLINE};
+#else
+constexpr std::array kPaths = {WD_PATH_EMBEDDED, WD_PATH_INLINE};
+#endif
+
 class StagingTest : public WdTest {
  protected:
   void SetUp() override {
@@ -77,8 +85,7 @@ TEST_F(StagingTest, ReservedMemoryIsUsedInPlace) {
 
 TEST_F(StagingTest, EngineThatAsksForStagingGetsIt) {
   behaviour.reaches_ordinary_memory = true;
-  for (const wd_path path : {WD_PATH_INLINE, WD_PATH_EMBEDDED}) {
-    wd_queue q = open(path);
+  for (const wd_path path : kPaths) {
     std::array<char, 64> src{}, dst{};
     src.fill('s');
     std::atomic<int> asked{0};
@@ -90,6 +97,7 @@ TEST_F(StagingTest, EngineThatAsksForStagingGetsIt) {
       answer.fault_address = descriptor.src;
       return answer;
     };
+    wd_queue q = open(path);
     const std::uint64_t before = staged(q);
     wd_request request = copy(dst.data(), src.data(), src.size());
     run(q, request);
@@ -105,7 +113,7 @@ TEST_F(StagingTest, EngineThatAsksForStagingGetsIt) {
 
 TEST_F(StagingTest, FullRingOfStagedRequestsComesBack) {
   behaviour.execute = run_plainly;
-  wd_queue q = open(WD_PATH_EMBEDDED, 8);
+  wd_queue q = open(kPaths[0], 8);
   for (int round = 0; round < 50; ++round) {
     std::array<std::array<char, 300>, 8> src{}, dst{};
     std::array<wd_request, 8> requests{};

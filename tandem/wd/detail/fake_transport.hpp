@@ -58,7 +58,7 @@ class FakeTransport final : public Transport {
     UniqueFd doorbell_fd, rings_fd, event;
     Mapping doorbell_page, rings;
     std::uint32_t head = 0;
-    std::uint32_t completed = 0;
+    std::atomic<std::uint32_t> completed{0};  // counted when it can be seen
     int holds = 0;
     bool started = false;
 
@@ -216,7 +216,7 @@ class FakeTransport final : public Transport {
   void complete(Queue& queue, const tandem_descriptor& descriptor) {
     tandem_completion answer{};
     if (behaviour_.execute) answer = behaviour_.execute(descriptor);
-    const std::uint32_t index = queue.completed++;
+    const std::uint32_t index = queue.completed.load(std::memory_order_relaxed);
     auto* const words =
         reinterpret_cast<std::uint64_t*>(&queue.completions()[index & (queue.depth - 1)]);
     const std::uint64_t tag = answer.tag != 0 ? answer.tag : descriptor.tag;
@@ -227,6 +227,7 @@ class FakeTransport final : public Transport {
     const std::uint64_t last =
         answer.done | std::uint64_t{answer.status} << 32 | (answer.flags | phase) << 48;
     std::atomic_ref(words[3]).store(last, std::memory_order_release);
+    queue.completed.store(index + 1, std::memory_order_release);
     operations_.fetch_add(1, std::memory_order_relaxed);
   }
 

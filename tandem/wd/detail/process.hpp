@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -18,6 +17,8 @@
 #include "tandem/wd/transport.hpp"
 
 namespace tandem::wd::detail {
+
+class Context;
 
 /// One transport, the queues on it counted, and the memory reserved through it.
 ///
@@ -84,8 +85,8 @@ class Process {
   ///         connect_to_trusted() and BrokerTransport::create().
   Result<std::shared_ptr<Connection>> connect(const Route& route);
 
-  /// A number for a context, unique in this process and all its forks' common past.
-  std::uint64_t enter_context();
+  /// A number for `context`, unique in this process and all its forks' common past.
+  std::uint64_t enter_context(const Context* context);
   void leave_context(std::uint64_t serial);
   bool context_lives(std::uint64_t serial);
 
@@ -103,7 +104,8 @@ class Process {
   Ledger ledger_;
   Mutex mutex_;
   std::vector<std::shared_ptr<Connection>> connections_ TANDEM_GUARDED_BY(mutex_);
-  std::set<std::uint64_t> contexts_ TANDEM_GUARDED_BY(mutex_);
+  // By serial; in a forked child also what keeps the parent's contexts reachable.
+  std::map<std::uint64_t, const Context*> contexts_ TANDEM_GUARDED_BY(mutex_);
 };
 
 }  // namespace tandem::wd::detail
