@@ -289,7 +289,7 @@ TEST(Trust, OnlyPrivatePlacesAndTrustedPeersAreConnectedTo) {
   EXPECT_EQ(connect_to_trusted(file).error().value(), EACCES) << "a link";
   ::unlink(file.c_str());
 
-  for (const mode_t mode : {0720, 0702, 0777, 01777}) {
+  for (const mode_t mode : {0720u, 0702u, 0777u, 01777u}) {
     ::chmod(broker.directory().c_str(), mode);
     EXPECT_EQ(connect_to_trusted(broker.path()).error().value(), EACCES) << std::oct << mode;
   }

@@ -100,7 +100,7 @@ class Process {
 
   GenerationWord* const word_;
   const std::uint32_t generation_;
-  Process* const inherited_;  // keeps it reachable for leak checkers
+  [[maybe_unused]] Process* const inherited_;  // keeps it reachable for leak checkers
   Ledger ledger_;
   Mutex mutex_;
   std::vector<std::shared_ptr<Connection>> connections_ TANDEM_GUARDED_BY(mutex_);
