@@ -21,20 +21,35 @@ Failure from_errno(std::string_view what, int error) {
 }
 
 Failure from_wd(std::string_view what, int error) {
-  const char* mode = std::getenv("TANDEM");
-  const bool by_socket = mode != nullptr && std::string_view(mode).starts_with("unix:");
-  if (error == -EACCES || error == -EPERM) {
-    return {kDenied, fmt::format("{}: {}; try: TANDEM=embedded", what, wd_strerror(error))};
+  const char* const set = std::getenv("TANDEM");
+  const std::string_view mode = set != nullptr ? set : "auto";
+  const bool by_socket = mode.starts_with("unix:");
+  const bool known =
+      by_socket || mode.empty() || mode == "auto" || mode == "embedded" || mode == "inline";
+  if (!known) {
+    return {kUsage, fmt::format("TANDEM={}: no such mode; try: TANDEM=auto", mode)};
   }
-  if (by_socket && error != -EMFILE && error != -ENOMEM) {
-    return {kBrokerUnreachable,
-            fmt::format("{}: no broker answers at {} ({}); try: tandemd --socket {}", what,
-                        mode + 5, wd_strerror(error), mode + 5)};
+  switch (error) {
+    case -EACCES:
+    case -EPERM:
+      return {kDenied, fmt::format("{}: {}; try: TANDEM=embedded", what, wd_strerror(error))};
+    case -ENODEV:
+    case -ENOENT:
+    case -ECONNREFUSED:
+      if (by_socket) {
+        const std::string_view path = mode.substr(5);
+        return {
+            kBrokerUnreachable,
+            fmt::format("{}: no broker answers at {}; try: tandemd --socket {}", what, path, path)};
+      }
+      return {kNotFound, fmt::format("{}: {}; try: tandem devices", what, wd_strerror(error))};
+    case -ESHUTDOWN:
+    case -ETIMEDOUT:
+    case -EPROTO:
+      return {kBrokerUnreachable, fmt::format("{}: {}", what, wd_strerror(error))};
+    default:
+      return {kFailure, fmt::format("{}: {}", what, wd_strerror(error))};
   }
-  if (error == -ENODEV) {
-    return {kNotFound, fmt::format("{}: {}; try: tandem devices", what, wd_strerror(error))};
-  }
-  return {kFailure, fmt::format("{}: {}", what, wd_strerror(error))};
 }
 
 int report(const Failure& failure) {

@@ -117,6 +117,11 @@ class Devices(unittest.TestCase):
         self.assertEqual(result.returncode, 5)
         self.assertIn("try: tandemd --socket /no/such/broker.sock", result.stderr)
 
+    def test_with_a_mode_that_is_none(self):
+        result = run("devices", env={"TANDEM": "bogus"})
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("tandem: TANDEM=bogus: no such mode; try: TANDEM=auto", result.stderr)
+
 
 class Command(unittest.TestCase):
     def test_help_has_examples_everywhere(self):
