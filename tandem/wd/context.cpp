@@ -44,6 +44,27 @@ bool has_phase(std::uint64_t verdict, std::uint64_t number, std::uint32_t depth)
   return ((verdict >> 48) & TANDEM_CPL_PHASE) == (first_pass ? TANDEM_CPL_PHASE : 0u);
 }
 
+std::uint64_t word_of(std::uint32_t low, std::uint32_t high) {
+  return low | std::uint64_t{high} << 32;
+}
+std::uint64_t word_of(std::uint16_t first, std::uint16_t second, std::uint32_t high) {
+  return word_of(first | std::uint32_t{second} << 16, high);
+}
+static_assert(offsetof(tandem_descriptor, param) == 4 && offsetof(tandem_descriptor, src) == 8 &&
+              offsetof(tandem_descriptor, dst_len) == 28 && offsetof(tandem_descriptor, tag) == 40);
+
+constexpr std::uint16_t without_phase(std::uint16_t flags) {
+  return flags & static_cast<std::uint16_t>(~TANDEM_CPL_PHASE);
+}
+
+void fill_results(wd_request& request, const tandem_completion& completion) {
+  request.status = completion.status;
+  request.result_flags = without_phase(completion.flags);
+  request.done = completion.done;
+  request.result = completion.result;
+  request.fault_address = completion.fault_address;
+}
+
 std::uint64_t load(std::uint64_t& word) {
   return std::atomic_ref(word).load(std::memory_order_relaxed);
 }
@@ -130,25 +151,35 @@ bool Context::accepts(wd_request& request) {
 }
 
 void Context::write_descriptor(wd_request& request, const StagedRequest* staged) {
-  tandem_descriptor descriptor{request.opcode,
-                               request.flags,
-                               request.param,
-                               reinterpret_cast<std::uint64_t>(request.src),
-                               reinterpret_cast<std::uint64_t>(request.dst),
-                               request.src_len,
-                               request.dst_len,
-                               request.operand,
-                               submitted_,
-                               {0, 0}};
-  if (staged != nullptr) [[unlikely]]
-    staged->redirect(descriptor);
   const std::uint64_t slot = submitted_ & mask_;
-  descriptors_[slot] = descriptor;
+  // Whole words, straight to their place: fields put together on the stack and copied from there
+  // would wait for the narrow stores.
+  auto* const words = reinterpret_cast<std::uint64_t*>(&descriptors_[slot]);
+  words[0] = word_of(request.opcode, request.flags, request.param);
+  if (staged == nullptr) [[likely]] {
+    words[1] = reinterpret_cast<std::uint64_t>(request.src);
+    words[2] = reinterpret_cast<std::uint64_t>(request.dst);
+    words[3] = word_of(request.src_len, request.dst_len);
+  } else {
+    tandem_descriptor redirected{};
+    redirected.src = reinterpret_cast<std::uint64_t>(request.src);
+    redirected.dst = reinterpret_cast<std::uint64_t>(request.dst);
+    redirected.src_len = request.src_len;
+    redirected.dst_len = request.dst_len;
+    staged->redirect(redirected);
+    words[1] = redirected.src;
+    words[2] = redirected.dst;
+    words[3] = word_of(redirected.src_len, redirected.dst_len);
+  }
+  words[4] = request.operand;
+  words[5] = submitted_;
+  words[6] = 0;
+  words[7] = 0;
   table_[slot] = &request;
   request.opaque[0] = serial_;
   request.opaque[1] = submitted_;
+  TANDEM_TRACE(queue_submit, granted_.queue, submitted_);
   ++submitted_;
-  TANDEM_TRACE(queue_submit, granted_.queue, descriptor.tag);
 }
 
 void Context::ring_doorbell() {
@@ -254,23 +285,26 @@ wd_request* Context::reap() {
     const std::uint64_t word = load_verdict(slot);
     if (!has_phase(word, completed_, depth_)) return nullptr;
     const Verdict verdict(word);
-    tandem_completion completion{load(slot.tag), load(slot.fault_address), load(slot.result),
-                                 verdict.done,   verdict.status,           verdict.flags};
-    if (completion.tag != completed_) [[unlikely]] {
+    const std::uint64_t tag = load(slot.tag);
+    if (tag != completed_) [[unlikely]] {
       dead_ = true;
-      TANDEM_TRACE(queue_death, granted_.queue, completion.tag);
+      TANDEM_TRACE(queue_death, granted_.queue, tag);
       return reap_lost();
     }
     wd_request& request = *table_[completed_ & mask_];
     ++completed_;
-    if (completion.status != TANDEM_STATUS_OK || !staging_.empty()) [[unlikely]] {
+    if (verdict.status != TANDEM_STATUS_OK || !staging_.empty()) [[unlikely]] {
+      tandem_completion completion{tag,          load(slot.fault_address), load(slot.result),
+                                   verdict.done, verdict.status,           verdict.flags};
       if (!finish_detour(request, completion)) continue;
+      fill_results(request, completion);
+      return &request;
     }
-    request.status = completion.status;
-    request.result_flags = completion.flags & static_cast<std::uint16_t>(~TANDEM_CPL_PHASE);
-    request.done = completion.done;
-    request.result = completion.result;
-    request.fault_address = completion.fault_address;
+    request.status = TANDEM_STATUS_OK;
+    request.result_flags = without_phase(verdict.flags);
+    request.done = verdict.done;
+    request.result = load(slot.result);
+    request.fault_address = load(slot.fault_address);
     return &request;
   }
   return nullptr;
@@ -397,6 +431,18 @@ int Context::receive(wd_request** request) {
   }
   if (got != nullptr) return deliver(got, request);
   return in_flight_ == 0 && died() ? -ESHUTDOWN : -EAGAIN;
+}
+
+int Context::receive_batch(wd_request** requests, unsigned capacity) {
+  unsigned got = 0;
+  for (; got < capacity; ++got) {
+    // The requests were last touched a ring ago; fetch those that come next.
+    __builtin_prefetch(table_[(completed_ + kPrefetch) & mask_], 1);
+    wd_request* const request = ready_count_ != 0 ? pop_ready() : reap();
+    if (request == nullptr) break;
+    (void)deliver(request, requests + got);
+  }
+  return got != 0 ? static_cast<int>(got) : receive(requests);
 }
 
 int Context::receive_sync(wd_request** request) {

@@ -209,6 +209,12 @@ int wd_recv(wd_queue* q, wd_request** request) noexcept {
   return with_context(q, [&](Context& context) { return context.receive(request); });
 }
 
+int wd_recv_batch(wd_queue* q, wd_request** requests, unsigned capacity) noexcept {
+  if (requests == nullptr || capacity == 0) return -EINVAL;
+  return with_context(q,
+                      [&](Context& context) { return context.receive_batch(requests, capacity); });
+}
+
 int wd_recv_sync(wd_queue* q, wd_request** request) noexcept {
   if (request == nullptr) return -EINVAL;
   return with_context(q, [&](Context& context) { return context.receive_sync(request); });

@@ -136,6 +136,11 @@ int wd_open(struct wd_queue *q, const char *algorithm) WD_NOEXCEPT;
 int wd_release_memory(struct wd_queue *q, void *memory) WD_NOEXCEPT;
 /** Sends `count` requests with one doorbell. Returns how many were taken, or an error if none. */
 int wd_send_batch(struct wd_queue *q, struct wd_request *const *requests, unsigned count) WD_NOEXCEPT;
+/**
+ * Receives at most `capacity` completed requests, in the order they were sent. Returns how many, or
+ * -EAGAIN; -ESHUTDOWN.
+ */
+int wd_recv_batch(struct wd_queue *q, struct wd_request **requests, unsigned capacity) WD_NOEXCEPT;
 /** Opens the queue again with the same parameters: after a death, or explicitly in a child. */
 int wd_reinit(struct wd_queue *q) WD_NOEXCEPT;
 /** A descriptor to poll for readability; the library's, do not read or close. See wd_arm(). */

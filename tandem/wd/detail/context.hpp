@@ -64,6 +64,7 @@ class alignas(64) Context {
 
   int send(wd_request* const* requests, unsigned count);
   int receive(wd_request** request);
+  int receive_batch(wd_request** requests, unsigned capacity);
   int receive_sync(wd_request** request);
   void flush();
   int cancel(const wd_request& request);
