@@ -150,6 +150,7 @@ int run_area(const Area& area, const Options& options) {
   nlohmann::json report = nlohmann::json::array();
   bool failed = false;
   for (const Case& the_case : area.cases(options)) {
+    if (the_case.name.find(options.only) == std::string::npos) continue;
     const int samples = the_case.samples > 0 ? the_case.samples : options.quick ? 9 : 31;
     Measured result;
     for (int attempt = 0; attempt < 3 && !result.pass; ++attempt) {

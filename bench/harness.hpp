@@ -32,6 +32,7 @@ struct Case {
 struct Options {
   bool quick = false;
   std::string json_path;
+  std::string only;  ///< run only cases whose name contains this
 };
 
 struct Summary {

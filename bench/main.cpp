@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   app.add_option("area", wanted, help)->required();
   app.add_flag("--quick", options.quick, "fewer and shorter samples, within 60 s");
   app.add_option("--json", options.json_path, "write the results to FILE");
+  app.add_option("--only", options.only, "only the cases whose name contains TEXT");
   app.footer(
       "Examples:\n  tandem bench ring --quick\n  tandem bench comp --json comp.json\n"
       "Exit status 1: a target was missed that docs/performance.md does not explain.");

@@ -106,25 +106,28 @@ class Ring {
 
   void stream(int count) {
     constexpr unsigned kBatch = 32;
-    std::array<wd_request, 256> requests{};
-    std::array<wd_request*, 256> free{};
+    constexpr unsigned kInFlight = 128;
+    std::array<wd_request, kInFlight> requests{};
+    std::array<wd_request*, kInFlight> free{};
     unsigned free_count = 0;
     for (auto& request : requests) {
       request = nop();
       free[free_count++] = &request;
     }
     for (int sent = 0, received = 0; received < count;) {
-      if (free_count >= kBatch && sent < count) {
+      while (free_count >= kBatch && sent < count) {
         if (wd_send_batch(&queue_, free.data() + (free_count - kBatch), kBatch) != kBatch) {
           throw std::runtime_error("batch not taken");
         }
         free_count -= kBatch;
         sent += kBatch;
       }
-      wd_request* back = nullptr;
-      while (wd_recv(&queue_, &back) == 1) {
-        free[free_count++] = back;
-        ++received;
+      const int got = wd_recv_batch(&queue_, free.data() + free_count, kInFlight - free_count);
+      if (got > 0) {
+        free_count += static_cast<unsigned>(got);
+        received += got;
+      } else {
+        cpu_pause();
       }
     }
   }

@@ -273,6 +273,26 @@ TEST_P(MemoryPath, EveryRequestComesBackOnceInOrder) {
   EXPECT_EQ(wd_in_flight(&queue_), 0u);
 }
 
+TEST_P(MemoryPath, BatchesComeBackOnceInOrder) {
+  constexpr unsigned kRounds = 2'000;
+  std::vector<wd_request> requests(96, make(WD_OP_NOP));
+  std::vector<wd_request*> pointers;
+  for (auto& request : requests) pointers.push_back(&request);
+  wd_request* back[64];
+  for (unsigned round = 0; round < kRounds; ++round) {
+    ASSERT_EQ(wd_send_batch(&queue_, pointers.data(), 96), 96);
+    for (unsigned received = 0; received < 96;) {
+      const int got = wd_recv_batch(&queue_, back, 64);
+      ASSERT_TRUE(got > 0 || got == -EAGAIN) << wd_strerror(got);
+      for (int i = 0; i < got; ++i)
+        ASSERT_EQ(back[i], pointers[received + static_cast<unsigned>(i)]);
+      if (got > 0) received += static_cast<unsigned>(got);
+    }
+  }
+  EXPECT_EQ(wd_recv_batch(&queue_, back, 64), -EAGAIN);
+  EXPECT_EQ(wd_recv_batch(&queue_, back, 0), -EINVAL);
+}
+
 TEST_P(MemoryPath, AForkedChildGoesOnWithTheSameQueueAndTheParentToo) {
   const auto from = buffer(kPage);
   const auto to = buffer(kPage);
