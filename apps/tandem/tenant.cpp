@@ -19,8 +19,10 @@ namespace {
 constexpr unsigned kInFlight = 4;
 constexpr unsigned kForker = 1, kProber = 3;  // the parts of tenants 2 and 4; 3 is killed
 constexpr unsigned kChildSeat = Board::kTenants;
-/// Tenant i keeps a page at kSecretBase + i × kSecretStep; nothing maps there by itself.
-constexpr std::uint64_t kSecretBase = 0x200000000000, kSecretStep = 0x10000000;
+/// Tenant i keeps a page at kSecretBase + i × kSecretStep. Nothing maps there by itself: it is
+/// above where programs are loaded and below libraries, and an address that sanitizers leave to
+/// programs.
+constexpr std::uint64_t kSecretBase = 0x567f00000000, kSecretStep = 0x10000000;
 
 struct Slot {
   wd_request request{};
