@@ -11,15 +11,13 @@
 namespace tandem {
 namespace {
 
-bool membarrier(int command) noexcept {
-  return ::syscall(SYS_membarrier, command, 0, 0) == 0;
-}
+bool membarrier(int command) noexcept { return ::syscall(SYS_membarrier, command, 0, 0) == 0; }
 
 }  // namespace
 
 bool register_global_fence() noexcept {
-  static const bool registered = feature_allowed(Feature::kMembarrier) &&
-                                 membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
+  static const bool registered =
+      feature_allowed(Feature::kMembarrier) && membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
   return registered;
 }
 
@@ -29,12 +27,8 @@ bool register_process_fence() noexcept {
   return registered;
 }
 
-void heavy_fence_global() noexcept {
-  TANDEM_CHECK(membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED));
-}
+void heavy_fence_global() noexcept { TANDEM_CHECK(membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)); }
 
-void heavy_fence_process() noexcept {
-  TANDEM_CHECK(membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED));
-}
+void heavy_fence_process() noexcept { TANDEM_CHECK(membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)); }
 
 }  // namespace tandem

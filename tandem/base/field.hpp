@@ -10,7 +10,8 @@ template <unsigned Hi, unsigned Lo = Hi>
 struct Field {
   static_assert(Hi < 64 && Lo <= Hi);
   static constexpr unsigned kWidth = Hi - Lo + 1;
-  static constexpr std::uint64_t kMax = kWidth == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << kWidth) - 1;
+  static constexpr std::uint64_t kMax =
+      kWidth == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << kWidth) - 1;
   static constexpr std::uint64_t kMask = kMax << Lo;
 
   static constexpr std::uint64_t get(std::uint64_t word) { return (word & kMask) >> Lo; }

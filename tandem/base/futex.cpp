@@ -18,8 +18,8 @@ bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
     limit.tv_sec = static_cast<std::time_t>(count / 1'000'000'000);
     limit.tv_nsec = static_cast<long>(count % 1'000'000'000);
   }
-  const long result = ::syscall(SYS_futex, &word, FUTEX_WAIT, expected,
-                                timeout ? &limit : nullptr, nullptr, 0);
+  const long result =
+      ::syscall(SYS_futex, &word, FUTEX_WAIT, expected, timeout ? &limit : nullptr, nullptr, 0);
   return !(result != 0 && errno == ETIMEDOUT);
 }
 

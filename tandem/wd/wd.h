@@ -2,8 +2,8 @@
 /**
  * WarpDrive: an accelerator as another thread of your process.
  *
- * Open a queue, send requests that hold plain pointers, receive them back completed. While the engine
- * is awake neither wd_send() nor wd_recv() makes a system call.
+ * Open a queue, send requests that hold plain pointers, receive them back completed. While the
+ * engine is awake neither wd_send() nor wd_recv() makes a system call.
  *
  *     struct wd_queue q = WD_QUEUE_INIT;
  *     q.algorithm = "crc32c";
@@ -11,8 +11,8 @@
  *     struct wd_request r = {.opcode = WD_OP_CRC32C, .src = data, .src_len = size};
  *     wd_send(&q, &r); wd_recv_sync(&q, &(struct wd_request *){0});
  *
- * Threads: a queue belongs to one thread at a time; open one for each thread. Different queues share
- * no lock on the send and receive path.
+ * Threads: a queue belongs to one thread at a time; open one for each thread. Different queues
+ * share no lock on the send and receive path.
  *
  * Fork: a child may go on using the same struct wd_queue: its first call opens a new queue with the
  * same parameters. Requests in flight stay the parent's. Reserved memory is not inherited. After
@@ -71,43 +71,47 @@ enum wd_path {
 struct wd_queue {
   size_t size;           /* in: sizeof(struct wd_queue) */
   const char *algorithm; /* in: "gzip", or a device's name, "comp-0"; copied */
-  uint32_t depth;        /* in: requests in flight at most, a power of two; 0: 256. out: what it is */
-  uint32_t path;         /* in: enum wd_path. out: where it runs */
-  char device[32];       /* out: name of the device */
+  uint32_t depth;  /* in: requests in flight at most, a power of two; 0: 256. out: what it is */
+  uint32_t path;   /* in: enum wd_path. out: where it runs */
+  char device[32]; /* out: name of the device */
   uint32_t device_flags; /* out: bit 0 SVA */
   uint32_t reserved;     /* 0 */
   uint64_t opaque[8];    /* the library's */
 };
-#define WD_QUEUE_INIT {sizeof(struct wd_queue), 0, 0, 0, {0}, 0, 0, {0}}
+#define WD_QUEUE_INIT                                  \
+  {                                                    \
+    sizeof(struct wd_queue), 0, 0, 0, {0}, 0, 0, { 0 } \
+  }
 
 /**
  * One request. The caller owns it and keeps it, and the buffers, until wd_recv() has returned it.
  * A request that is sent twice before it came back is refused with -EINVAL.
  */
 struct wd_request {
-  uint16_t opcode;      /* enum wd_opcode */
-  uint16_t flags;       /* TANDEM_DESC_… */
-  uint32_t param;       /* e.g. compression level */
-  const void *src;      /* any pointer */
-  void *dst;            /* any pointer */
-  uint32_t src_len;     /* bytes */
-  uint32_t dst_len;     /* bytes */
-  uint64_t operand;     /* e.g. fill pattern, checksum seed */
-  void *user;           /* not touched */
+  uint16_t opcode;  /* enum wd_opcode */
+  uint16_t flags;   /* TANDEM_DESC_… */
+  uint32_t param;   /* e.g. compression level */
+  const void *src;  /* any pointer */
+  void *dst;        /* any pointer */
+  uint32_t src_len; /* bytes */
+  uint32_t dst_len; /* bytes */
+  uint64_t operand; /* e.g. fill pattern, checksum seed */
+  void *user;       /* not touched */
   /* results */
-  uint16_t status;      /* enum tandem_status */
-  uint16_t result_flags; /* TANDEM_CPL_… */
-  uint32_t done;        /* bytes produced, or read by operations without output */
-  uint64_t result;      /* e.g. checksum */
+  uint16_t status;        /* enum tandem_status */
+  uint16_t result_flags;  /* TANDEM_CPL_… */
+  uint32_t done;          /* bytes produced, or read by operations without output */
+  uint64_t result;        /* e.g. checksum */
   uint64_t fault_address; /* with TANDEM_STATUS_FAULT: what could not be accessed */
-  uint64_t opaque[2];   /* the library's; zero before the first send */
+  uint64_t opaque[2];     /* the library's; zero before the first send */
 };
 
 /** The eight calls of WarpDrive. The historic signatures; 0 or a count, or a negative errno. */
 
 /** Opens the queue `q` describes. Errors: -EINVAL, -ENODEV, -EACCES, -EMFILE, -ENOMEM. */
 int wd_request_queue(struct wd_queue *q) WD_NOEXCEPT;
-/** Stops the queue and returns it. Requests in flight are lost; NULL and a closed queue are fine. */
+/** Stops the queue and returns it. Requests in flight are lost; NULL and a closed queue are fine.
+ */
 void wd_release_queue(struct wd_queue *q) WD_NOEXCEPT;
 /**
  * Sends one request. Errors: -EBUSY (receive first; a stream has one request in flight at a time,
@@ -135,7 +139,8 @@ int wd_open(struct wd_queue *q, const char *algorithm) WD_NOEXCEPT;
 /** Gives reserved memory back; when it returns no engine reaches it. -EINVAL: not reserved here. */
 int wd_release_memory(struct wd_queue *q, void *memory) WD_NOEXCEPT;
 /** Sends `count` requests with one doorbell. Returns how many were taken, or an error if none. */
-int wd_send_batch(struct wd_queue *q, struct wd_request *const *requests, unsigned count) WD_NOEXCEPT;
+int wd_send_batch(struct wd_queue *q, struct wd_request *const *requests,
+                  unsigned count) WD_NOEXCEPT;
 /**
  * Receives at most `capacity` completed requests, in the order they were sent. Returns how many, or
  * -EAGAIN; -ESHUTDOWN.
@@ -148,9 +153,9 @@ int wd_fd(struct wd_queue *q) WD_NOEXCEPT;
 /** Asks for a signal on wd_fd(). Returns 1 when something has completed already, else 0. */
 int wd_arm(struct wd_queue *q) WD_NOEXCEPT;
 /**
- * While held (count of calls), the engine does not go to sleep for this queue, and neither wd_send()
- * nor wd_recv() makes a system call whatever happens. Without a hold, a long run of empty wd_recv()
- * asks now and then whether the broker still lives.
+ * While held (count of calls), the engine does not go to sleep for this queue, and neither
+ * wd_send() nor wd_recv() makes a system call whatever happens. Without a hold, a long run of empty
+ * wd_recv() asks now and then whether the broker still lives.
  */
 int wd_keep_awake(struct wd_queue *q, int hold) WD_NOEXCEPT;
 /**
