@@ -52,6 +52,14 @@ unsigned rounds_from_environment() {
   return text == nullptr ? 10'000 : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
 }
 
+/// When to stop whatever the number of rounds: the soak test goes by time.
+std::chrono::steady_clock::time_point deadline_from_environment() {
+  const char* text =
+      std::getenv("TANDEM_CHAOS_SOAK") != nullptr ? std::getenv("TANDEM_SOAK_SECONDS") : nullptr;
+  if (text == nullptr) return std::chrono::steady_clock::time_point::max();
+  return std::chrono::steady_clock::now() + std::chrono::seconds(std::strtol(text, nullptr, 10));
+}
+
 std::uint64_t seed_from_environment() {
   const char* text = std::getenv("TANDEM_SEED");
   return text == nullptr ? std::random_device{}() : std::strtoull(text, nullptr, 10);
@@ -182,11 +190,14 @@ class Chaos : public testing::Test {
 
 TEST_F(Chaos, EveryRequestComesBackOnceThroughForksKillsAndExecs) {
   const broker::BrokerProcess broker(1);
-  const unsigned rounds = rounds_from_environment();
+  const auto end = deadline_from_environment();
+  const unsigned rounds =
+      end == std::chrono::steady_clock::time_point::max() ? rounds_from_environment() : ~0u;
   std::fprintf(stderr, "TANDEM_SEED=%llu, %u rounds\n", static_cast<unsigned long long>(seed_),
                rounds);
   unsigned killed = 0;
-  for (unsigned round = 0; round < rounds && !HasFatalFailure(); ++round) {
+  for (unsigned round = 0;
+       round < rounds && !HasFatalFailure() && std::chrono::steady_clock::now() < end; ++round) {
     std::memset(static_cast<void*>(ledger_), 0, sizeof(Ledger));
     const Plan today = plan();
     const bool kill = random() % 3 == 0;

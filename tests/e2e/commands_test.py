@@ -57,7 +57,8 @@ class Demos(unittest.TestCase):
     @unittest.skipUnless(PLANTED, "this build carries no planted faults")
     def test_share_catches_completions_that_are_lost_or_doubled(self):
         for fault in ("uacce-lost-completion", "uacce-double-completion"):
-            result = run("demo", "share", "--seconds", "1", *self.files,
+            # Long enough for a thousand completions of one queue under a sanitizer.
+            result = run("demo", "share", "--seconds", "10", *self.files,
                          env={"TANDEM_PLANT": fault})
             self.assertEqual(result.returncode, 1, result.stdout)
             self.assertRegex(result.stderr, r"\ntandem: demo share: tenant")

@@ -294,6 +294,11 @@ TEST_P(MemoryPath, BatchesComeBackOnceInOrder) {
 }
 
 TEST_P(MemoryPath, AForkedChildGoesOnWithTheSameQueueAndTheParentToo) {
+#if defined(__SANITIZE_THREAD__)
+  if (path() == WD_PATH_EMBEDDED) {
+    GTEST_SKIP() << "ThreadSanitizer cannot start threads in a child of a process with threads";
+  }
+#endif
   const auto from = buffer(kPage);
   const auto to = buffer(kPage);
   EXPECT_EQ(run(make(WD_OP_COPY, from, to)).status, TANDEM_STATUS_OK);
