@@ -270,7 +270,7 @@ TEST_P(EmbeddedTest, DevicesAreListed) {
 }
 
 TEST_P(EmbeddedTest, ChildAndGrandchildGoOn) {
-  if (!can_fork()) GTEST_SKIP() << "needs threads in a forked child";
+  if (!can_fork()) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
   wd::Queue q = open();
   const auto works = [&q] {
     std::array<char, 5000> src{}, dst{};
@@ -292,7 +292,7 @@ TEST_P(EmbeddedTest, ChildAndGrandchildGoOn) {
 }
 
 TEST_P(EmbeddedTest, ChildThatExitsNormallyStopsOnlyItsOwnDevices) {
-  if (!can_fork()) GTEST_SKIP() << "needs threads in a forked child";
+  if (!can_fork()) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
   wd::Queue q = open();
   ASSERT_TRUE(q.run(wd::Nop{}));
   for (const bool used : {false, true}) {
@@ -310,7 +310,7 @@ TEST_P(EmbeddedTest, ChildThatExitsNormallyStopsOnlyItsOwnDevices) {
 }
 
 TEST_P(EmbeddedTest, RawCloneIsNoticed) {
-  if (!can_fork()) GTEST_SKIP() << "needs threads in a forked child";
+  if (!can_fork()) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
   wd::Queue q = open();
   ASSERT_TRUE(q.run(wd::Nop{}));
   const auto child =
@@ -322,7 +322,7 @@ TEST_P(EmbeddedTest, RawCloneIsNoticed) {
 }
 
 TEST_P(EmbeddedTest, ForkInTheMiddleOfAnotherThreadsWork) {
-  if (!can_fork()) GTEST_SKIP() << "needs threads in a forked child";
+  if (!can_fork()) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
   wd::Queue q = open();
   std::atomic<bool> stop{false};
   std::atomic<std::uint64_t> done{0};
