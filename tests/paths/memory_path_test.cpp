@@ -56,7 +56,7 @@ TEST_P(MemoryPath, EveryLengthAcrossAPageBorderIsExact) {
   const auto from = buffer(3 * kPage);
   const auto to = buffer(3 * kPage);
   pattern(from);
-  for (const std::size_t length : {0, 1, 63, 64, 65, 4095, 4096, 4097, 8191}) {
+  for (const std::size_t length : {0u, 1u, 63u, 64u, 65u, 4095u, 4096u, 4097u, 8191u}) {
     std::memset(to.data(), 0xee, to.size());
     const auto done = run(make(WD_OP_COPY, from.subspan(5, length), to.subspan(9, length)));
     ASSERT_EQ(done.status, TANDEM_STATUS_OK) << length;
