@@ -27,7 +27,9 @@ namespace {
 /// A queue of the broker's "memory" device.
 class Ring {
  public:
-  Ring() {
+  /// depth: of its rings; 0 for what the library takes.
+  explicit Ring(std::uint32_t depth = 0) {
+    queue_.depth = depth;
     queue_.algorithm = "memory";
     queue_.path = WD_PATH_BROKER;
     if (const int error = wd_request_queue(&queue_); error != 0) {
@@ -140,6 +142,8 @@ class Ring {
 struct World {
   broker::BrokerProcess broker{1, cpu_at(1)};
   Ring ring;
+  // So shallow that its lines pass back and forth, as the peer's do, instead of taking turns.
+  Ring shallow{4};
 };
 
 /// Percent of a core that a broker uses while `clients` processes hold a queue and do nothing.
@@ -203,8 +207,15 @@ std::vector<Case> cases(const Options& options) {
                   .peer_name = "two threads passing the same cache lines",
                   .target = Target::kAtMostRatio,
                   .limit = 1.3,
+                  .ours = [=] { return world->shallow.round_trips(20'000 * scale, Ring::nop()); },
+                  .peer = [=] { return line_ping_pong(20'000 * scale, 1); }});
+  list.push_back({.name = "ring/nop-round-trip/depth:256",
+                  .unit = "ns",
+                  .peer_name = "two threads passing lines, 256 of them in turn",
+                  .target = Target::kAtMostRatio,
+                  .limit = 1.3,
                   .ours = [=] { return world->ring.round_trips(20'000 * scale, Ring::nop()); },
-                  .peer = [=] { return line_ping_pong(20'000 * scale); }});
+                  .peer = [=] { return line_ping_pong(20'000 * scale, 256); }});
   list.push_back({.name = "ring/nops/batch:32",
                   .unit = "op/s",
                   .peer_name = boost + " lockfree::spsc_queue, 64-byte items, 32 at a time",

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "bench/harness.hpp"
 #include "tandem/base/cpu.hpp"
@@ -32,11 +33,14 @@ constexpr std::uint64_t kStop = ~std::uint64_t{0};
 
 }  // namespace
 
-double line_ping_pong(int rounds) {
-  Line descriptor;
+double line_ping_pong(int rounds, std::size_t slots) {
+  const std::size_t mask = slots - 1;
+  std::vector<Line> descriptors(slots);
   Word tail;
-  Line completion;
-  const auto phase = [&completion] { return std::atomic_ref(completion.words[3]); };
+  std::vector<Line> completions(slots);
+  const auto phase = [&completions, mask](std::uint64_t value) {
+    return std::atomic_ref(completions[value & mask].words[3]);
+  };
   std::jthread other([&] {
     pin_thread(1);
     for (std::uint64_t seen = 0;;) {
@@ -46,17 +50,17 @@ double line_ping_pong(int rounds) {
         cpu_pause();
         continue;
       }
-      const Line copy = descriptor;
-      std::copy_n(copy.words.begin(), 3, completion.words.begin());
       seen = now;
-      phase().store(seen, std::memory_order_release);
+      const Line copy = descriptors[seen & mask];
+      std::copy_n(copy.words.begin(), 3, completions[seen & mask].words.begin());
+      phase(seen).store(seen, std::memory_order_release);
     }
   });
   pin_thread(0);
   const auto pass = [&](std::uint64_t value) {
-    descriptor.words.fill(value);
+    descriptors[value & mask].words.fill(value);
     tail.value.store(value, std::memory_order_release);
-    while (phase().load(std::memory_order_acquire) != value) cpu_pause();
+    while (phase(value).load(std::memory_order_acquire) != value) cpu_pause();
   };
   std::uint64_t value = 0;
   while (value < 1000) pass(++value);

@@ -8,8 +8,9 @@
 namespace tandem::bench {
 
 /// Nanoseconds to pass the cache lines of one nop back and forth between two threads: descriptor
-/// and tail one way, a completion the other.
-double line_ping_pong(int rounds);
+/// and tail one way, a completion the other. slots: how many descriptors and completions take
+/// turns, a power of two; with 1 the same lines go back and forth.
+double line_ping_pong(int rounds, std::size_t slots);
 
 /// 64-byte items a second through a boost::lockfree::spsc_queue, pushed and popped 32 at a time.
 double spsc_stream(int items);

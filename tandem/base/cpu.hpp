@@ -20,4 +20,16 @@ inline void cpu_pause() noexcept {
 #endif
 }
 
+/// Starts to fetch the cache line at `address` for writing: takes it from the core that has it.
+/// Never faults.
+inline void prefetch_for_write(const void* address) noexcept {
+#if defined(__x86_64__)
+  // The built-in asks for a shared line unless the compiler is told of a newer CPU; where the CPU
+  // does not know the instruction, it does nothing.
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(address)));
+#else
+  __builtin_prefetch(address, 1);
+#endif
+}
+
 }  // namespace tandem

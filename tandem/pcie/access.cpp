@@ -18,8 +18,8 @@ using memory::Target;
 using rcu::rcu_default_domain;
 using Reason = DmaFault::Reason;
 
-constexpr std::size_t kSectionBytes = 64 * 1024;  // host RAM copied in one reader section
-constexpr std::size_t kRunBytes = 1024 * 1024;    // translated ahead, and given to one I/O call
+constexpr std::size_t kSectionBytes = std::size_t{64} << 10;  // host RAM copied in one section
+constexpr std::size_t kRunBytes = std::size_t{1} << 20;  // translated ahead, given to one I/O call
 constexpr std::uint64_t kPageBytes = 4096;
 
 void copy(std::byte* host, std::span<std::byte> to) { std::memcpy(to.data(), host, to.size()); }
@@ -282,23 +282,37 @@ class Transfer {
   EndpointStats counted_;
 };
 
+/// Finds host RAM behind all of [at, at + length). Inside a section.
+std::byte* cached_host(const EndpointState& state, SpaceKey space, Iova at, std::size_t length,
+                       unsigned permissions, std::uint64_t version) {
+  CachedTranslation found;
+  if (!state.atc.lookup(space, at.value, permissions, version, found) || found.host == nullptr ||
+      found.reach(at.value) < length) {
+    return nullptr;
+  }
+  return found.host + found.offset(at.value);
+}
+
+/// Counts look-ups that hit, for the endpoint and for the calling thread.
+void count_hits(EndpointState& state, std::uint64_t number) {
+  state.stats.add({.translations = number, .atc_hits = number});
+  thread_state.stats.translations += number;
+  thread_state.stats.atc_hits += number;
+}
+
 /// The common case, an access to host RAM whose translation is cached: true when it was done.
 template <class Byte>
 bool hit(EndpointState& state, SpaceKey space, Iova at, std::span<Byte> bytes) {
   constexpr unsigned kPermissions = std::is_const_v<Byte> ? kWritable : kReadable;
   if (bytes.size() > kSectionBytes || state.tapped.load(std::memory_order_relaxed)) return false;
-  CachedTranslation found;
   {
     const std::scoped_lock reader(rcu_default_domain());
-    if (!state.atc.lookup(space, at.value, kPermissions, state.memory().version(), found) ||
-        found.host == nullptr || found.reach(at.value) < bytes.size()) {
-      return false;
-    }
-    copy(found.host + found.offset(at.value), bytes);
+    std::byte* const host =
+        cached_host(state, space, at, bytes.size(), kPermissions, state.memory().version());
+    if (host == nullptr) return false;
+    copy(host, bytes);
   }
-  state.stats.add({.translations = 1, .atc_hits = 1});
-  ++thread_state.stats.translations;
-  ++thread_state.stats.atc_hits;
+  count_hits(state, 1);
   return true;
 }
 
@@ -310,6 +324,23 @@ DmaResult start(EndpointState& state, std::optional<Pasid> pasid, Iova at, std::
 }
 
 }  // namespace
+
+bool copy_cached(EndpointState& state, std::optional<Pasid> pasid, Iova from, Iova to,
+                 std::size_t length) {
+  if (length > kSectionBytes || state.tapped.load(std::memory_order_relaxed)) return false;
+  const SpaceKey space(pasid);
+  {
+    const std::scoped_lock reader(rcu_default_domain());
+    const std::uint64_t version = state.memory().version();
+    const std::byte* source = cached_host(state, space, from, length, kReadable, version);
+    if (source == nullptr) return false;
+    std::byte* target = cached_host(state, space, to, length, kWritable, version);
+    if (target == nullptr) return false;
+    std::memmove(target, source, length);
+  }
+  count_hits(state, 2);
+  return true;
+}
 
 DmaResult transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at,
                    std::span<std::byte> to) {

@@ -39,6 +39,10 @@ DmaResult AddressSpace::write(Iova at, std::span<const std::byte> from) const {
   return detail::transfer(*endpoint_->state_, pasid_, at, from);
 }
 
+bool AddressSpace::copy_cached(Iova from, Iova to, std::size_t length) const {
+  return detail::copy_cached(*endpoint_->state_, pasid_, from, to, length);
+}
+
 Result<Window, DmaFault> AddressSpace::map(Iova at, std::size_t length, Access access) const {
   const auto mapped = detail::map(*endpoint_->state_, pasid_, at, length, access);
   if (!mapped) return Unexpected{mapped.error()};

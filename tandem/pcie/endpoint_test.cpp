@@ -591,7 +591,7 @@ TEST_F(EndpointTest, TheTapSeesThePathOfAFault) {
 // Catches the planted fault pcie-skip-invalidation.
 TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
   // Each round maps a page, revokes it, and poisons it as soon as the fence says so, while devices
-  // read it by copying and in place.
+  // read it by copying, in place, and by copying inside the space.
   constexpr std::uint64_t kPhysical = 0x4000'0000;
   constexpr std::byte kGood{0x5a};
   // The page is always behind a region that stays, so that only the invalidation protects it: the
@@ -600,9 +600,12 @@ TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
   ASSERT_TRUE(bench.memory.add_host_ram({kPhysical}, ram.bytes()));
   Endpoint& device = open({.invalidation_timeout = 20s});
   std::atomic<bool> stop{false};
-  std::atomic<int> copies{0}, windows{0};
+  std::atomic<int> copies{0}, windows{0}, moves{0};
+  constexpr std::uint64_t kCopy = kVa + 64 * kPage;
+  const std::uint64_t copied_to = bench.allocate();
+  bench.map(kPasid, kCopy, copied_to);
   std::vector<std::jthread> threads;
-  for (int t = 0; t < 3; ++t) {
+  for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
       const AddressSpace space = device.space(kPasid);
       std::vector<std::byte> buffer(kPage);
@@ -615,6 +618,13 @@ TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
           if (!window) continue;
           EXPECT_TRUE(all_good(window->bytes()));
           windows.fetch_add(1, std::memory_order_relaxed);
+        } else if (t == 1) {
+          // What was copied is looked at afterwards: it has to be from before the revocation.
+          EXPECT_TRUE(space.write({kCopy}, std::span<const std::byte>(&kGood, 1)).ok());
+          (void)space.read({kVa}, std::span(buffer).first(1));
+          if (!space.copy_cached({kVa}, {kCopy}, kPage)) continue;
+          EXPECT_TRUE(all_good({bench.host(copied_to), kPage}));
+          moves.fetch_add(1, std::memory_order_relaxed);
         } else {
           const DmaResult result = space.read({kVa + 8}, std::span(buffer).first(2048));
           EXPECT_TRUE(all_good(std::span(buffer).first(result.done_bytes)));
@@ -623,7 +633,7 @@ TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
       }
     });
   }
-  for (unsigned round = 0; round < 400 || copies < 100 || windows < 100; ++round) {
+  for (unsigned round = 0; round < 400 || copies < 100 || windows < 100 || moves < 100; ++round) {
     const std::uint64_t offset = (round % 2) * kPage;
     std::memset(ram.data() + offset, 0x5a, kPage);
     bench.map(kPasid, kVa, kPhysical + offset);

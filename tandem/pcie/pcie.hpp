@@ -126,6 +126,10 @@ class AddressSpace {
   /// Copies from the space into `to`. Faults are data; bytes before the fault have been copied.
   DmaResult read(Iova at, std::span<std::byte> to) const;
   DmaResult write(Iova at, std::span<const std::byte> from) const;
+  /// Copies inside the space, as memmove does and without a buffer between, at most 64 KiB whose
+  /// translations are cached and lead to host RAM: what small operations repeat.
+  /// Returns: false, and nothing was done, where it is not so: read() and write() always work.
+  bool copy_cached(Iova from, Iova to, std::size_t length) const;
   /// Maps [at, at + length) if it is one run of host RAM that allows `access`, taking page faults
   /// first. `length` > 0; `access` to read or to write. Only an endpoint with ATS maps, and only a
   /// bounded number of windows at once. Errors: as read(), and kNotMappable.

@@ -21,7 +21,7 @@ constexpr std::uint64_t kLead = 1024 * 1024;   // how far ahead of the last one 
 constexpr std::uint64_t kMaxLag = 16 * 1024 * 1024;  // how much a tenant may have to catch up
 constexpr std::uint64_t kMoveLag = 8 * 1024 * 1024;  // when a lane that lags hands over a queue
 constexpr std::uint64_t kBill = 64 * 1024;
-constexpr int kCloseLooks = 8;             // at a queue that is alone, in one pass
+constexpr int kCloseLooks = 16;            // at a queue that is alone, in one pass
 constexpr std::int64_t kIdlePasses = 256;  // between looks at the clock; a pass costs 1,
 constexpr unsigned kBytesPerCredit = 8;    // 2^8 bytes of work cost 1
 constexpr microseconds kPollEvery{20};     // at most: wakes of cold queues, while others are hot
@@ -187,9 +187,14 @@ Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant, HotQueue& hot) {
   std::uint32_t pending = queue.pending();
   if (pending == 0) {
     if (hot_.size() != 1 || tenant.queues.size() != 1) return Visit::kIdle;
-    // Alone: look more closely than the way around the lane allows.
+    // Alone: look more closely than the way around the lane allows, though not so closely that the
+    // client has to fight for the line it is about to write.
     for (int looks = kCloseLooks; pending == 0; pending = queue.pending()) {
-      if (--looks == 0) return Visit::kIdle;
+      if (--looks == 0) {
+        credit_ -= kCloseLooks;
+        return Visit::kIdle;
+      }
+      cpu_pause();
     }
   }
   queue.prefetch();

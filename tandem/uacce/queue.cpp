@@ -205,29 +205,25 @@ Queue::Answer Queue::answer(const Completion& from, std::uint64_t tag) {
           from.done | LastStatus::make(from.status) | LastFlags::make(flags)};
 }
 
-/// Writes the staged completions: bodies first, then the last words, each with its phase, from the
-/// newest to the oldest. A client polls the oldest, so its polling disturbs us only at the end.
+/// Writes the staged completions from the newest to the oldest. A client polls the oldest, so its
+/// polling disturbs us only at the end, and once it sees that one it finds the others in place.
 ///
-/// Ordering: (B) each last word is released after its body; pairs with the client's acquire load.
+/// Ordering: (B) each last word, with its phase, is released after its body; pairs with the
+/// client's
+///           acquire load.
 void Queue::publish() {
-  const std::uint32_t count = staged_count_;
-  const auto words = [this](std::uint32_t index) {
-    return reinterpret_cast<std::uint64_t*>(completions_) +
-           std::uint64_t{index & mask_} * (sizeof(tandem_completion) / 8);
-  };
-  for (std::uint32_t i = 0; i < count; ++i) {
-    std::uint64_t* to = words(completed_ + i);
+  for (std::uint32_t i = staged_count_; i-- > 0;) {
+    const std::uint32_t index = completed_ + i;
+    auto* const to = reinterpret_cast<std::uint64_t*>(completions_) +
+                     std::uint64_t{index & mask_} * (sizeof(tandem_completion) / 8);
+    const bool phase = (index & setup_.depth) == 0;
+    const std::uint64_t last = staged_[i].last | LastFlags::make(phase ? TANDEM_CPL_PHASE : 0);
     std::atomic_ref(to[0]).store(staged_[i].tag, std::memory_order_relaxed);
     std::atomic_ref(to[1]).store(staged_[i].fault_address, std::memory_order_relaxed);
     std::atomic_ref(to[2]).store(staged_[i].result, std::memory_order_relaxed);
+    std::atomic_ref(to[3]).store(last, std::memory_order_release);  // (B)
   }
-  for (std::uint32_t i = count; i-- > 0;) {
-    const std::uint32_t index = completed_ + i;
-    const bool phase = (index & setup_.depth) == 0;
-    const std::uint64_t last = staged_[i].last | LastFlags::make(phase ? TANDEM_CPL_PHASE : 0);
-    std::atomic_ref(words(index)[3]).store(last, std::memory_order_release);  // (B)
-  }
-  completed_ += count;
+  completed_ += staged_count_;
   staged_count_ = 0;
 }
 

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cerrno>
 #include <ctime>
+#include <type_traits>
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/cpu.hpp"
@@ -16,7 +17,7 @@ namespace tandem::wd::detail {
 namespace {
 
 // How many descriptors ahead to fetch for writing: their lines are still in the engine's cache.
-constexpr std::uint64_t kPrefetch = 4;
+constexpr std::uint64_t kPrefetch = 8;
 // Empty polls between two looks at whether the broker lives, when nobody holds the engine awake.
 constexpr std::uint32_t kPollsBetweenChecks = 1u << 20;
 
@@ -52,6 +53,29 @@ std::uint64_t word_of(std::uint16_t first, std::uint16_t second, std::uint32_t h
 }
 static_assert(offsetof(tandem_descriptor, param) == 4 && offsetof(tandem_descriptor, src) == 8 &&
               offsetof(tandem_descriptor, dst_len) == 28 && offsetof(tandem_descriptor, tag) == 40);
+
+/// Writes what `request` asks for with the buffers of `buffers`, as whole words straight to their
+/// place: fields put together on the stack and copied from there would wait for the narrow stores.
+template <class Buffers>
+inline void put_descriptor(tandem_descriptor& to, const wd_request& request, const Buffers& buffers,
+                           std::uint64_t number) {
+  const auto address = [](auto value) {
+    if constexpr (std::is_pointer_v<decltype(value)>) {
+      return reinterpret_cast<std::uint64_t>(value);
+    } else {
+      return value;
+    }
+  };
+  auto* const words = reinterpret_cast<std::uint64_t*>(&to);
+  words[0] = word_of(request.opcode, request.flags, request.param);
+  words[1] = address(buffers.src);
+  words[2] = address(buffers.dst);
+  words[3] = word_of(buffers.src_len, buffers.dst_len);
+  words[4] = request.operand;
+  words[5] = number;
+  words[6] = 0;
+  words[7] = 0;
+}
 
 constexpr std::uint16_t without_phase(std::uint16_t flags) {
   return flags & static_cast<std::uint16_t>(~TANDEM_CPL_PHASE);
@@ -152,14 +176,8 @@ bool Context::accepts(wd_request& request) {
 
 void Context::write_descriptor(wd_request& request, const StagedRequest* staged) {
   const std::uint64_t slot = submitted_ & mask_;
-  // Whole words, straight to their place: fields put together on the stack and copied from there
-  // would wait for the narrow stores.
-  auto* const words = reinterpret_cast<std::uint64_t*>(&descriptors_[slot]);
-  words[0] = word_of(request.opcode, request.flags, request.param);
-  if (staged == nullptr) [[likely]] {
-    words[1] = reinterpret_cast<std::uint64_t>(request.src);
-    words[2] = reinterpret_cast<std::uint64_t>(request.dst);
-    words[3] = word_of(request.src_len, request.dst_len);
+  if (staged == nullptr) {
+    put_descriptor(descriptors_[slot], request, request, submitted_);
   } else {
     tandem_descriptor redirected{};
     redirected.src = reinterpret_cast<std::uint64_t>(request.src);
@@ -167,19 +185,55 @@ void Context::write_descriptor(wd_request& request, const StagedRequest* staged)
     redirected.src_len = request.src_len;
     redirected.dst_len = request.dst_len;
     staged->redirect(redirected);
-    words[1] = redirected.src;
-    words[2] = redirected.dst;
-    words[3] = word_of(redirected.src_len, redirected.dst_len);
+    put_descriptor(descriptors_[slot], request, redirected, submitted_);
   }
-  words[4] = request.operand;
-  words[5] = submitted_;
-  words[6] = 0;
-  words[7] = 0;
   table_[slot] = &request;
   request.opaque[0] = serial_;
   request.opaque[1] = submitted_;
   TANDEM_TRACE(queue_submit, granted_.queue, submitted_);
   ++submitted_;
+}
+
+unsigned Context::submit_plain(wd_request* const* requests, unsigned count) {
+  if (stages_all_) return 0;
+  // Local copies: for all the compiler knows, a store to a request could change a member.
+  const unsigned most = std::min(count, depth_ - in_flight_);
+  tandem_descriptor* const descriptors = descriptors_;
+  wd_request** const table = table_.get();
+  const std::uint64_t serial = serial_;
+  const std::uint64_t mask = mask_;
+  std::uint64_t number = submitted_;
+  unsigned taken = 0;
+  for (; taken < most; ++taken, ++number) {
+    wd_request* const request = requests[taken];
+    if (request == nullptr || request->opaque[0] != 0 ||
+        request->opcode == TANDEM_OP_INFLATE_STREAM) [[unlikely]]
+      break;
+    prefetch_for_write(&descriptors[(number + kPrefetch) & mask]);
+    put_descriptor(descriptors[number & mask], *request, *request, number);
+    table[number & mask] = request;
+    request->opaque[0] = serial;
+    request->opaque[1] = number;
+    TANDEM_TRACE(queue_submit, granted_.queue, number);
+  }
+  submitted_ = number;
+  in_flight_ += taken;
+  return taken;
+}
+
+int Context::submit(wd_request* request) {
+  if (request == nullptr || !accepts(*request)) return -EINVAL;
+  if (in_flight_ == depth_) return -EBUSY;
+  const bool stream = request->opcode == TANDEM_OP_INFLATE_STREAM;
+  if (stream && streaming_) return -EBUSY;
+  if (stages_all_ && needs_staging_at_once(*request)) {
+    if (const int error = send_staged(*request); error != 0) return error;
+  } else {
+    write_descriptor(*request, nullptr);
+    ++in_flight_;
+  }
+  streaming_ = streaming_ || stream;
+  return 0;
 }
 
 void Context::ring_doorbell() {
@@ -193,43 +247,17 @@ void Context::ring_doorbell() {
   if (std::atomic_ref(doorbell_->parked).load(std::memory_order_relaxed) != 0) [[unlikely]] {
     transport_.wake();
   }
-  __builtin_prefetch(&descriptors_[submitted_ & mask_], 1);
 }
 
 int Context::send(wd_request* const* requests, unsigned count) {
   if (dead_ || load_state() != TANDEM_QUEUE_ALIVE) [[unlikely]]
     return -ESHUTDOWN;
   const std::uint64_t first = submitted_;
-  unsigned taken = 0;
   int error = 0;
-  for (; taken < count; ++taken) {
-    wd_request* const request = requests[taken];
-    if (request == nullptr || !accepts(*request)) [[unlikely]] {
-      error = -EINVAL;
-      break;
-    }
-    if (in_flight_ == depth_) [[unlikely]] {
-      error = -EBUSY;
-      break;
-    }
-    if (request->opcode == TANDEM_OP_INFLATE_STREAM) [[unlikely]] {
-      if (streaming_) {
-        error = -EBUSY;
-        break;
-      }
-      streaming_ = true;
-    }
-    if (stages_all_ && needs_staging_at_once(*request)) [[unlikely]] {
-      error = send_staged(*request);
-      if (error != 0) {
-        if (request->opcode == TANDEM_OP_INFLATE_STREAM) streaming_ = false;
-        break;
-      }
-      continue;
-    }
-    write_descriptor(*request, nullptr);
-    ++in_flight_;
-    __builtin_prefetch(&descriptors_[(submitted_ + kPrefetch) & mask_], 1);
+  unsigned taken = submit_plain(requests, count);
+  while (taken < count && error == 0) {
+    error = submit(requests[taken]);
+    if (error == 0) ++taken;
   }
   if (submitted_ != first) ring_doorbell();
   return taken != 0 ? static_cast<int>(taken) : error;
@@ -277,6 +305,42 @@ int Context::cancel(const wd_request& request) {
 
 // Receiving.
 
+unsigned Context::reap_plain(wd_request** requests, unsigned capacity) {
+  if (dead_ || !staging_.empty()) [[unlikely]]
+    return 0;
+  tandem_completion* const completions = completions_;
+  wd_request* const* const table = table_.get();
+  const std::uint64_t mask = mask_;
+  const std::uint32_t depth = depth_;
+  const std::uint64_t end = submitted_;
+  std::uint64_t number = completed_;
+  unsigned got = 0;
+  for (; got < capacity && number != end; ++got, ++number) {
+    tandem_completion& slot = completions[number & mask];
+    const std::uint64_t word = load_verdict(slot);
+    if (!has_phase(word, number, depth)) break;
+    const Verdict verdict(word);
+    wd_request& request = *table[number & mask];
+    if (verdict.status != TANDEM_STATUS_OK || load(slot.tag) != number ||
+        request.opcode == TANDEM_OP_INFLATE_STREAM) [[unlikely]]
+      break;
+    request.status = TANDEM_STATUS_OK;
+    request.result_flags = without_phase(verdict.flags);
+    request.done = verdict.done;
+    request.result = load(slot.result);
+    request.fault_address = load(slot.fault_address);
+    request.opaque[0] = 0;
+    requests[got] = &request;
+  }
+  if (got == 0) return 0;
+  completed_ = number;
+  in_flight_ -= got;
+  empty_polls_ = 0;
+  if (armed_) [[unlikely]]
+    store_waiting(TANDEM_WAIT_NONE);
+  return got;
+}
+
 wd_request* Context::reap() {
   if (dead_) [[unlikely]]
     return reap_lost();
@@ -293,18 +357,10 @@ wd_request* Context::reap() {
     }
     wd_request& request = *table_[completed_ & mask_];
     ++completed_;
-    if (verdict.status != TANDEM_STATUS_OK || !staging_.empty()) [[unlikely]] {
-      tandem_completion completion{tag,          load(slot.fault_address), load(slot.result),
-                                   verdict.done, verdict.status,           verdict.flags};
-      if (!finish_detour(request, completion)) continue;
-      fill_results(request, completion);
-      return &request;
-    }
-    request.status = TANDEM_STATUS_OK;
-    request.result_flags = without_phase(verdict.flags);
-    request.done = verdict.done;
-    request.result = load(slot.result);
-    request.fault_address = load(slot.fault_address);
+    tandem_completion completion{tag,          load(slot.fault_address), load(slot.result),
+                                 verdict.done, verdict.status,           verdict.flags};
+    if (!finish_detour(request, completion)) continue;
+    fill_results(request, completion);
     return &request;
   }
   return nullptr;
@@ -422,25 +478,27 @@ int Context::deliver(wd_request* request, wd_request** out) {
 int Context::receive(wd_request** request) {
   if (ready_count_ != 0) [[unlikely]]
     return deliver(pop_ready(), request);
-  wd_request* got = reap();
-  if (got == nullptr) {
-    if ((++empty_polls_ % kPollsBetweenChecks) == 0 && holds_ == 0 && !transport_.alive()) {
-      dead_ = true;
-    }
-    got = reap_thoroughly();
+  if (reap_plain(request, 1) != 0) return 1;
+  if ((++empty_polls_ % kPollsBetweenChecks) == 0 && holds_ == 0 && !transport_.alive()) {
+    dead_ = true;
   }
-  if (got != nullptr) return deliver(got, request);
+  // Nothing yet from an engine that lives: the poll that has to be quick.
+  if (!in_caller_ && !dead_ && !completion_waits() && load_state() == TANDEM_QUEUE_ALIVE) [[likely]]
+    return -EAGAIN;
+  if (wd_request* const got = reap_thoroughly(); got != nullptr) return deliver(got, request);
   return in_flight_ == 0 && died() ? -ESHUTDOWN : -EAGAIN;
 }
 
 int Context::receive_batch(wd_request** requests, unsigned capacity) {
   unsigned got = 0;
-  for (; got < capacity; ++got) {
-    // The requests were last touched a ring ago; fetch those that come next.
-    __builtin_prefetch(table_[(completed_ + kPrefetch) & mask_], 1);
-    wd_request* const request = ready_count_ != 0 ? pop_ready() : reap();
+  for (; got < capacity && ready_count_ != 0; ++got) (void)deliver(pop_ready(), requests + got);
+  got += reap_plain(requests + got, capacity - got);
+  while (got < capacity) {
+    wd_request* const request = reap();
     if (request == nullptr) break;
     (void)deliver(request, requests + got);
+    ++got;
+    got += reap_plain(requests + got, capacity - got);
   }
   return got != 0 ? static_cast<int>(got) : receive(requests);
 }

@@ -17,9 +17,7 @@
 
 namespace {
 
-using tandem::Result;
 using tandem::wd::detail::choose_routes;
-using tandem::wd::detail::Connection;
 using tandem::wd::detail::Context;
 using tandem::wd::detail::Parameters;
 using tandem::wd::detail::Process;
@@ -42,7 +40,7 @@ int guarded(Body&& body) noexcept {
 }
 
 Context* raw_context(const wd_queue* q) {
-  return reinterpret_cast<Context*>(q->opaque[0]);  // NOLINT(performance-no-int-to-ptr)
+  return reinterpret_cast<Context*>(q->opaque[0]);
 }
 
 /// Copies with a terminator, cutting what does not fit.

@@ -108,14 +108,20 @@ Completion MemWorker::copy(const tandem_descriptor& descriptor, const AddressSpa
     return copy_from_end(descriptor, space);
   }
   std::uint32_t done = 0;
+  std::uint64_t in_place = 0;
   while (done < length) {
     const std::size_t size = std::min<std::size_t>(kChunk, length - done);
-    const DmaResult chunk = copy_chunk(space, descriptor.src + done, descriptor.dst + done,
-                                       std::span{first_}.first(size));
+    const std::uint64_t from = descriptor.src + done, to = descriptor.dst + done;
+    if (!planted_fault("mem-corrupt-copy") && space.copy_cached(Iova{from}, Iova{to}, size)) {
+      done += static_cast<std::uint32_t>(size);
+      in_place += size;
+      continue;
+    }
+    const DmaResult chunk = copy_chunk(space, from, to, std::span{first_}.first(size));
     done += static_cast<std::uint32_t>(chunk.done_bytes);
     if (!chunk.ok()) return Completion::from_fault(*chunk.fault, done);
   }
-  return {.done = done, .bytes_copied = std::uint64_t{done} * 2};
+  return {.done = done, .bytes_zero_copy = in_place * 2, .bytes_copied = (done - in_place) * 2};
 }
 
 /// Copies the last chunk first: the destination begins inside the source.

@@ -47,6 +47,9 @@ DmaResult transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at,
 DmaResult transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at,
                    std::span<const std::byte> from);
 
+bool copy_cached(EndpointState& state, std::optional<Pasid> pasid, Iova from, Iova to,
+                 std::size_t length);
+
 struct Mapped {
   std::uint32_t slot = 0;
   std::span<std::byte> bytes;

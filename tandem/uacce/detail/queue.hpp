@@ -113,11 +113,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
     return std::atomic_ref(doorbell_->tail).load(std::memory_order_acquire);  // (A)
   }
   std::uint32_t position() const { return head_; }
-  /// Starts to bring in what the next operation needs first.
-  void prefetch() const {
-    prefetch_descriptor(head_);
-    prefetch_completion(completed_);
-  }
+  /// Starts to bring in the next descriptor. Not the next completion: the client polls that line
+  /// and would take it back before we write it.
+  void prefetch() const { prefetch_descriptor(head_); }
 
   struct Batch {
     std::uint32_t operations = 0;
@@ -164,8 +162,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
                        3);
   }
   void prefetch_completion(std::uint32_t index) const {
-    __builtin_prefetch(completions_ + std::uint64_t{index & mask_} * sizeof(tandem_completion), 1,
-                       3);
+    prefetch_for_write(completions_ + std::uint64_t{index & mask_} * sizeof(tandem_completion));
   }
   void stage(const Answer& answer);
   void publish();

@@ -80,11 +80,19 @@ class alignas(64) Context {
   bool accepts(wd_request& request);
   bool in_flight_elsewhere(const wd_request& request);
   void write_descriptor(wd_request& request, const StagedRequest* staged);
+  /// Submits requests up to the first about which there is something special: the loop that has to
+  /// be quick. Returns how many.
+  unsigned submit_plain(wd_request* const* requests, unsigned count);
+  /// Submits any request. Returns 0 or a negative errno, with nothing done.
+  int submit(wd_request* request);
   void ring_doorbell();
   /// Stages and submits; returns 0 or a negative errno, with nothing done.
   int send_staged(wd_request& request);
   bool needs_staging_at_once(const wd_request& request);
 
+  /// Receives requests up to the first that did not simply succeed: the loop that has to be quick.
+  /// Returns how many.
+  unsigned reap_plain(wd_request** requests, unsigned capacity);
   /// The next completed request, or nullptr when there is none.
   wd_request* reap();
   /// Handles what is not a plain completion: staging. Returns whether the request is finished.
