@@ -4,8 +4,9 @@
 /// Each round is one tenant process on a broker that all rounds share. The tenant notes in memory
 /// shared with the checker which tags it is about to send and which it received; it may fork a
 /// child that goes on with the same queue under tags of its own, exec, or be killed. Afterwards the
-/// checker holds: no tag came back twice, none came back that was not sent; a process that lived to
-/// its end received each of its tags or saw its queue die; and the broker has no client left over.
+/// checker holds: no tag came back twice, none came back that was not sent; every process that was
+/// neither killed nor replaced by exec ran to its end and received each of its tags; and the broker
+/// has no client left over.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -35,7 +36,10 @@ struct Ledger {
     std::atomic<std::uint8_t> sent[kTags];
     std::atomic<std::uint8_t> received[kTags];
     std::atomic<std::uint8_t> lost[kTags];  ///< came back with DEVICE_LOST
+    std::atomic<std::uint32_t> started;     ///< 1: exists
+    std::atomic<std::uint32_t> replaced;    ///< 1: about to exec
     std::atomic<std::uint32_t> finished;    ///< 1: ran to its end, nothing in flight
+    std::atomic<std::uint32_t> failed_at;   ///< line of a call that failed
     std::atomic<std::uint32_t> wrong;       ///< results that were not what was asked
   } process[kProcesses];
 };
@@ -71,23 +75,31 @@ class Tenant {
   Tenant(Ledger& ledger, const Plan& plan) : ledger_(ledger), plan_(plan) {}
 
   [[noreturn]] void live() {
-    if (wd_open(&queue_, "memory") != 0) ::_exit(3);
+    if (wd_open(&queue_, "memory") != 0) fail(__LINE__);
     std::byte* pool = memory_;
     if (!plan_.heap) {
       pool = static_cast<std::byte*>(wd_reserve_memory(&queue_, sizeof memory_));
-      if (pool == nullptr) ::_exit(3);
+      if (pool == nullptr) fail(__LINE__);
     }
     run(pool);
   }
 
  private:
+  [[noreturn]] void fail(std::uint32_t line) {
+    ledger_.process[self_].failed_at.store(line);
+    ::_exit(1);
+  }
+
   [[noreturn]] void run(std::byte* pool) {
+    ledger_.process[self_].started.store(1);
     const unsigned total = plan_.requests[self_];
     unsigned next = 0;
     for (unsigned done = 0; done < total;) {
       while (next < total && wd_in_flight(&queue_) < 16) {
         if (next == plan_.exec_after && self_ == 0) {
+          ledger_.process[self_].replaced.store(1);
           ::execl("/bin/true", "true", nullptr);
+          fail(__LINE__);
         }
         if (next == plan_.fork_after[self_] && self_ + 1 < kProcesses && ::fork() == 0) {
           // The child goes on with the same queue; what is in flight is the parent's.
@@ -98,7 +110,7 @@ class Tenant {
       }
       wd_request* back = nullptr;
       const int got = wd_recv_sync(&queue_, &back);
-      if (got != 1) ::_exit(got == -ESHUTDOWN ? 4 : 5);
+      if (got != 1) fail(__LINE__);
       note(pool, *back);
       ++done;
     }
@@ -120,7 +132,7 @@ class Tenant {
     request.operand = 0x0101010101010101u * (tag + 1);
     request.user = &request;
     ledger_.process[self_].sent[tag].store(1);
-    if (wd_send(&queue_, &request) != 0) ::_exit(6);
+    if (wd_send(&queue_, &request) != 0) fail(__LINE__);
   }
 
   void note(std::byte* pool, const wd_request& request) {
@@ -168,9 +180,15 @@ class Chaos : public testing::Test {
 
   std::uint64_t random() { return engine_(); }
 
-  void check(unsigned round) {
-    for (const auto& process : ledger_->process) {
-      EXPECT_EQ(process.wrong.load(), 0u) << "round " << round;
+  /// `survivor`: the first process that nobody killed; those after it were not killed either.
+  void check(unsigned round, unsigned survivor) {
+    for (unsigned number = 0; number < kProcesses; ++number) {
+      const auto& process = ledger_->process[number];
+      ASSERT_EQ(process.wrong.load(), 0u) << "round " << round;
+      ASSERT_EQ(process.failed_at.load(), 0u) << "process " << number << ", round " << round;
+      if (number >= survivor && process.started.load() == 1 && process.replaced.load() == 0) {
+        ASSERT_EQ(process.finished.load(), 1u) << "process " << number << ", round " << round;
+      }
       for (unsigned tag = 0; tag < kTags; ++tag) {
         const unsigned sent = process.sent[tag];
         const unsigned received = process.received[tag];
@@ -213,9 +231,12 @@ TEST_F(Chaos, EveryRequestComesBackOnceThroughForksKillsAndExecs) {
     }
     ::setpgid(tenant, tenant);
     ::close(ends[1]);
+    unsigned survivor = 0;
     if (kill) {
+      const bool alone = random() % 2 == 0;
       std::this_thread::sleep_for(delay);
-      if (::kill(random() % 2 == 0 ? tenant : -tenant, SIGKILL) == 0) ++killed;
+      if (::kill(alone ? tenant : -tenant, SIGKILL) == 0) ++killed;
+      survivor = alone ? 1 : kProcesses;
     }
     int status = 0;
     ASSERT_EQ(::waitpid(tenant, &status, 0), tenant);
@@ -227,7 +248,7 @@ TEST_F(Chaos, EveryRequestComesBackOnceThroughForksKillsAndExecs) {
       ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
           << "tenant ended with " << status << ", round " << round;
     }
-    check(round);
+    check(round, survivor);
   }
   RecordProperty("killed", static_cast<int>(killed));
 
