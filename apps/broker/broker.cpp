@@ -13,6 +13,7 @@
 #include <cstring>
 #include <map>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "apps/broker/lane.hpp"
@@ -46,6 +47,7 @@ struct Connection {
   UniqueFd token;     // kept for reserved-only clients, see greet()
   bool busy = false;  // a request of it is on the lane: its socket is not listened to
   bool over_limit = false;
+  bool stranger_told = false;  // somebody else wrote to its socket, and the log knows
   Clock::time_point accepted;
 };
 
@@ -123,6 +125,7 @@ struct Broker::State {
   // Implemented below, in the order of a connection's life.
   void accept_all();
   void read_from(Connection& connection);
+  void ignore_stranger(Connection& connection, const Incoming& incoming);
   void start_hello(Connection& connection, Incoming incoming);
   void greet(std::uint64_t id, const tandem_message_header& header, int version, bool fence,
              Result<std::unique_ptr<uacce::Client>> bound);
@@ -177,10 +180,10 @@ void Broker::State::read_from(Connection& connection) {
   if (incoming.outcome == Incoming::Outcome::kHangUp) return drop(connection, "closed its socket");
   const tandem_message_header header = incoming.header();
   int wrong = check_form(incoming);
-  // A process of an unrelated PID namespace has no number here, so nobody can tell it from others.
-  if (!incoming.sender || incoming.sender->pid == 0 ||
-      (connection.owner != 0 && incoming.sender->pid != connection.owner)) {
-    wrong = -EPERM;
+  if (!incoming.sender || incoming.sender->pid != connection.owner) {
+    if (connection.owner != 0) return ignore_stranger(connection, incoming);
+    // A process of an unrelated PID namespace has no number here: nobody can tell it from others.
+    if (!incoming.sender || incoming.sender->pid == 0) wrong = -EPERM;
   }
   if (wrong == 0 && connection.client == nullptr && header.type != TANDEM_MSG_HELLO) {
     wrong = -EPROTO;
@@ -193,6 +196,19 @@ void Broker::State::read_from(Connection& connection) {
   if (may_wait(header.type)) return serve_on_lane(connection, incoming);
   reply_or_drop(connection, header,
                 serve(*framework, *connection.client, header.type, incoming.body()));
+}
+
+/// A process that inherited the socket has written to it. An answer would go to whoever reads
+/// first, most likely the owner, who did not ask.
+void Broker::State::ignore_stranger(Connection& connection, const Incoming& incoming) {
+  if (std::exchange(connection.stranger_told, true)) return;
+  Event event;
+  event.kind = Event::Kind::kRefused;
+  event.client = connection.client_number;
+  event.pid = incoming.sender ? incoming.sender->pid : 0;
+  event.uid = incoming.sender ? incoming.sender->uid : connection.peer.uid;
+  event.why = "the socket belongs to process " + std::to_string(connection.owner);
+  tell(event);
 }
 
 void Broker::State::start_hello(Connection& connection, Incoming incoming) {

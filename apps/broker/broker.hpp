@@ -9,7 +9,8 @@
 /// A connection: accept → HELLO (credentials, version, mem and maps descriptors, nonce) → requests
 /// → end. The first of these ends it: the token's last close (exact, also on exec and with a forked
 /// child alive), the process's pidfd, hang-up of the socket, the sweep. Malformed messages are
-/// answered and nothing else happens; a message from another process than said HELLO gets -EPERM.
+/// answered and nothing else happens; a message from another process than said HELLO is not even
+/// answered: the answer would be read by the owner, who did not ask.
 #pragma once
 
 #include <chrono>

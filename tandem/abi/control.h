@@ -4,7 +4,8 @@
  *
  * A message is a header and one body, sized exactly as its type says; anything else is answered
  * with -EPROTO or -EBADMSG and nothing happens. Every message carries the sender's credentials (the
- * kernel's, SO_PASSCRED): one from another process than said HELLO is answered with -EPERM.
+ * kernel's, SO_PASSCRED): one from another process than said HELLO is dropped without an answer,
+ * since that would reach whoever reads first. A client skips answers whose sequence is not its own.
  * Descriptors travel as SCM_RIGHTS; a request with descriptors it should not have is refused.
  */
 #ifndef TANDEM_ABI_CONTROL_H
