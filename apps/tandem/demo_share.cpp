@@ -25,6 +25,9 @@ constexpr std::uint64_t kCorpusBytes = std::uint64_t{64} << 20;
 constexpr unsigned kVictim = 2;
 // Fractions of the run at which things happen.
 constexpr double kProbeAt = 0.25, kForkAt = 0.5, kKillAt = 0.7;
+// Below this index, over at least so many seconds, the scheduler has failed; noise of a busy
+// machine stays above it.
+constexpr double kLeastFair = 0.8, kFairSeconds = 0.2;
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -432,6 +435,10 @@ std::optional<Failure> Show::run() {
     }
   }
   print_table(*comparison);
+  if (broker_ != nullptr && fair_seconds_ >= kFairSeconds && jain_index() < kLeastFair) {
+    return Failure{kFailure, fmt::format("the engine was not shared fairly: Jain's index {:.3f}",
+                                         jain_index())};
+  }
   return std::nullopt;
 }
 
