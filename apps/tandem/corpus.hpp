@@ -18,7 +18,7 @@ namespace tandem::cli {
 /// Thread safety: one thread; each tenant loads its own from the list.
 class Corpus {
  public:
-  static constexpr std::size_t kBlockBytes = 64 * 1024;
+  static constexpr std::size_t kBlockBytes = std::size_t{64} * 1024;
 
   /// The files given (directories: everything below, in order of name).
   static Result<Corpus, Failure> of(const std::vector<std::string>& paths);

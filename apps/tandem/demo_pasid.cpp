@@ -188,7 +188,7 @@ int demo_pasid() {
   auto memory = Mapping::anonymous(2 * kPageSize);
   if (!memory) return failed(memory.error().message());
   char* const text = reinterpret_cast<char*>(memory->data());
-  std::strcpy(text, "123456789");
+  std::memcpy(text, "123456789", sizeof "123456789");
   const auto address = reinterpret_cast<std::uint64_t>(text);
   fmt::print(
       "A device computes the CRC-32C of nine bytes at {:#x}, a plain pointer of this\n"

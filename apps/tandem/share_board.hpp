@@ -25,7 +25,7 @@ class Histogram {
   void add(std::chrono::nanoseconds time) {
     const auto value = static_cast<std::uint64_t>(std::max<std::int64_t>(time.count(), 0)) + 16;
     const auto exponent = static_cast<unsigned>(std::bit_width(value)) - 5;
-    const std::size_t at = exponent * 16 + (value >> exponent) % 16;
+    const std::size_t at = std::size_t{exponent} * 16 + (value >> exponent) % 16;
     counts_[std::min(at, counts_.size() - 1)].fetch_add(1, std::memory_order_relaxed);
   }
   std::chrono::nanoseconds percentile(double fraction) const {

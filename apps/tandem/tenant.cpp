@@ -279,7 +279,7 @@ void Tenant::probe() {
 
 std::string verify_with_zlib(std::span<const std::byte> member,
                              std::span<const std::byte> original) {
-  thread_local std::array<std::byte, 16 * 1024> buffer;
+  thread_local std::array<std::byte, std::size_t{16} * 1024> buffer;
   z_stream stream{};
   constexpr int kGzipOnly = 16 + MAX_WBITS;
   if (inflateInit2(&stream, kGzipOnly) != Z_OK) return "zlib does not start";

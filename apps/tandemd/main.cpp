@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <exception>
 
 #include "apps/broker/broker.hpp"
 #include "tandem/base/cpu.hpp"
@@ -63,9 +64,7 @@ Examples:
 Exit status: 0 stopped by SIGTERM or SIGINT, 1 failure, 2 usage, 4 denied.
 )";
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int serve(int argc, char** argv) {
   CLI::App app("Shares the accelerators of this machine among processes.", "tandemd");
   app.footer(kExamples);
   std::string socket = tandem::broker::default_socket_path();
@@ -131,4 +130,15 @@ int main(int argc, char** argv) {
   broker->reset();
   if (!quiet) say("stopped");
   return kOk;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return serve(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "tandemd: %s\n", error.what());
+    return kFailure;
+  }
 }

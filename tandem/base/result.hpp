@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cerrno>
+#include <cstddef>
 #include <system_error>
 #include <utility>
 #include <variant>
@@ -22,6 +23,16 @@ class Unexpected {
   E error_;
 };
 
+namespace detail {
+/// What a variant holds, which has to be its alternative number `I`.
+template <std::size_t I, class Variant>
+constexpr auto& alternative(Variant& state) {
+  auto* const held = std::get_if<I>(&state);
+  TANDEM_CHECK(held != nullptr);
+  return *held;
+}
+}  // namespace detail
+
 /// A value or the reason why there is none; spells its members as std::expected does.
 ///
 /// Errors: value() and error() check that they are asked for what is held.
@@ -39,8 +50,8 @@ class [[nodiscard]] Result {
   constexpr bool has_value() const noexcept { return state_.index() == 0; }
   constexpr explicit operator bool() const noexcept { return has_value(); }
 
-  constexpr T& value() & { return TANDEM_CHECK(has_value()), *std::get_if<0>(&state_); }
-  constexpr const T& value() const& { return TANDEM_CHECK(has_value()), *std::get_if<0>(&state_); }
+  constexpr T& value() & { return detail::alternative<0>(state_); }
+  constexpr const T& value() const& { return detail::alternative<0>(state_); }
   constexpr T&& value() && { return std::move(value()); }
   constexpr T& operator*() & { return value(); }
   constexpr const T& operator*() const& { return value(); }
@@ -48,7 +59,7 @@ class [[nodiscard]] Result {
   constexpr T* operator->() { return &value(); }
   constexpr const T* operator->() const { return &value(); }
 
-  constexpr const E& error() const { return TANDEM_CHECK(!has_value()), *std::get_if<1>(&state_); }
+  constexpr const E& error() const { return detail::alternative<1>(state_); }
   template <class U>
   constexpr T value_or(U&& fallback) const& {
     return has_value() ? value() : static_cast<T>(std::forward<U>(fallback));
@@ -72,7 +83,7 @@ class [[nodiscard]] Result<void, E> {
   constexpr bool has_value() const noexcept { return state_.index() == 0; }
   constexpr explicit operator bool() const noexcept { return has_value(); }
   constexpr void value() const { TANDEM_CHECK(has_value()); }
-  constexpr const E& error() const { return TANDEM_CHECK(!has_value()), *std::get_if<1>(&state_); }
+  constexpr const E& error() const { return detail::alternative<1>(state_); }
 
  private:
   std::variant<std::monostate, E> state_;

@@ -19,7 +19,7 @@ using detail::View;
 using rcu::rcu_default_domain;
 
 constexpr std::uint64_t kSpaceBytes = std::uint64_t{1} << kPhysAddrBits;
-constexpr std::size_t kSectionBytes = 64 * 1024;
+constexpr std::size_t kSectionBytes = std::size_t{64} * 1024;
 
 std::error_code check_range(PhysAddr base, std::uint64_t size_bytes) {
   const bool ok = size_bytes != 0 && size_bytes % kPageSize == 0 && base.value % kPageSize == 0 &&

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 #include "tandem/base/asymmetric_fence.hpp"
@@ -177,9 +178,9 @@ class rcu_obj_base : private detail::Node {
  protected:
   rcu_obj_base() = default;
   rcu_obj_base(const rcu_obj_base&) = default;
-  rcu_obj_base(rcu_obj_base&&) = default;
+  rcu_obj_base(rcu_obj_base&&) noexcept(std::is_nothrow_move_constructible_v<D>) = default;
   rcu_obj_base& operator=(const rcu_obj_base&) = default;
-  rcu_obj_base& operator=(rcu_obj_base&&) = default;
+  rcu_obj_base& operator=(rcu_obj_base&&) noexcept(std::is_nothrow_move_assignable_v<D>) = default;
   ~rcu_obj_base() = default;
 
  private:

@@ -113,11 +113,9 @@ void Core::collect() noexcept {
   }
   if (pending.empty()) return;
   const std::uint64_t bound = sequence.load(std::memory_order_acquire);
-  std::uint64_t safe = bound;
-  if (!planted_fault("rcu-early-grace-period")) {
-    grace_period_fence();  // (F), see wait_for_readers()
-    safe = oldest_reader(bound);
-  }
+  const bool early = planted_fault("rcu-early-grace-period");
+  if (!early) grace_period_fence();  // (F), see wait_for_readers()
+  const std::uint64_t safe = early ? bound : oldest_reader(bound);
   NodeList blocked;
   while (!pending.empty()) {
     Node& node = pending.pop();

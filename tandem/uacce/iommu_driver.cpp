@@ -22,7 +22,6 @@ using iommu::Fsc;
 using iommu::kPageBytes;
 using iommu::kPageShift;
 using iommu::PageRequestRecord;
-using iommu::PageResponse;
 using iommu::Pasid;
 using iommu::Pqcsr;
 using iommu::ProcessContext;
