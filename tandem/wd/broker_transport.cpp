@@ -18,10 +18,7 @@
 namespace tandem::wd::detail {
 namespace {
 
-constexpr timeval kAnswerTimeout{10, 0};
 constexpr std::size_t kMaxFds = 2;
-constexpr std::size_t kMaxMessage = 1024;
-static_assert(sizeof(tandem_message_header) + sizeof(tandem_devices_reply) <= kMaxMessage);
 
 template <class T>
 std::span<const std::byte> bytes_of(const T& value) {
@@ -62,16 +59,17 @@ void terminate(char (&text)[N]) {
 
 }  // namespace
 
-Result<std::unique_ptr<Transport>> BrokerTransport::create(const std::string& path,
-                                                           Ledger& ledger) {
+Result<std::unique_ptr<Transport>> BrokerTransport::create(const std::string& path, Ledger& ledger,
+                                                           std::chrono::milliseconds patience) {
   auto socket = connect_to_trusted(path);
   if (!socket) {
     return socket.error().value() == ENOENT ? errno_error(ECONNREFUSED)
                                             : Unexpected{socket.error()};
   }
-  ::setsockopt(socket->get(), SOL_SOCKET, SO_RCVTIMEO, &kAnswerTimeout, sizeof kAnswerTimeout);
-  ::setsockopt(socket->get(), SOL_SOCKET, SO_SNDTIMEO, &kAnswerTimeout, sizeof kAnswerTimeout);
-  std::unique_ptr<BrokerTransport> transport(new BrokerTransport(ledger, std::move(*socket)));
+  const timeval to_send{patience.count() / 1000, patience.count() % 1000 * 1000};
+  ::setsockopt(socket->get(), SOL_SOCKET, SO_SNDTIMEO, &to_send, sizeof to_send);
+  std::unique_ptr<BrokerTransport> transport(
+      new BrokerTransport(ledger, std::move(*socket), patience));
   if (auto greeted = transport->hello(); !greeted) return Unexpected{greeted.error()};
   return std::unique_ptr<Transport>(std::move(transport));
 }
@@ -139,8 +137,7 @@ Result<BrokerTransport::Answer> BrokerTransport::exchange(std::uint32_t type,
                                                           std::size_t fd_count) {
   const MutexLock lock(mutex_);
   if (broken_.load(std::memory_order_relaxed)) return errno_error(ESHUTDOWN);
-  auto answer = exchange_locked(type, body, fds, reply, fd_count);
-  return answer;
+  return exchange_locked(type, body, fds, reply, fd_count);
 }
 
 Result<void> BrokerTransport::send_locked(std::span<const std::byte> header,
@@ -165,9 +162,76 @@ Result<void> BrokerTransport::send_locked(std::span<const std::byte> header,
   do sent = ::sendmsg(socket_, &message, MSG_NOSIGNAL);
   while (sent < 0 && errno == EINTR);
   if (sent >= 0) return {};
-  const int error = errno;
-  broken_.store(true, std::memory_order_relaxed);
-  return errno_error(gone(error) ? ESHUTDOWN : error == EAGAIN ? ETIMEDOUT : error);
+  return failed(errno);
+}
+
+Unexpected<std::error_code> BrokerTransport::failed(int error) {
+  if (gone(error)) {
+    broken_.store(true, std::memory_order_relaxed);
+    return errno_error(ESHUTDOWN);
+  }
+  return errno_error(error == EAGAIN ? ETIMEDOUT : error);
+}
+
+/// One message, whoever it is for, or ETIMEDOUT.
+Result<BrokerTransport::Message> BrokerTransport::receive_locked(Clock::time_point deadline) {
+  Message got;
+  iovec part{got.bytes.data(), got.bytes.size()};
+  ssize_t length = -1;
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd readable{socket_, POLLIN, 0};
+    const int ready = ::poll(&readable, 1, static_cast<int>(std::max<std::int64_t>(left, 0)));
+    if (ready == 0) return errno_error(ETIMEDOUT);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready < 0) return failed(errno);
+    alignas(cmsghdr) char control[256] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    length = ::recvmsg(socket_, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (length < 0 && (errno == EINTR || errno == EAGAIN)) continue;  // a child may have read it
+    if (length < 0) return failed(errno);
+    got.flags = message.msg_flags;
+    got.answer.fd_count = take_fds(message, got.answer.fds);
+    break;
+  }
+  if (length == 0) return failed(EPIPE);
+  got.size = static_cast<std::size_t>(length);
+  if (got.size >= sizeof got.header) {
+    std::memcpy(&got.header, got.bytes.data(), sizeof got.header);
+  }
+  return got;
+}
+
+/// What a request that we gave up has made after all is given back; nobody waits for the answer.
+void BrokerTransport::undo_locked(const Message& late) {
+  if (late.header.status != 0 || (late.flags & MSG_TRUNC) != 0) return;
+  const std::byte* const body = late.bytes.data() + sizeof late.header;
+  const std::size_t size = late.size - std::min(late.size, sizeof late.header);
+  if (late.header.type == TANDEM_MSG_OPEN && size == sizeof(tandem_open_reply)) {
+    tandem_open_reply reply;
+    std::memcpy(&reply, body, sizeof reply);
+    (void)request_locked(TANDEM_MSG_PUT, bytes_of(tandem_queue_message{reply.queue, 0}), {});
+  } else if (late.header.type == TANDEM_MSG_RESERVE && size == sizeof(tandem_reserve_reply)) {
+    tandem_reserve_reply reply;
+    std::memcpy(&reply, body, sizeof reply);
+    (void)request_locked(TANDEM_MSG_RELEASE, bytes_of(tandem_attach{reply.id, 0}), {});
+  }
+}
+
+/// Returns the request's sequence number.
+Result<std::uint32_t> BrokerTransport::request_locked(std::uint32_t type,
+                                                      std::span<const std::byte> body,
+                                                      std::span<const int> fds) {
+  const auto size = static_cast<std::uint32_t>(sizeof(tandem_message_header) + body.size());
+  const tandem_message_header header{type, size, ++sequence_, 0};
+  if (auto sent = send_locked(bytes_of(header), body, fds); !sent) {
+    return Unexpected{sent.error()};
+  }
+  return header.sequence;
 }
 
 Result<BrokerTransport::Answer> BrokerTransport::exchange_locked(std::uint32_t type,
@@ -175,47 +239,31 @@ Result<BrokerTransport::Answer> BrokerTransport::exchange_locked(std::uint32_t t
                                                                  std::span<const int> fds,
                                                                  std::span<std::byte> reply,
                                                                  std::size_t fd_count) {
-  const tandem_message_header header{
-      type, static_cast<std::uint32_t>(sizeof(tandem_message_header) + body.size()), ++sequence_,
-      0};
-  if (auto sent = send_locked(bytes_of(header), body, fds); !sent) {
-    return Unexpected{sent.error()};
+  const auto deadline = Clock::now() + patience_;
+  const auto sequence = request_locked(type, body, fds);
+  if (!sequence) return Unexpected{sequence.error()};
+  for (;;) {
+    auto got = receive_locked(deadline);
+    if (!got) return Unexpected{got.error()};
+    const tandem_message_header& header = got->header;
+    if (header.sequence != *sequence || header.type != type) {
+      // A late answer to what was given up; or to a forked child, which has our socket too and no
+      // business on it.
+      undo_locked(*got);
+      continue;
+    }
+    if ((got->flags & MSG_CTRUNC) != 0) return errno_error(EMFILE);
+    if (header.status < 0) return errno_error(header.status > -4096 ? -header.status : EPROTO);
+    if (header.status > 0 || header.size != got->size || (got->flags & MSG_TRUNC) != 0 ||
+        got->size != sizeof header + reply.size() || got->answer.fd_count != fd_count) {
+      broken_.store(true, std::memory_order_relaxed);
+      return errno_error(EPROTO);
+    }
+    if (!reply.empty()) {
+      std::memcpy(reply.data(), got->bytes.data() + sizeof header, reply.size());
+    }
+    return std::move(got->answer);
   }
-
-  std::array<std::byte, kMaxMessage> buffer;
-  alignas(cmsghdr) char control[256] = {};
-  iovec part{buffer.data(), buffer.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  ssize_t length = 0;
-  do length = ::recvmsg(socket_, &message, MSG_CMSG_CLOEXEC);
-  while (length < 0 && errno == EINTR);
-  const int error = length < 0 ? errno : 0;
-  const auto broken = [this](int number) {
-    broken_.store(true, std::memory_order_relaxed);
-    return errno_error(number);
-  };
-  if (length < 0) return broken(gone(error) ? ESHUTDOWN : error == EAGAIN ? ETIMEDOUT : error);
-
-  Answer answer;
-  answer.fd_count = take_fds(message, answer.fds);
-  if (length == 0) return broken(ESHUTDOWN);
-  tandem_message_header got{};
-  const auto size = static_cast<std::size_t>(length);
-  if (size < sizeof got || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
-    return broken(EPROTO);
-  }
-  std::memcpy(&got, buffer.data(), sizeof got);
-  if (got.sequence != header.sequence || got.type != type || got.size != size || got.status > 0) {
-    return broken(EPROTO);
-  }
-  if (got.status < 0) return errno_error(got.status > -4096 ? -got.status : EPROTO);
-  if (size != sizeof got + reply.size() || answer.fd_count != fd_count) return broken(EPROTO);
-  if (!reply.empty()) std::memcpy(reply.data(), buffer.data() + sizeof got, reply.size());
-  return answer;
 }
 
 Result<tandem_open_reply> BrokerTransport::open(const std::string& algorithm, std::uint32_t depth) {

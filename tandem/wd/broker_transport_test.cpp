@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -20,6 +21,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tandem/wd/detail/route.hpp"
@@ -51,8 +53,16 @@ struct Message {
 class FakeBroker {
  public:
   using Answer = std::function<Message(const Message&)>;
+  using Answers = std::function<std::vector<Message>(const Message&)>;
 
-  explicit FakeBroker(Answer answer) : answer_(std::move(answer)) {
+  explicit FakeBroker(Answer answer)
+      : FakeBroker(Answers([answer = std::move(answer)](const Message& request) {
+          std::vector<Message> one;
+          one.push_back(answer(request));
+          return one;
+        })) {}
+  /// With any number of messages for one request, or none.
+  explicit FakeBroker(Answers answers) : answers_(std::move(answers)) {
     std::array<char, 32> name{"/tmp/tandem-wd-test-XXXXXX"};
     directory_ = ::mkdtemp(name.data());
     listener_ = UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
@@ -88,9 +98,10 @@ class FakeBroker {
     while (client) {
       auto request = receive(client.get());
       if (!request) return;
-      Message reply = answer_(*request);
-      if (reply.header.type == 0) return;  // hangs up
-      send(client.get(), reply);
+      for (Message& reply : answers_(*request)) {
+        if (reply.header.type == 0) return;  // hangs up
+        send(client.get(), reply);
+      }
     }
   }
   static std::optional<Message> receive(int socket) {
@@ -142,7 +153,7 @@ class FakeBroker {
     ::sendmsg(socket, &message, MSG_NOSIGNAL);
   }
 
-  const Answer answer_;
+  const Answers answers_;
   std::string directory_;
   UniqueFd listener_;
   std::thread thread_;
@@ -194,6 +205,11 @@ TEST(BrokerTransport, HelloHandsOverThisAddressSpaceAndKeepsNoDescriptorOfIt) {
     EXPECT_TRUE(nonce_matches);
     EXPECT_TRUE(is_maps);
     EXPECT_TRUE(mapped("wd-test-token"));
+    // The broker's end is of this process too, and lets go of its own in a moment.
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (some_descriptor_is("/mem") && std::chrono::steady_clock::now() < until) {
+      std::this_thread::yield();
+    }
     EXPECT_FALSE(some_descriptor_is("/mem"));
   }
   EXPECT_FALSE(mapped("wd-test-token"));
@@ -219,8 +235,6 @@ TEST(BrokerTransport, ReservedOnlyTierSendsNoDescriptor) {
 
 TEST(BrokerTransport, WelcomeThatMakesNoSenseIsAProtocolError) {
   const std::vector<std::function<void(Message&)>> spoilers = {
-      [](Message& reply) { ++reply.header.sequence; },
-      [](Message& reply) { reply.header.type = TANDEM_MSG_OPEN; },
       [](Message& reply) { reply.header.size = 1; },
       [](Message& reply) { reply.body.pop_back(); },
       [](Message& reply) { reply.fds.pop_back(); },
@@ -260,6 +274,130 @@ TEST(BrokerTransport, ErrorAnswersAreErrnosAndChangeNothing) {
   EXPECT_EQ(refused.error().value(), EMFILE);
   EXPECT_TRUE((*transport)->alive());
   EXPECT_TRUE((*transport)->start(1));
+}
+
+int open_descriptors() {
+  int count = 0;
+  DIR* const directory = ::opendir("/proc/self/fd");
+  while (::readdir(directory) != nullptr) ++count;
+  ::closedir(directory);
+  return count;
+}
+
+/// Waits until as many descriptors are open as one connection needs, both ends of it, besides
+/// `before`.
+bool only_a_connection_is_open(int before) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (open_descriptors() != before + 4) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+Message answer_to(const Message& request, std::int32_t status = 0) {
+  Message reply;
+  reply.header = request.header;
+  reply.header.size = sizeof reply.header;
+  reply.header.status = status;
+  return reply;
+}
+
+TEST(BrokerTransport, AnswersThatAreNotOursAreSkippedAndTheirDescriptorsClosed) {
+  const int before = open_descriptors();
+  // What a forked child provokes that writes to the socket it has inherited.
+  FakeBroker broker(FakeBroker::Answers([](const Message& request) {
+    std::vector<Message> replies;
+    for (const std::uint32_t distance : {1000u, ~0u, 1u}) {
+      replies.push_back(answer_to(request, -EPERM));
+      replies.back().header.sequence += distance;
+    }
+    replies.push_back(answer_to(request, -EPERM));
+    replies.back().header.type = TANDEM_MSG_DETACH;
+    replies.push_back(answer_to(request));
+    replies.back().header.sequence = 0;
+    replies.back().fds.emplace_back(::eventfd(0, EFD_CLOEXEC));
+    replies.back().fds.emplace_back(::eventfd(0, EFD_CLOEXEC));
+    const bool hello = request.header.type == TANDEM_MSG_HELLO;
+    replies.push_back(hello ? FakeBroker::welcome(request) : answer_to(request));
+    return replies;
+  }));
+  Ledger ledger;
+  auto transport = BrokerTransport::create(broker.path(), ledger);
+  ASSERT_TRUE(transport) << transport.error().message();
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE((*transport)->start(1));
+  EXPECT_TRUE((*transport)->alive());
+  EXPECT_TRUE(only_a_connection_is_open(before));
+}
+
+TEST(BrokerTransport, TooManyForeignMessagesStillEndInTime) {
+  FakeBroker broker(FakeBroker::Answers([](const Message& request) {
+    std::vector<Message> replies;
+    if (request.header.type == TANDEM_MSG_HELLO) {
+      replies.push_back(FakeBroker::welcome(request));
+    } else {
+      for (int i = 0; i < 20; ++i) {
+        replies.push_back(answer_to(request));
+        replies.back().header.sequence += 7;
+      }
+    }
+    return replies;
+  }));
+  Ledger ledger;
+  auto transport =
+      BrokerTransport::create(broker.path(), ledger, std::chrono::milliseconds(200)).value();
+  EXPECT_EQ(transport->start(1).error().value(), ETIMEDOUT);
+  EXPECT_TRUE(transport->alive());
+}
+
+TEST(BrokerTransport, TimeOutIsOfOneRequestAndItsLateAnswerIsSkipped) {
+  const int before = open_descriptors();
+  std::vector<Message> late;
+  std::vector<std::uint32_t> given_back;
+  FakeBroker broker(FakeBroker::Answers([&](const Message& request) {
+    std::vector<Message> replies;
+    switch (request.header.type) {
+      case TANDEM_MSG_HELLO:
+        replies.push_back(FakeBroker::welcome(request));
+        break;
+      case TANDEM_MSG_EVENT:
+        late.push_back(answer_to(request));
+        late.back().fds.emplace_back(::eventfd(0, EFD_CLOEXEC));
+        break;
+      case TANDEM_MSG_OPEN:
+        late.push_back(answer_to(request));
+        late.back().set(tandem_open_reply{"late", 77, 4, 0, 0, 0, 0});
+        break;
+      case TANDEM_MSG_RESERVE:
+        late.push_back(answer_to(request));
+        late.back().set(tandem_reserve_reply{88, 4096});
+        late.back().fds.emplace_back(::eventfd(0, EFD_CLOEXEC));
+        break;
+      case TANDEM_MSG_PUT:
+        given_back.push_back(request.as<tandem_queue_message>().queue);
+        replies.push_back(answer_to(request));
+        break;
+      case TANDEM_MSG_RELEASE:
+        given_back.push_back(static_cast<std::uint32_t>(request.as<tandem_attach>().id));
+        replies.push_back(answer_to(request));
+        break;
+      default:
+        replies = std::exchange(late, {});
+        replies.push_back(answer_to(request));
+    }
+    return replies;
+  }));
+  Ledger ledger;
+  auto transport =
+      BrokerTransport::create(broker.path(), ledger, std::chrono::milliseconds(100)).value();
+  EXPECT_EQ(transport->event(1).error().value(), ETIMEDOUT);
+  EXPECT_EQ(transport->open("gzip", 4).error().value(), ETIMEDOUT);
+  EXPECT_EQ(transport->reserve(4096).error().value(), ETIMEDOUT);
+  EXPECT_TRUE(transport->alive());
+  EXPECT_TRUE(transport->start(1)) << "others go on, behind the late answers";
+  EXPECT_TRUE(transport->put(5));
+  EXPECT_EQ(given_back, (std::vector<std::uint32_t>{77, 88, 5}));
+  EXPECT_TRUE(only_a_connection_is_open(before));
 }
 
 TEST(BrokerTransport, HangUpIsNoticed) {
