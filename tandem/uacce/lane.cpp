@@ -2,6 +2,7 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
@@ -28,6 +29,13 @@ constexpr microseconds kPollEvery{20};     // at most: wakes of cold queues, whi
 constexpr microseconds kBalanceEvery{200};
 constexpr std::uint64_t kBell = 0;  // epoll datum; client ids start at 1
 constexpr std::uint64_t kNoFloor = std::numeric_limits<std::uint64_t>::max();
+
+/// Empties an eventfd without waiting, whatever has become of its O_NONBLOCK.
+void drain(const UniqueFd& eventfd) noexcept {
+  std::uint64_t count = 0;
+  iovec to{&count, sizeof count};
+  [[maybe_unused]] const ssize_t got = ::preadv2(eventfd.get(), &to, 1, -1, RWF_NOWAIT);
+}
 
 }  // namespace
 
@@ -57,10 +65,14 @@ void Lane::adopt(std::shared_ptr<Queue> queue) {
   ring();
 }
 
+/// Every successful write to an eventfd gives an edge. The client's children have the same open
+/// file and could spoil that in two ways. They read the count before we look: then it is still
+/// writable, so the edge is reported, as EPOLLOUT. They fill it up, so that the client cannot
+/// write: then it is not writable, which poll_wakes() takes for the sign to empty it.
 Result<void> Lane::watch(std::shared_ptr<Engagement> engagement) {
   const MutexLock lock(mutex_);
   epoll_event event{};
-  event.events = EPOLLIN | EPOLLET;
+  event.events = EPOLLIN | EPOLLOUT | EPOLLET;
   event.data.u64 = engagement->id;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, engagement->wake.get(), &event) != 0) {
     return last_errno();
@@ -327,8 +339,9 @@ bool Lane::try_park(const std::shared_ptr<Queue>& queue) {
   return true;
 }
 
-/// Takes back those cold queues of a client that have work.
-void Lane::on_wake(std::uint64_t client) {
+/// Takes back those cold queues of a client that have work. Whoever found the eventfd full has not
+/// written to it but published its tail before: emptying comes first, the look at tails second.
+void Lane::on_wake(std::uint64_t client, bool full) {
   std::shared_ptr<Engagement> engagement;
   {
     const MutexLock lock(mutex_);
@@ -336,6 +349,7 @@ void Lane::on_wake(std::uint64_t client) {
     if (at == watched_.end()) return;
     engagement = at->second;
   }
+  if (full) drain(engagement->wake);
   const auto now = Clock::now();
   const MutexLock lock(engagement->mutex);
   std::erase_if(engagement->cold, [&](std::shared_ptr<Queue>& queue) {
@@ -351,8 +365,8 @@ void Lane::poll_wakes(int timeout_ms) {
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), timeout_ms);
   for (int i = 0; i < count; ++i) {
-    const std::uint64_t client = events[static_cast<std::size_t>(i)].data.u64;
-    if (client != kBell) on_wake(client);
+    const epoll_event& event = events[static_cast<std::size_t>(i)];
+    if (event.data.u64 != kBell) on_wake(event.data.u64, (event.events & EPOLLOUT) == 0);
   }
 }
 

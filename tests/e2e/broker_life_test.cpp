@@ -2,11 +2,14 @@
 /// Who dies, and what the others notice.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include <chrono>
 #include <csignal>
 #include <set>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -116,6 +119,104 @@ TEST_F(BrokerLife, AKilledTenantIsNoticedThoughItsChildHoldsTheSocket) {
   ::kill(child, SIGKILL);
   ::close(ends[0]);
   ::close(ends[1]);
+}
+
+/// The eventfds that this process has: the one with which the library wakes engines is among them.
+std::vector<int> eventfds() {
+  std::vector<int> found;
+  for (int fd = 3; fd < 256; ++fd) {
+    std::array<char, 64> target{};
+    const std::string link = "/proc/self/fd/" + std::to_string(fd);
+    if (::readlink(link.c_str(), target.data(), target.size() - 1) <= 0) continue;
+    if (std::string_view(target.data()) == "anon_inode:[eventfd]") found.push_back(fd);
+  }
+  return found;
+}
+
+/// Sends requests with pauses in which the engine goes to sleep. Returns how many came back within
+/// a second of being sent; the first that does not ends it.
+int requests_that_woke(wd_queue& queue, int count) {
+  for (int i = 0; i < count; ++i) {
+    std::this_thread::sleep_for(milliseconds(2));  // far beyond the time engines spin
+    wd_request request{};
+    request.opcode = WD_OP_CRC32C;
+    request.src = "123456789";
+    request.src_len = 9;
+    wd_request* done = nullptr;
+    if (wd_send(&queue, &request) != 0) return i;
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    while (wd_recv(&queue, &done) == -EAGAIN) {
+      if (std::chrono::steady_clock::now() > until) return i;
+      std::this_thread::yield();
+    }
+    if (done == nullptr || done->result != 0xe3069283u) return i;
+  }
+  return count;
+}
+
+class AChildWithTheWakeDescriptor : public BrokerLife {
+ protected:
+  void SetUp() override { ASSERT_EQ(wd_open(&queue_, "crc32c"), 0); }
+  void TearDown() override { wd_release_queue(&queue_); }
+
+  /// Has a forked child do `mischief` with each inherited eventfd, until it is killed.
+  template <class Mischief>
+  void expect_wakes_despite(Mischief mischief) {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      const auto fds = eventfds();
+      if (fds.size() != 1) ::_exit(1);
+      mischief(fds.front());
+      if (::write(ends[1], "r", 1) != 1) ::_exit(1);
+      for (;;) mischief(fds.front());
+    }
+    ::close(ends[1]);
+    char byte = 0;
+    EXPECT_EQ(::read(ends[0], &byte, 1), 1) << "the child could do nothing";
+    ::close(ends[0]);
+    EXPECT_EQ(requests_that_woke(queue_, 100), 100);
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+  }
+
+  wd_queue queue_ = WD_QUEUE_INIT;
+};
+
+TEST_F(AChildWithTheWakeDescriptor, CannotFillItUp) {
+  expect_wakes_despite([](int fd) {
+    const std::uint64_t all = 0xfffffffffffffffe;
+    [[maybe_unused]] const ssize_t written = ::write(fd, &all, sizeof all);
+    std::this_thread::sleep_for(milliseconds(1));
+  });
+}
+
+TEST_F(AChildWithTheWakeDescriptor, CannotFillItUpOnceAndForAll) {
+  expect_wakes_despite([done = false](int fd) mutable {
+    const std::uint64_t all = 0xfffffffffffffffe;
+    if (!done && ::write(fd, &all, sizeof all) != sizeof all) ::_exit(1);
+    done = true;
+    std::this_thread::sleep_for(milliseconds(1));
+  });
+}
+
+TEST_F(AChildWithTheWakeDescriptor, CannotMakeTheEngineBlock) {
+  expect_wakes_despite([](int fd) {
+    ::fcntl(fd, F_SETFL, 0);
+    const std::uint64_t all = 0xfffffffffffffffe;
+    [[maybe_unused]] const ssize_t written = ::write(fd, &all, sizeof all);
+    ::fcntl(fd, F_SETFL, O_NONBLOCK);
+    std::this_thread::yield();
+  });
+}
+
+TEST_F(AChildWithTheWakeDescriptor, CannotStealWakeUps) {
+  expect_wakes_despite([](int fd) {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const ssize_t stolen = ::read(fd, &count, sizeof count);
+  });
 }
 
 TEST_F(BrokerLife, ExecEndsTheAddressSpaceThoughTheProcessLives) {

@@ -41,8 +41,8 @@ class Engagement {
 
   const std::uint64_t id;
   const std::shared_ptr<Tenant> tenant;
-  /// Eventfd that the client writes. Watched edge-triggered and never read or written by us: the
-  /// client holds the same open file and could make either block.
+  /// Eventfd that the client writes. Watched edge-triggered and read only when it is full, without
+  /// waiting: the client and its children hold the same open file and may clear O_NONBLOCK.
   const UniqueFd wake;
   Lane* home = nullptr;  ///< watches `wake`; set once, before any queue starts
 
@@ -144,7 +144,7 @@ class Lane {
   bool shed(Lane& to);
   void sleep();
   void poll_wakes(int timeout_ms);
-  void on_wake(std::uint64_t client);
+  void on_wake(std::uint64_t client, bool full);
 
   Scheduler& scheduler_;
   UniqueFd epoll_;
