@@ -164,6 +164,8 @@ Outcome ClientMemory::access(std::uint64_t address, std::byte* bytes, std::size_
       piece = std::min<std::size_t>(piece, vma->end - (address + done));
     }
     const std::size_t moved = transfer(address + done, bytes + done, piece, write);
+    // A read that hung until its queue was given up has read nothing: nobody may write it out.
+    if (InFlight::cancelled()) return {done, Fault::kRefused};
     done += moved;
     if (moved < piece) return {done, Fault::kRefused};
   }

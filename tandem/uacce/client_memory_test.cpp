@@ -300,6 +300,52 @@ TEST(StuckAccess, IsNoticedAndQuarantinesItsPasidOnly) {
   (*host)->remove_endpoint(**endpoint);
 }
 
+TEST(StuckAccess, IsTheLastOfAnOperationWhoseQueueIsDead) {
+  SelfProcess self;
+  const UniqueFd fault_fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC)));
+  if (!fault_fd) GTEST_SKIP() << "userfaultfd for kernel accesses needs privilege";
+  uffdio_api api{};
+  api.api = UFFD_API;
+  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_API, &api), 0);
+  const auto at = self.map(kPage, PROT_READ | PROT_WRITE);
+  const auto beside = self.map(kPage, PROT_READ | PROT_WRITE);
+  uffdio_register range{};
+  range.range = {at, kPage};
+  range.mode = UFFDIO_REGISTER_MODE_MISSING;
+  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_REGISTER, &range), 0);
+
+  auto host = Host::create();
+  ASSERT_TRUE(host);
+  auto endpoint = (*host)->add_endpoint();
+  ASSERT_TRUE(endpoint);
+  auto mm = (*host)->bind(self.access());
+  ASSERT_TRUE(mm);
+  std::atomic<std::uint32_t> death{TANDEM_QUEUE_ALIVE};
+  std::thread engine([&] {
+    auto space = (*endpoint)->space((*mm)->pasid());
+    std::byte byte{0x77};
+    {
+      const InFlight::Operation operation(death);
+      EXPECT_TRUE(space.write(Iova{beside}, {&byte, 1}).ok());
+      byte = std::byte{0x55};
+      const auto hung = space.read(Iova{at}, {&byte, 1});
+      EXPECT_FALSE(hung.ok());
+      EXPECT_EQ(hung.done_bytes, 0u) << "what was read may not be written elsewhere";
+      EXPECT_FALSE(space.write(Iova{beside}, {&byte, 1}).ok());
+    }
+    EXPECT_TRUE(space.read(Iova{beside}, {&byte, 1}).ok());
+    EXPECT_EQ(byte, std::byte{0x77});
+  });
+  while (!(*mm)->stuck_for(5ms)) std::this_thread::yield();
+  death = TANDEM_QUEUE_STUCK;
+  uffdio_zeropage page{};
+  page.range = {at, kPage};
+  EXPECT_EQ(::ioctl(fault_fd.get(), UFFDIO_ZEROPAGE, &page), 0);
+  engine.join();
+  EXPECT_TRUE((*mm)->unbind());
+  (*host)->remove_endpoint(**endpoint);
+}
+
 TEST(StuckAccess, ThatTheSchedulerCondemnedIsNotWaitedFor) {
   auto host = Host::create();
   ASSERT_TRUE(host);

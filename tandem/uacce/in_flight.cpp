@@ -20,6 +20,7 @@ InFlight::Scope::~Scope() {
 }
 
 InFlight::Scope InFlight::enter() {
+  if (cancelled()) return Scope(nullptr);
   static std::atomic<std::size_t> threads{0};
   thread_local const std::size_t first = threads.fetch_add(1, std::memory_order_relaxed);
   const std::int64_t start = now();

@@ -212,7 +212,7 @@ Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant, HotQueue& hot) {
   queue.prefetch();
   if (pending > queue.depth()) {
     queue.die(TANDEM_QUEUE_BAD_TAIL);
-    dead_seen_ = true;
+    dead_seen_ = true;  // run() drops and announces it after this pass
     return Visit::kWorked;
   }
   turn.current.store(&queue, std::memory_order_relaxed);
@@ -297,10 +297,15 @@ void Lane::expel() {
   }
 }
 
+/// Nobody else runs what is hot here, and this thread is in no operation: the deaths can be told.
 void Lane::drop_dead() {
   dead_seen_ = false;
   for (auto& tenant : hot_) {
-    std::erase_if(tenant.queues, [](const HotQueue& hot) { return hot.queue->dead(); });
+    std::erase_if(tenant.queues, [](const HotQueue& hot) {
+      if (!hot.queue->dead()) return false;
+      hot.queue->announce();
+      return true;
+    });
   }
   bill();
   std::erase_if(hot_, [](const HotTenant& tenant) { return tenant.queues.empty(); });
@@ -331,7 +336,10 @@ void Lane::park_idle(Clock::time_point now) {
 bool Lane::try_park(const std::shared_ptr<Queue>& queue) {
   Engagement& engagement = queue->engagement();
   const MutexLock lock(engagement.mutex);
-  if (queue->dead()) return true;
+  if (queue->dead()) {
+    queue->announce();
+    return true;
+  }
   if (queue->held) return false;
   if (!queue->park()) return false;
   queue->cold = true;

@@ -132,12 +132,17 @@ QueueState Queue::state() const {
 bool Queue::die(tandem_queue_state reason) {
   std::uint32_t alive = TANDEM_QUEUE_ALIVE;
   // seq_cst: ordered before the look at who runs the queue in Scheduler::let_go().
-  if (!death_.compare_exchange_strong(alive, reason, std::memory_order_seq_cst)) return false;
-  std::atomic_ref(doorbell_->state).store(reason, std::memory_order_release);
+  return death_.compare_exchange_strong(alive, reason, std::memory_order_seq_cst);
+}
+
+void Queue::announce() {
+  TANDEM_CHECK(dead());
+  if (announced_.exchange(true, std::memory_order_acq_rel)) return;
+  std::atomic_ref(doorbell_->state)
+      .store(death_.load(std::memory_order_relaxed), std::memory_order_release);
   // Whoever sleeps, however it does: the client's `waiting` may be about to change.
   wake_client(TANDEM_WAIT_FUTEX);
   wake_client(TANDEM_WAIT_FD);
-  return true;
 }
 
 /// The fence that parking stands on.

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "tandem/base/asymmetric_fence.hpp"
+#include "tandem/uacce/detail/in_flight.hpp"
 
 namespace tandem::uacce::detail {
 
@@ -149,6 +150,7 @@ bool Scheduler::let_go(const std::shared_ptr<Queue>& queue, std::chrono::millise
     if (std::chrono::steady_clock::now() >= deadline) return false;
     std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
+  queue->announce();
   return true;
 }
 
@@ -170,6 +172,7 @@ class InlineExecutor final : public Executor {
  public:
   std::optional<Completion> execute(Queue& queue, const tandem_descriptor& descriptor) override {
     if (!queue.inline_worker) queue.inline_worker = queue.device().engine().make_worker();
+    const InFlight::Operation operation(queue.death());
     return Turn::run_operation(*queue.inline_worker, queue, descriptor);
   }
 };
@@ -202,6 +205,7 @@ std::size_t Scheduler::run_here(Queue& queue) {
       completed += queue.run(pending, ~std::uint64_t{0}, executor).operations;
     }
     const bool dead = queue.dead();
+    if (dead) queue.announce();
     const std::uint32_t position = queue.position();
     queue.inline_claim.store(false, std::memory_order_seq_cst);
     full_fence();  // pairs with the exchange of a thread that submitted meanwhile

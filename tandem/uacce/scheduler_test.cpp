@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <random>
 
@@ -368,6 +369,63 @@ TEST(Scheduler, PutWaitsForTheRunningOperation) {
   ASSERT_TRUE(eventually([&] { return inside.load() != 0; }));
   ASSERT_TRUE(client->put(queue.id()));
   EXPECT_EQ(inside.load(), 2);
+}
+
+// A client that learns of the death takes its buffers back.
+TEST(Scheduler, AClientLearnsOfADeathOnlyWhenItsOperationHasEnded) {
+  const std::vector<
+      std::pair<tandem_queue_state, std::function<void(Framework&, Client&, RawQueue&)>>>
+      ends = {
+          {TANDEM_QUEUE_PUT,
+           [](Framework&, Client& client, RawQueue& queue) { (void)client.put(queue.id()); }},
+          {TANDEM_QUEUE_OWNER_GONE, [](Framework&, Client& client,
+                                       RawQueue&) { client.disconnect(TANDEM_QUEUE_OWNER_GONE); }},
+          {TANDEM_QUEUE_DEVICE_REMOVED, [](Framework& framework, Client&,
+                                           RawQueue&) { (void)framework.remove_device("test-0"); }},
+      };
+  for (const auto& [reason, end] : ends) {
+    auto gate = std::make_shared<Gate>();
+    auto framework = make({}, [gate](const tandem_descriptor&) {
+      gate->pass();
+      return Completion{};
+    });
+    auto client = connect(*framework, 1);
+    RawQueue queue(*client, "test");
+    queue.submit(TestEngine::kOperate, 6);
+    gate->wait_inside(1);
+    std::jthread ender([&, &ending = end] { ending(*framework, *client, queue); });
+    // Dead for every call, and yet not for the client.
+    ASSERT_TRUE(eventually([&] { return !client->hold(queue.id(), false); }));
+    const auto until = Clock::now() + milliseconds(50);
+    while (Clock::now() < until) ASSERT_EQ(queue.state(), TANDEM_QUEUE_ALIVE) << reason;
+    gate->open();
+    ASSERT_TRUE(eventually([&] { return queue.state() != TANDEM_QUEUE_ALIVE; }));
+    EXPECT_EQ(queue.state(), reason);
+    EXPECT_FALSE(queue.poll());
+  }
+}
+
+TEST(Scheduler, ADeathThatNobodyWaitedForIsToldByTheEngineThread) {
+  Framework::Options options;
+  options.stuck_after = milliseconds(20);  // what put() waits for comes from this
+  std::atomic<bool> stop{false};
+  std::atomic<bool> inside{false};
+  auto framework = make(options, [&](const tandem_descriptor&) {
+    inside = true;
+    while (!stop.load()) {  // computes: it is slow, not stuck
+    }
+    return Completion{};
+  });
+  auto client = connect(*framework, 1);
+  RawQueue queue(*client, "test");
+  queue.submit(TestEngine::kOperate, 6);
+  ASSERT_TRUE(eventually([&] { return inside.load(); }));
+  const auto put = client->put(queue.id());
+  ASSERT_FALSE(put);
+  EXPECT_EQ(put.error().value(), ETIMEDOUT);
+  EXPECT_EQ(queue.state(), TANDEM_QUEUE_ALIVE);
+  stop = true;
+  EXPECT_TRUE(eventually([&] { return queue.state() == TANDEM_QUEUE_PUT; }));
 }
 
 TEST(Scheduler, QueuesComeAndGoWhileOthersWork) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "tandem/uacce/detail/in_flight.hpp"
 #include "tandem/uacce/detail/scheduler.hpp"
 
 namespace tandem::uacce::detail {
@@ -39,6 +40,7 @@ std::optional<Completion> Turn::execute(Queue& queue, const tandem_descriptor& d
   Worker& worker = worker_for(queue.shared_device());
   std::uint64_t mine = operation.load(std::memory_order_relaxed) + 1;
   operation.store(mine, std::memory_order_release);  // (W)
+  const InFlight::Operation accesses(queue.death());
   const Completion completion = run_operation(worker, queue, descriptor);
   if (!operation.compare_exchange_strong(mine, mine + 1, std::memory_order_acq_rel)) {
     return std::nullopt;

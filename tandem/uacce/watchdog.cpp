@@ -105,7 +105,10 @@ void Scheduler::inspect(Post& post, nanoseconds elapsed) {
   turn.kept = post.lane->find_hot(queue);
   TANDEM_CHECK(turn.kept != nullptr);
   turn.kept->engagement().tenant->threads_lost.fetch_add(1, std::memory_order_relaxed);
+  // When its access ends, the thread finds the queue dead: it is the last that it makes in ordinary
+  // memory, whose accesses are the ones that hang.
   turn.kept->die(TANDEM_QUEUE_STUCK);
+  turn.kept->announce();
   turn.thread.detach();
   given_up_.push_back(post.turn);
   begin_turn(post);

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "tandem/abi/ring.h"
+
 namespace tandem::uacce::detail {
 
 /// Thread safety: any thread.
@@ -31,8 +33,27 @@ class InFlight {
     std::atomic<std::int64_t>* slot_;
   };
 
-  /// Counts an access until the scope ends. False after close(), or when as many accesses run as
-  /// there are slots.
+  /// While it lives, the calling thread's accesses are those of an operation of the queue whose
+  /// Queue::death() this is.
+  class Operation {
+   public:
+    explicit Operation(const std::atomic<std::uint32_t>& death) { current_ = &death; }
+    Operation(const Operation&) = delete;
+    Operation& operator=(const Operation&) = delete;
+    ~Operation() { current_ = nullptr; }
+
+   private:
+    friend class InFlight;
+    static constinit inline thread_local const std::atomic<std::uint32_t>* current_ = nullptr;
+  };
+  /// Whether the calling thread's operation has lost its queue. What it still does is for nobody.
+  static bool cancelled() {
+    return Operation::current_ != nullptr &&
+           Operation::current_->load(std::memory_order_acquire) != TANDEM_QUEUE_ALIVE;
+  }
+
+  /// Counts an access until the scope ends. False after close(), when the operation is cancelled(),
+  /// or when as many accesses run as there are slots.
   Scope enter();
   void close();
   /// Whether some access has been running for longer than `age`.

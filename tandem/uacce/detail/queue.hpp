@@ -5,10 +5,15 @@
 /// once into a private copy, and nothing we wrote there is read back. What we rely on (indices,
 /// phase, state) is private.
 ///
-/// End of a queue: die() happens once, from any thread, and is all a client learns about what was
-/// pending: a request either completed before (its completion is in the ring) or died with the
-/// queue. Nothing is completed as cancelled. After die(), engine threads let go of the queue
-/// (Scheduler::let_go()), then nobody touches the client's memory for it any more.
+/// End of a queue, in three steps. die() happens once, from any thread; from then on nothing is
+/// started and ordinary memory refuses the operation that runs (InFlight::enter()). Engine threads
+/// let go of the queue (Scheduler::let_go()): nobody touches the client's memory for it any more.
+/// Only then announce() tells the client, which takes every request without a completion in the
+/// ring for lost, and its buffers back. Nothing is completed as cancelled.
+///
+/// Who announces: let_go(); the engine thread that drops the dead queue, when let_go() did not wait
+/// so long; the watchdog, for an operation that hangs. The last has no thread to wait for: what it
+/// can promise is that the one access that hangs may still happen, and nothing after it.
 #pragma once
 
 #include <array>
@@ -94,11 +99,16 @@ class Queue : public std::enable_shared_from_this<Queue> {
   /// INIT → STARTED. Errors: EINVAL in any other state.
   Result<void> start();
   QueueState state() const;
-  /// Makes the queue ZOMBIE, once: publishes `reason` and wakes the client.
+  /// Makes the queue ZOMBIE, once. The client does not learn of it before announce().
   /// Returns: false when it was dead already.
   bool die(tandem_queue_state reason);
+  /// Publishes the reason of a dead queue and wakes the client, once.
+  /// Precondition: no operation of the queue runs, or it can reach the client's memory no more.
+  void announce();
   /// @}
 
+  /// Leaves TANDEM_QUEUE_ALIVE once.
+  const std::atomic<std::uint32_t>& death() const { return death_; }
   bool dead() const { return death_.load(std::memory_order_acquire) != TANDEM_QUEUE_ALIVE; }
   bool started() const { return started_.load(std::memory_order_acquire); }
 
@@ -179,9 +189,10 @@ class Queue : public std::enable_shared_from_this<Queue> {
   std::unique_ptr<Session> session_;
   Mapping doorbell_mapping_, rings_mapping_;
   std::atomic<std::uint32_t> death_{
-      TANDEM_QUEUE_ALIVE};            // leaves ALIVE once, by die(); read by all
-  std::atomic<bool> started_{false};  // set by start(); read by all
-  std::atomic<int> event_fd_{-1};     // set by event(); read by all
+      TANDEM_QUEUE_ALIVE};              // leaves ALIVE once, by die(); read by all
+  std::atomic<bool> announced_{false};  // set by announce(); read by all
+  std::atomic<bool> started_{false};    // set by start(); read by all
+  std::atomic<int> event_fd_{-1};       // set by event(); read by all
 
   // The running thread's.
   alignas(kCacheLine) std::uint32_t head_ = 0;  // next descriptor

@@ -186,7 +186,8 @@ class Scheduler {
   void start(const std::shared_ptr<Queue>& queue);
   void hold(const std::shared_ptr<Queue>& queue, bool keep_awake);
   /// After queue->die(): returns when no operation of the queue runs, or the watchdog gave the
-  /// thread up, or `limit` is over (false).
+  /// thread up, or `limit` is over (false). Announces the death unless the limit was over; then the
+  /// engine thread does it when its operation ends.
   bool let_go(const std::shared_ptr<Queue>& queue, std::chrono::milliseconds limit);
   /// Whether an operation of `queue` was given up and has not returned.
   bool given_up(const Queue& queue) const;
