@@ -237,14 +237,14 @@ void Broker::State::start_hello(Connection& connection, Incoming incoming) {
   const auto tenant = options.tenant == Options::Tenant::kUser
                           ? connection.peer.uid
                           : static_cast<std::uint32_t>(connection.id);
-  lane.run(connection.peer.uid,
-           [this, id = connection.id, tenant, header, hello, version, fence, mem, maps] {
-             auto bound = std::make_shared<Result<std::unique_ptr<uacce::Client>>>(
-                 bind_client(*framework, tenant, hello, std::move(*mem), std::move(*maps), fence));
-             post([this, id, header, version, fence, bound] {
-               greet(id, header, version, fence, std::move(*bound));
-             });
-           });
+  lane.run(connection.peer.uid, [this, id = connection.id, tenant, user = connection.peer.uid,
+                                 header, hello, version, fence, mem, maps] {
+    auto bound = std::make_shared<Result<std::unique_ptr<uacce::Client>>>(
+        bind_client(*framework, tenant, user, hello, std::move(*mem), std::move(*maps), fence));
+    post([this, id, header, version, fence, bound] {
+      greet(id, header, version, fence, std::move(*bound));
+    });
+  });
 }
 
 void Broker::State::greet(std::uint64_t id, const tandem_message_header& header, int version,
@@ -397,10 +397,10 @@ void Broker::State::end_client(std::shared_ptr<uacce::Client> client, Event even
         const auto held = client->stats();
         event.pasid = client->pasid().value;
         event.queues = held.queues;
-        event.reserved_bytes = held.reserved_bytes;
-        const auto quarantined = framework->cleanup().quarantined_pasids;
-        client->disconnect(reason);
-        event.quarantined = framework->cleanup().quarantined_pasids != quarantined;
+        const auto ended = client->disconnect(reason);
+        event.reserved_bytes = ended.reserved_bytes_freed;
+        event.reserved_kept = ended.reserved_bytes_kept;
+        event.quarantined = ended.stuck;
         event.took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - noticed);
         client.reset();
         tell(event);

@@ -35,8 +35,9 @@ struct Event {
   std::string why;                    ///< kRefused, kEnded
   std::uint64_t queues = 0;           ///< kEnded: put by the clean-up
   std::uint64_t reserved_bytes = 0;   ///< kEnded: freed by the clean-up
+  std::uint64_t reserved_kept = 0;    ///< kEnded: bytes freed when an operation that goes on ends
   std::chrono::microseconds took{0};  ///< kEnded: from the notice to the end of the clean-up
-  bool quarantined = false;           ///< kEnded: an access never returned; PASID kept
+  bool quarantined = false;           ///< kEnded: an access has not returned; PASID kept
 };
 
 struct Options {

@@ -182,8 +182,9 @@ int check_hello(const tandem_hello& hello, std::size_t descriptor_count) {
 }
 
 Result<std::unique_ptr<uacce::Client>> bind_client(uacce::Framework& framework,
-                                                   std::uint32_t tenant, const tandem_hello& hello,
-                                                   UniqueFd mem, UniqueFd maps, bool global_fence) {
+                                                   std::uint32_t tenant, std::uint32_t user,
+                                                   const tandem_hello& hello, UniqueFd mem,
+                                                   UniqueFd maps, bool global_fence) {
   uacce::MmAccess access;
   UniqueFd mem_for_nonce;
   const bool with_memory = (hello.flags & TANDEM_HELLO_RESERVED_ONLY) == 0;
@@ -194,7 +195,7 @@ Result<std::unique_ptr<uacce::Client>> bind_client(uacce::Framework& framework,
     access.mem = std::move(mem);
     access.maps = std::move(maps);
   }
-  auto client = framework.connect(tenant, std::move(access), global_fence);
+  auto client = framework.connect(tenant, std::move(access), global_fence, user);
   if (!client || !with_memory) return client;
   // connect() has made sure that this is a process's memory, so reading it is not anything else.
   std::uint8_t found[sizeof hello.nonce] = {};

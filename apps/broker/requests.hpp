@@ -34,7 +34,8 @@ int check_hello(const tandem_hello& hello, std::size_t descriptor_count);
 /// Binds the address space that `hello` and its descriptors name. May wait for the client's memory.
 /// Errors: EACCES the descriptors are not of the memory that holds the nonce, and connect()'s.
 Result<std::unique_ptr<uacce::Client>> bind_client(uacce::Framework& framework,
-                                                   std::uint32_t tenant, const tandem_hello& hello,
-                                                   UniqueFd mem, UniqueFd maps, bool global_fence);
+                                                   std::uint32_t tenant, std::uint32_t user,
+                                                   const tandem_hello& hello, UniqueFd mem,
+                                                   UniqueFd maps, bool global_fence);
 
 }  // namespace tandem::broker

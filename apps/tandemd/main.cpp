@@ -31,6 +31,18 @@ void say(fmt::format_string<Arguments...> text, Arguments&&... arguments) {
   std::fputs(("tandemd: " + line + "\n").c_str(), stderr);
 }
 
+/// What the clean-up had to leave for later.
+std::string not_freed(const Event& event) {
+  if (event.quarantined) {
+    return fmt::format(
+        "; an access has not returned: PASID out of use and {} KiB kept until it does",
+        event.reserved_kept >> 10);
+  }
+  if (event.reserved_kept == 0) return {};
+  return fmt::format("; {} KiB and the PASID kept until an operation ends",
+                     event.reserved_kept >> 10);
+}
+
 void print_event(const Event& event) {
   switch (event.kind) {
     case Event::Kind::kConnected:
@@ -44,8 +56,7 @@ void print_event(const Event& event) {
       say("client {} gone: pid {}, {}; PASID {} revoked, {} queues put, {} KiB of "
           "reserved memory freed in {} us{}",
           event.client, event.pid, event.why, event.pasid, event.queues, event.reserved_bytes >> 10,
-          event.took.count(),
-          event.quarantined ? " (an access never returned: PASID kept out of use)" : "");
+          event.took.count(), not_freed(event));
       break;
   }
 }

@@ -27,9 +27,8 @@ Result<std::shared_ptr<detail::Queue>> Client::State::find(std::uint32_t queue) 
   return errno_error(put ? EINVAL : ENOENT);
 }
 
-void Client::State::retire_locked(const std::shared_ptr<detail::Queue>& queue) {
-  queue->device().remove(*queue);
-  retired += queue->counters().read();
+void Client::State::give_back(detail::Queue& queue) {
+  queue.device().remove(queue);
   detail::Tenant::give_back(engagement->tenant->queues, 1u);
 }
 
@@ -46,6 +45,7 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
   }
   auto device = framework.registry.find(algorithm_or_device);
   if (!device) return Unexpected{device.error()};
+  if (tenant.expelled()) framework.scheduler->collect_returned();
   if (tenant.expelled() ||
       !detail::Tenant::take(tenant.queues, 1u, framework.options.queues_per_tenant)) {
     return errno_error(EMFILE);
@@ -69,7 +69,7 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
   {
     const MutexLock lock(state_->mutex);
     if (!state_->connected) {
-      state_->retire_locked(queue);
+      state_->give_back(*queue);
       return errno_error(ESHUTDOWN);
     }
     state_->queues.emplace(queue->id(), queue);
@@ -112,8 +112,12 @@ Result<void> Client::put(std::uint32_t queue) {
   const bool given_up = state_->framework->scheduler->given_up(**found);
   const MutexLock lock(state_->mutex);
   if (state_->queues.erase(queue) == 0) return {};  // another put, or disconnect, was faster
-  state_->retire_locked(*found);
-  state_->lost_operation |= given_up;
+  state_->retired += (*found)->counters().read();
+  if (given_up) {
+    state_->leaving.push_back(*found);
+  } else {
+    state_->give_back(**found);
+  }
   state_->put_queues.push_back(queue);
   if (state_->put_queues.size() > kRememberedPuts) state_->put_queues.pop_front();
   return {};
@@ -157,7 +161,7 @@ Result<ReservedInfo> Client::reserve(std::uint64_t size_bytes) {
   info.id = state_->next_reserved++;
   info.size_bytes = size;
   info.fd = std::move(*fd);
-  state_->reserved.emplace(info.id, State::Reserved{std::move(*memory), size, false});
+  state_->reserved.emplace(info.id, State::Reserved{std::move(*memory), size, false, {}});
   state_->reserved_bytes += size;
   return info;
 }
@@ -174,10 +178,30 @@ Result<void> Client::attach_reserved(std::uint64_t id, std::uint64_t address) {
 }
 
 Result<void> Client::State::detach_locked(Reserved& entry) {
-  if (!entry.attached) return {};
+  if (!std::exchange(entry.attached, false)) return {};
   auto detached = mm->detach(*entry.memory);
-  if (detached) entry.attached = false;
+  if (detached) return detached;
+  // Translations are gone: only operations that run now can still have the memory mapped.
+  const auto note = [&](const std::shared_ptr<detail::Queue>& queue) {
+    const std::uint64_t operations = queue->counters().read().operations;
+    if (framework->scheduler->runs(*queue) || framework->scheduler->given_up(*queue)) {
+      entry.users.push_back({queue, operations});
+    }
+  };
+  for (const auto& [id, queue] : queues) note(queue);
+  for (const auto& queue : leaving) note(queue);
   return detached;
+}
+
+/// A queue counts operations when a thread leaves it, so a count that grew says that the thread
+/// which was there then has left. Asked in this order: see Scheduler::runs().
+bool Client::State::over(const std::vector<Running>& users) const {
+  const auto& scheduler = *framework->scheduler;
+  return std::all_of(users.begin(), users.end(), [&](const Running& running) {
+    const bool left = running.queue->counters().read().operations != running.operations ||
+                      !scheduler.runs(*running.queue);
+    return left && !scheduler.given_up(*running.queue);
+  });
 }
 
 Result<void> Client::detach_reserved(std::uint64_t id) {
@@ -194,11 +218,19 @@ Result<void> Client::release_reserved(std::uint64_t id) {
   if (!state_->connected) return errno_error(ESHUTDOWN);
   const auto at = state_->reserved.find(id);
   if (at == state_->reserved.end()) return errno_error(ENOENT);
-  if (auto detached = state_->detach_locked(at->second); !detached) return detached;
-  detail::Tenant::give_back(state_->engagement->tenant->reserved_bytes, at->second.size_bytes);
-  state_->reserved_bytes -= at->second.size_bytes;
+  (void)state_->detach_locked(at->second);  // entry.users says what came of it
+  State::Reserved entry = std::move(at->second);
   state_->reserved.erase(at);
-  return {};
+  state_->reserved_bytes -= entry.size_bytes;
+  auto free = [state = state_, entry = std::move(entry)] {
+    if (!state->over(entry.users)) return false;
+    state->mm->forget(*entry.memory);
+    detail::Tenant::give_back(state->engagement->tenant->reserved_bytes, entry.size_bytes);
+    return true;
+  };
+  if (free()) return {};
+  state_->framework->reaper.add(std::move(free));
+  return errno_error(ETIMEDOUT);
 }
 
 Result<std::size_t> Client::run_in_caller(std::uint32_t queue) {
@@ -235,47 +267,79 @@ tandem_stats_reply Client::stats() const {
 
 iommu::Pasid Client::pasid() const { return state_->mm->pasid(); }
 bool Client::alive() const { return state_->mm->alive(); }
-void Client::disconnect(tandem_queue_state reason) { state_->disconnect(reason); }
+Client::Ended Client::disconnect(tandem_queue_state reason) { return state_->disconnect(reason); }
 
 void Client::revoke_page(std::uint64_t address, bool refuse) {
   state_->mm->revoke_page(address, refuse);
 }
 
 /// Ends everything of this client. The queues die before anything is waited for, so nothing new
-/// starts; an operation that does not end within the limit keeps its PASID from being reused.
-void Client::State::disconnect(tandem_queue_state reason) {
-  std::map<std::uint32_t, std::shared_ptr<detail::Queue>> ending;
-  bool lost = false;
+/// starts; what an operation uses that does not end within the limit is left to the reaper.
+Client::Ended Client::State::disconnect(tandem_queue_state reason) {
+  Ended ended;
+  std::vector<std::shared_ptr<detail::Queue>> ending;
   {
     const MutexLock lock(mutex);
-    if (!std::exchange(connected, false)) return;
-    ending.swap(queues);
-    lost = lost_operation;
+    if (!std::exchange(connected, false)) return ended;
+    for (const auto& [id, queue] : queues) leaving.push_back(queue);
+    queues.clear();
+    ending = leaving;
+    ended.reserved_bytes_kept = reserved_bytes;
   }
-  for (const auto& [id, queue] : ending) queue->die(reason);
+  for (const auto& queue : ending) (void)queue->die(reason);
   const auto deadline = std::chrono::steady_clock::now() + framework->let_go_limit();
-  for (const auto& [id, queue] : ending) {
+  for (const auto& queue : ending) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
-    lost |= !framework->scheduler->let_go(queue, std::max(left, std::chrono::milliseconds(0)));
-    lost |= framework->scheduler->given_up(*queue);
+    (void)framework->scheduler->let_go(queue, std::max(left, std::chrono::milliseconds(0)));
   }
   framework->scheduler->disengage(*engagement);
-  if (lost) mm->condemn();
-  (void)mm->unbind();
+  if (!finish(ended)) {
+    framework->reaper.add([self = shared_from_this()] {
+      Ended later;
+      return self->finish(later);
+    });
+  }
+  return ended;
+}
 
-  std::uint64_t freed = 0;
+bool Client::State::finish(Ended& ended) {
+  auto& scheduler = *framework->scheduler;
+  std::vector<std::shared_ptr<detail::Queue>> ending;
   {
     const MutexLock lock(mutex);
-    for (const auto& [id, queue] : ending) retire_locked(queue);
-    reserved.clear();
-    freed = std::exchange(reserved_bytes, 0);
+    ending = leaving;
   }
-  detail::Tenant::give_back(engagement->tenant->reserved_bytes, freed);
+  bool running = false;
+  for (const auto& queue : ending) {
+    running |= scheduler.runs(*queue);
+    ended.stuck |= scheduler.given_up(*queue);
+  }
+  if (ended.stuck) {
+    mm->condemn();
+    (void)mm->unbind();
+  }
+  if (running || ended.stuck) return false;
+  // Nothing of ours runs; somebody else's access may, for a page request of ours.
+  if (!mm->unbind() && !mm->reclaim()) {
+    ended.stuck = true;
+    return false;
+  }
+  scheduler.collect_returned();
+  {
+    const MutexLock lock(mutex);
+    leaving.clear();
+    reserved.clear();
+    ended.reserved_bytes_freed = std::exchange(reserved_bytes, 0);
+  }
+  ended.reserved_bytes_kept = 0;
+  for (const auto& queue : ending) give_back(*queue);
+  detail::Tenant::give_back(engagement->tenant->reserved_bytes, ended.reserved_bytes_freed);
   framework->cleaned_clients.fetch_add(1, std::memory_order_relaxed);
   framework->cleaned_queues.fetch_add(ending.size(), std::memory_order_relaxed);
-  framework->cleaned_reserved.fetch_add(freed, std::memory_order_relaxed);
-  framework->forget(engagement->id, engagement->tenant);
+  framework->cleaned_reserved.fetch_add(ended.reserved_bytes_freed, std::memory_order_relaxed);
+  framework->forget(engagement->id, user, engagement->tenant->id);
+  return true;
 }
 
 }  // namespace tandem::uacce

@@ -10,20 +10,26 @@
 
 namespace tandem::uacce {
 
-Result<std::shared_ptr<detail::Tenant>> Framework::State::tenant(std::uint32_t id) {
+Result<std::shared_ptr<detail::Tenant>> Framework::State::tenant(std::uint32_t id,
+                                                                 std::uint32_t user) {
   const MutexLock lock(mutex);
   if (closed) return errno_error(ESHUTDOWN);
-  auto& entry = tenants[id];
-  if (!entry.tenant) entry.tenant = std::make_shared<detail::Tenant>(id);
+  auto& entry = tenants[{user, id}];
+  if (!entry.tenant) {
+    auto account = users[user].lock();
+    if (!account) users[user] = account = std::make_shared<detail::UserAccount>();
+    entry.tenant = std::make_shared<detail::Tenant>(id, std::move(account));
+  }
   ++entry.clients;
   return entry.tenant;
 }
 
-void Framework::State::forget(std::uint64_t client, const std::shared_ptr<detail::Tenant>& of) {
+void Framework::State::forget(std::uint64_t client, std::uint32_t user, std::uint32_t tenant) {
   const MutexLock lock(mutex);
   clients.erase(client);
-  const auto at = tenants.find(of->id);
-  if (--at->second.clients == 0 && !of->expelled()) tenants.erase(at);  // else it stays known
+  const auto at = tenants.find({user, tenant});
+  if (--at->second.clients == 0) tenants.erase(at);
+  std::erase_if(users, [](const auto& entry) { return entry.second.expired(); });
 }
 
 Result<std::unique_ptr<Framework>> Framework::create(Options options) {
@@ -54,6 +60,8 @@ Framework::~Framework() {
   for (const auto& device : state_->registry.all()) {
     (void)remove_device(device->traits().name);
   }
+  // What operations still use now stays until their threads have ended, with the scheduler.
+  state_->reaper.stop();
 }
 
 Result<void> Framework::add_device(std::unique_ptr<Engine> engine) {
@@ -87,17 +95,19 @@ std::vector<tandem_devices_reply> Framework::devices() const {
 }
 
 Result<std::unique_ptr<Client>> Framework::connect(std::uint32_t tenant_id, MmAccess access,
-                                                   bool global_fence) {
+                                                   bool global_fence,
+                                                   std::optional<std::uint32_t> user) {
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake) return last_errno();
   auto mm = state_->host->bind(std::move(access));
   if (!mm) return Unexpected{mm.error()};
-  auto tenant = state_->tenant(tenant_id);
+  const std::uint32_t of_user = user.value_or(tenant_id);
+  auto tenant = state_->tenant(tenant_id, of_user);
   if (!tenant) return Unexpected{tenant.error()};
   const std::uint64_t id = state_->next_client.fetch_add(1, std::memory_order_relaxed);
   auto engagement = std::make_shared<detail::Engagement>(id, *tenant, std::move(wake));
-  auto client =
-      std::make_shared<Client::State>(state_, std::move(*mm), std::move(engagement), global_fence);
+  auto client = std::make_shared<Client::State>(state_, std::move(*mm), std::move(engagement),
+                                                of_user, global_fence);
   {
     const MutexLock lock(state_->mutex);
     state_->clients.emplace(id, client);

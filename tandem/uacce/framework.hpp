@@ -81,8 +81,11 @@ class Client {
   Result<ReservedInfo> reserve(std::uint64_t size_bytes);
   /// The client mapped reserved memory `id` at `address` (page-aligned).
   Result<void> attach_reserved(std::uint64_t id, std::uint64_t address);
+  /// Ends that. Errors: ETIMEDOUT too: it is detached, but an operation that began before still
+  /// works there.
   Result<void> detach_reserved(std::uint64_t id);
-  /// Gives it back; when this returns no engine reaches it.
+  /// Gives it back; on success no engine reaches it. Errors: ETIMEDOUT too: it is given back, and
+  /// stays in the tenant's quota until the operation that still works there has ended.
   Result<void> release_reserved(std::uint64_t id);
 
   /// Runs what `queue` has pending on the calling thread; for frameworks without engine threads.
@@ -95,9 +98,18 @@ class Client {
   iommu::Pasid pasid() const;
   /// Whether the address space still lives (mem descriptor reads more than 0 bytes).
   bool alive() const;
-  /// Puts every queue with `reason`, revokes the PASID, frees everything. Idempotent. Bounded: an
-  /// access that never returns leaves its PASID quarantined.
-  void disconnect(tandem_queue_state reason);
+  /// What disconnect() came to.
+  struct Ended {
+    std::uint64_t reserved_bytes_freed = 0;
+    /// Within reach of an operation that has not ended; freed when it does.
+    std::uint64_t reserved_bytes_kept = 0;
+    /// An access has not returned: the PASID was revoked and is out of use until it does.
+    bool stuck = false;
+  };
+  /// Puts every queue with `reason`, revokes the PASID, frees everything. Idempotent. Bounded: what
+  /// an operation that goes on can reach is freed, and given back to the tenant's quota, when it
+  /// ends.
+  Ended disconnect(tandem_queue_state reason);
 
   /// Tests only: revokes the page-table entry of one page; refuse: page requests for it are
   /// answered "invalid request" from now on.
@@ -132,10 +144,13 @@ class Framework {
   Result<void> remove_device(const std::string& name);
   std::vector<tandem_devices_reply> devices() const;
 
-  /// Binds an address space: allocates its PASID. `tenant` is whom it is accounted to.
-  /// Errors: EACCES when the descriptors are not what they should be, or not of one live mm; ENOSPC
+  /// Binds an address space: allocates its PASID. `tenant` is whom it is accounted to; `user`, by
+  /// default the tenant, whom the tenant's lost engine threads are: their number is limited over
+  /// all tenants of one user. Errors: EACCES when the descriptors are not what they should be, or
+  /// not of one live mm; ENOSPC
   ///         when no PASID is left.
-  Result<std::unique_ptr<Client>> connect(std::uint32_t tenant, MmAccess access, bool global_fence);
+  Result<std::unique_ptr<Client>> connect(std::uint32_t tenant, MmAccess access, bool global_fence,
+                                          std::optional<std::uint32_t> user = std::nullopt);
 
   iommu::Stats iommu_stats() const;
   /// Shows PCIe messages of device `name` to `tap`. For listings. Errors: ENOENT.
@@ -146,7 +161,7 @@ class Framework {
 
   struct Cleanup {
     std::uint64_t clients = 0, queues = 0, reserved_bytes = 0, page_tables = 0;
-    std::uint64_t quarantined_pasids = 0;
+    std::uint64_t quarantined_pasids = 0;  ///< out of use now
   };
   /// What has been cleaned up since start.
   Cleanup cleanup() const;

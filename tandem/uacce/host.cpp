@@ -147,7 +147,7 @@ std::vector<std::string> Host::describe_walk(Pasid pasid, std::uint64_t address)
 
 std::uint64_t Host::quarantined_pasids() const {
   const MutexLock lock(state_->mutex_);
-  return state_->quarantined;
+  return state_->quarantined.size();
 }
 
 std::uint64_t Host::freed_table_pages() const { return state_->tables.pages_freed(); }

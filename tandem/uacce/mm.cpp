@@ -188,6 +188,25 @@ Result<void> Mm::State::detach(const ReservedMemory& memory) {
   return errno_error(ETIMEDOUT);
 }
 
+void Mm::State::forget(const ReservedMemory& memory) {
+  std::vector<std::shared_ptr<ReservedMemory>> dropped;  // after the locks
+  const auto take = [&](std::vector<std::shared_ptr<ReservedMemory>>& from) {
+    for (auto at = from.begin(); at != from.end();) {
+      if (at->get() != &memory) {
+        ++at;
+        continue;
+      }
+      dropped.push_back(std::move(*at));
+      at = from.erase(at);
+    }
+  };
+  const MutexLock lock(mutex_);
+  take(lingering);
+  if (!is_quarantined) return;
+  const MutexLock host_lock(host->mutex_);
+  take(host->quarantined[pasid.value]);
+}
+
 // ---- Questions --------------------------------------------------------------------------------
 
 AddressKind Mm::State::classify(std::uint64_t address) {
@@ -267,16 +286,39 @@ void Mm::State::release_locked() {
 void Mm::State::quarantine_locked() {
   is_quarantined = true;
   // The windows refuse from here on, and their numbers, like the table's pages and the PASID, are
-  // not given to anyone again. Reserved memory stays where it is.
+  // not given to anyone before reclaim(). Reserved memory stays where it is.
   std::vector<WindowNumber> numbers;
   for (const auto& [gib, number] : windows) numbers.push_back(number);
   host->aperture->close(numbers, false);
   const MutexLock lock(host->mutex_);
-  ++host->quarantined;
-  for (const auto& [start, attachment] : attachments) {
-    host->quarantined_memory.push_back(attachment.memory);
+  auto& memory = host->quarantined[pasid.value];
+  for (const auto& [start, attachment] : attachments) memory.push_back(attachment.memory);
+  memory.insert(memory.end(), lingering.begin(), lingering.end());
+}
+
+bool Mm::State::reclaim() {
+  const MutexLock one_at_a_time(unbind_mutex_);
+  {
+    const MutexLock lock(mutex_);
+    if (!is_quarantined) return !bound;
   }
-  for (const auto& memory : lingering) host->quarantined_memory.push_back(memory);
+  if (client != nullptr && !client->in_flight().wait_idle(std::chrono::milliseconds(0))) {
+    return false;
+  }
+  // Once more: a device that did not complete then must do so now.
+  if (!host->driver.clear_process(pasid)) return false;
+  std::vector<std::shared_ptr<ReservedMemory>> memory;  // dropped after the locks
+  const MutexLock lock(mutex_);
+  is_quarantined = false;
+  release_locked();
+  {
+    const MutexLock host_lock(host->mutex_);
+    const auto kept = host->quarantined.find(pasid.value);
+    memory = std::move(kept->second);
+    host->quarantined.erase(kept);
+  }
+  host->pasids.free(pasid);
+  return true;
 }
 
 // ---- Mm ---------------------------------------------------------------------------------------
@@ -301,6 +343,8 @@ Result<void> Mm::attach(const std::shared_ptr<ReservedMemory>& memory, std::uint
 
 Result<void> Mm::detach(const ReservedMemory& memory) { return state_->detach(memory); }
 
+void Mm::forget(const ReservedMemory& memory) { state_->forget(memory); }
+
 bool Mm::alive() const { return state_->client == nullptr || state_->client->alive(); }
 
 AddressKind Mm::classify(std::uint64_t address) const { return state_->classify(address); }
@@ -319,5 +363,7 @@ bool Mm::stuck_for(std::chrono::milliseconds age) const {
 void Mm::condemn() { state_->condemned.store(true, std::memory_order_relaxed); }
 
 bool Mm::unbind() { return state_->unbind(); }
+
+bool Mm::reclaim() { return state_->reclaim(); }
 
 }  // namespace tandem::uacce::detail

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/uacce/detail/in_flight.hpp"
@@ -134,15 +135,8 @@ bool Scheduler::let_go(const std::shared_ptr<Queue>& queue, std::chrono::millise
     }
   }
   process_fence_ ? heavy_fence_process() : full_fence();  // see Lane::visit()
-  const auto runs = [&] {
-    if (queue->inline_claim.load(std::memory_order_seq_cst)) return true;
-    const MutexLock lock(mutex_);
-    return std::any_of(posts_.begin(), posts_.end(), [&](const Post& post) {
-      return post.turn->current.load(std::memory_order_acquire) == queue.get();
-    });
-  };
   const auto deadline = std::chrono::steady_clock::now() + limit;
-  for (int i = 0; runs(); ++i) {
+  for (int i = 0; visited(*queue); ++i) {
     if (i < 100) {
       std::this_thread::yield();
       continue;
@@ -152,6 +146,38 @@ bool Scheduler::let_go(const std::shared_ptr<Queue>& queue, std::chrono::millise
   }
   queue->announce();
   return true;
+}
+
+bool Scheduler::visited(const Queue& queue) const {
+  if (queue.inline_claim.load(std::memory_order_seq_cst)) return true;
+  const MutexLock lock(mutex_);
+  return std::any_of(posts_.begin(), posts_.end(), [&](const Post& post) {
+    return post.turn->current.load(std::memory_order_acquire) == &queue;
+  });
+}
+
+bool Scheduler::runs(const Queue& queue) const {
+  process_fence_ ? heavy_fence_process() : full_fence();  // as in let_go()
+  return visited(queue);
+}
+
+std::vector<std::shared_ptr<Turn>> Scheduler::take_returned_locked() {
+  const auto returned = std::partition(given_up_.begin(), given_up_.end(), [](const auto& turn) {
+    return !turn->ended.load(std::memory_order_acquire);
+  });
+  std::vector<std::shared_ptr<Turn>> taken(std::make_move_iterator(returned),
+                                           std::make_move_iterator(given_up_.end()));
+  given_up_.erase(returned, given_up_.end());
+  for (const auto& turn : taken) {
+    turn->kept->engagement().tenant->threads_lost.fetch_sub(1, std::memory_order_relaxed);
+  }
+  return taken;
+}
+
+void Scheduler::collect_returned() {
+  std::vector<std::shared_ptr<Turn>> returned;
+  const MutexLock lock(mutex_);
+  returned = take_returned_locked();
 }
 
 bool Scheduler::given_up(const Queue& queue) const {

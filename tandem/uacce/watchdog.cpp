@@ -67,12 +67,13 @@ void Scheduler::watch() {
     // After the machine was suspended, one look must not count for hours.
     const nanoseconds elapsed = std::min<nanoseconds>(now - last, tick * 2);
     last = now;
+    std::vector<std::shared_ptr<Turn>> returned;
     {
       const MutexLock lock(mutex_);
       for (auto& post : posts_) inspect(post, elapsed);
-      std::erase_if(given_up_,
-                    [](const auto& turn) { return turn->ended.load(std::memory_order_acquire); });
+      returned = take_returned_locked();
     }
+    returned.clear();
     quiet = all_asleep() ? quiet + 1 : 0;
     if (quiet < kQuietLooks) continue;
     std::uint32_t watching = kWatching;

@@ -41,7 +41,8 @@ class Aperture final : public memory::IoRegion {
 
   /// A window onto [address, address + 1 GiB) of `client`. Errors: ENOSPC.
   Result<WindowNumber> open(std::shared_ptr<ClientMemory> client, std::uint64_t address);
-  /// Ends windows: later accesses are refused. `reuse` false: the numbers are lost for good.
+  /// Ends windows: later accesses are refused. `reuse` false: the numbers are not given to anyone
+  /// until they are closed again with true.
   void close(std::span<const WindowNumber> windows, bool reuse);
 
   static memory::PhysAddr base_of(WindowNumber window) {

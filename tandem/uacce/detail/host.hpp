@@ -56,9 +56,11 @@ class Mm {
   /// The range [address, address + size) of this space is `memory` from now on; superpages where
   /// alignment allows. Errors: EINVAL not page-aligned or not a user address, EEXIST overlap.
   Result<void> attach(const std::shared_ptr<ReservedMemory>& memory, std::uint64_t address);
-  /// Ends that; invalidation is complete on return. Errors: ENOENT; ETIMEDOUT when an access did
-  /// not end (the memory is then kept until it does).
+  /// Ends that, whatever is returned; invalidation is complete on success. Errors: ENOENT;
+  /// ETIMEDOUT when an access that began before did not end: the memory is kept until forget().
   Result<void> detach(const ReservedMemory& memory);
+  /// Drops memory kept by detach(). No operation that ran then runs any more.
+  void forget(const ReservedMemory& memory);
 
   /// Whether the address space behind the aperture still exists. Reserved-only spaces say true.
   bool alive() const;
@@ -78,13 +80,17 @@ class Mm {
 
   /// Takes the PASID away from every device: process-directory entry, IODIR, ATS.INVAL, fence; then
   /// frees tables and windows. Idempotent. When an endpoint's invalidation times out or an access
-  /// does not end within a second, the PASID and everything it could reach are quarantined: kept,
-  /// never reused.
+  /// does not end within a second, the PASID and everything it could reach are quarantined: kept
+  /// and not reused until reclaim().
   ///
   /// No engine uses the PASID any more, or condemn() was called: the next owner of the PASID must
   /// not get an operation of this one.
   /// Returns: false when quarantined.
   bool unbind();
+  /// Frees what unbind() quarantined. No engine uses the PASID any more.
+  /// Returns: false when an access to this space still runs, or an endpoint does not complete its
+  ///          invalidation: call it again later.
+  bool reclaim();
 
  private:
   friend class Host;
@@ -112,6 +118,7 @@ class Host {
   Result<std::shared_ptr<Mm>> bind(MmAccess access);
 
   std::vector<std::string> describe_walk(iommu::Pasid pasid, std::uint64_t address) const;
+  /// PASIDs out of use now, since something may still use them.
   std::uint64_t quarantined_pasids() const;
   std::uint64_t freed_table_pages() const;
 

@@ -43,9 +43,9 @@ struct Host::State {
 
   mutable Mutex mutex_;
   std::unordered_map<std::uint32_t, std::weak_ptr<Mm::State>> spaces TANDEM_GUARDED_BY(mutex_);
-  /// What quarantined spaces could reach; kept until the end.
-  std::vector<std::shared_ptr<ReservedMemory>> quarantined_memory TANDEM_GUARDED_BY(mutex_);
-  std::uint64_t quarantined TANDEM_GUARDED_BY(mutex_) = 0;
+  /// What quarantined spaces could reach, by PASID; kept until they are reclaimed.
+  std::unordered_map<std::uint32_t, std::vector<std::shared_ptr<ReservedMemory>>> quarantined
+      TANDEM_GUARDED_BY(mutex_);
 };
 
 struct Mm::State {
@@ -65,9 +65,11 @@ struct Mm::State {
 
   Result<void> attach(const std::shared_ptr<ReservedMemory>& memory, std::uint64_t address);
   Result<void> detach(const ReservedMemory& memory);
+  void forget(const ReservedMemory& memory);
   AddressKind classify(std::uint64_t address);
   void revoke_page(std::uint64_t address, bool refuse);
   bool unbind();
+  bool reclaim();
   std::vector<PageTable::Step> walk(std::uint64_t address) const;
 
   /// Answers a page request: makes `address`, and what is cheap to make with it, accessible.

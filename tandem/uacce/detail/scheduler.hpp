@@ -189,8 +189,14 @@ class Scheduler {
   /// thread up, or `limit` is over (false). Announces the death unless the limit was over; then the
   /// engine thread does it when its operation ends.
   bool let_go(const std::shared_ptr<Queue>& queue, std::chrono::milliseconds limit);
+  /// Whether a thread visits `queue` now. Ask this before given_up(): one of them is true as long
+  /// as an operation runs.
+  bool runs(const Queue& queue) const;
   /// Whether an operation of `queue` was given up and has not returned.
   bool given_up(const Queue& queue) const;
+  /// Forgets the threads that were given up and have returned: they are no longer lost to their
+  /// user.
+  void collect_returned();
   /// Runs what `queue` has pending here. Only in inline mode.
   std::size_t run_here(Queue& queue);
   /// Has every thread drop workers of removed devices.
@@ -214,7 +220,10 @@ class Scheduler {
   void wake_watchdog();
   void watch();
   void inspect(Post& post, std::chrono::nanoseconds elapsed) TANDEM_REQUIRES(mutex_);
+  /// As collect_returned(); the result, which may keep queues, is dropped without the lock.
+  std::vector<std::shared_ptr<Turn>> take_returned_locked() TANDEM_REQUIRES(mutex_);
   Lane& idlest();
+  bool visited(const Queue& queue) const;
 
   const std::chrono::microseconds spin_before_park_;
   const std::chrono::milliseconds stuck_after_;

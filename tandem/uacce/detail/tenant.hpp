@@ -3,23 +3,34 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <utility>
 
 namespace tandem::uacce::detail {
 
-/// What is accounted to one tenant, summed over its clients. Kept as long as one of them lives.
+/// What is accounted to one user, summed over its tenants. Kept as long as one of them is, or an
+/// engine thread is lost to it.
+struct UserAccount {
+  /// Engine threads in accesses that have not returned; written by the watchdog, read by open().
+  std::atomic<std::uint32_t> threads_lost{0};
+};
+
+/// What is accounted to one tenant, summed over its clients. Kept as long as something of one of
+/// them is.
 struct Tenant {
-  explicit Tenant(std::uint32_t tenant_id) : id(tenant_id) {}
+  Tenant(std::uint32_t tenant_id, std::shared_ptr<UserAccount> of)
+      : id(tenant_id), user(std::move(of)), threads_lost(user->threads_lost) {}
 
   const std::uint32_t id;
+  const std::shared_ptr<UserAccount> user;
   /// Bytes of operands and fixed costs that engine threads spent on this tenant; written and read
   /// by engine threads (relaxed: a stale value only shifts who is next).
   std::atomic<std::uint64_t> served{0};
   std::atomic<std::uint64_t> reserved_bytes{0};  ///< quota; written by control calls
   std::atomic<std::uint32_t> queues{0};          ///< quota; written by control calls
-  /// Engine threads lost to accesses that never returned; written by the watchdog, read by open().
-  std::atomic<std::uint32_t> threads_lost{0};
+  std::atomic<std::uint32_t>& threads_lost;      ///< the user's
 
-  /// Whether it lost so many threads that its queues end and open() refuses it.
+  /// Whether so many threads are lost to its user that its queues end and open() refuses it.
   bool expelled() const { return threads_lost.load(std::memory_order_relaxed) >= kMaxThreadsLost; }
   static constexpr std::uint32_t kMaxThreadsLost = 4;
 
