@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/broker/lane.hpp"
 
-#include <algorithm>
 #include <condition_variable>
+#include <cstddef>
 #include <deque>
 #include <map>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "tandem/base/mutex.hpp"
 
 namespace tandem::broker {
 
 struct Lane::State {
-  struct Task {
-    std::uint32_t uid;
-    std::function<void()> run;
+  using Task = std::function<void()>;
+  struct Account {
+    std::deque<Task> waiting;
+    unsigned offered = 0;  // of them, those that stand in `ready`
+    unsigned running = 0;
   };
 
   explicit State(Options given) : options(given) {}
@@ -23,19 +26,23 @@ struct Lane::State {
   const Options options;
   Mutex mutex;
   std::condition_variable_any changed;
-  std::deque<Task> waiting TANDEM_GUARDED_BY(mutex);
-  std::map<std::uint32_t, unsigned> running_of TANDEM_GUARDED_BY(mutex);
+  std::map<std::uint32_t, Account> accounts TANDEM_GUARDED_BY(mutex);  // those with any task
+  /// The account of each task that may run now, in turn. One entry wakes or starts one thread.
+  std::deque<std::uint32_t> ready TANDEM_GUARDED_BY(mutex);
+  std::size_t waiting TANDEM_GUARDED_BY(mutex) = 0;
   unsigned threads TANDEM_GUARDED_BY(mutex) = 0;
-  unsigned idle TANDEM_GUARDED_BY(mutex) = 0;
+  /// Threads that will look at `ready` before they do anything else: asleep, told to wake up, or
+  /// just started.
+  unsigned coming TANDEM_GUARDED_BY(mutex) = 0;
   bool stopping TANDEM_GUARDED_BY(mutex) = false;
 
-  std::deque<Task>::iterator next_locked() TANDEM_REQUIRES(mutex) {
-    auto task = waiting.begin();
-    for (; task != waiting.end(); ++task) {
-      const auto running = running_of.find(task->uid);
-      if (running == running_of.end() || running->second < options.threads_per_uid) break;
+  /// Lets as many tasks of an account run as it may have running at a time.
+  void offer_locked(std::uint32_t id, Account& account) TANDEM_REQUIRES(mutex) {
+    while (account.waiting.size() > account.offered &&
+           account.running + account.offered < options.threads_per_account) {
+      ++account.offered;
+      ready.push_back(id);
     }
-    return task;
   }
 };
 
@@ -43,14 +50,18 @@ Lane::Lane(Options options) : state_(std::make_shared<State>(options)) {}
 
 Lane::~Lane() { stop(std::chrono::milliseconds(0)); }
 
-void Lane::run(std::uint32_t uid, std::function<void()> task) {
+void Lane::run(std::uint32_t account, std::function<void()> task) {
   const MutexLock lock(state_->mutex);
   if (state_->stopping) return;
-  state_->waiting.push_back({uid, std::move(task)});
-  if (state_->idle == 0 && state_->threads < state_->options.threads_max) {
+  State::Account& of = state_->accounts[account];
+  of.waiting.push_back(std::move(task));
+  ++state_->waiting;
+  state_->offer_locked(account, of);
+  if (state_->ready.size() > state_->coming && state_->threads < state_->options.threads_max) {
     try {
       std::thread([state = state_] { work(state); }).detach();
       ++state_->threads;
+      ++state_->coming;
     } catch (const std::system_error&) {
       // No thread to be had: the ones we have get to it.
     }
@@ -61,28 +72,33 @@ void Lane::run(std::uint32_t uid, std::function<void()> task) {
 void Lane::work(const std::shared_ptr<State>& state) {
   state->mutex.lock();
   for (;;) {
-    auto next = state->next_locked();
-    while (next == state->waiting.end()) {
-      if (state->stopping && state->waiting.empty()) {
+    while (state->ready.empty()) {
+      if (state->stopping && state->waiting == 0) {
+        --state->coming;
         --state->threads;
         state->changed.notify_all();
         state->mutex.unlock();
         return;
       }
-      ++state->idle;
       state->changed.wait(state->mutex);
-      --state->idle;
-      next = state->next_locked();
     }
-    State::Task task = std::move(*next);
-    state->waiting.erase(next);
-    ++state->running_of[task.uid];
+    --state->coming;
+    const std::uint32_t id = state->ready.front();
+    state->ready.pop_front();
+    State::Account& account = state->accounts.at(id);  // stays where it is while it has tasks
+    State::Task task = std::move(account.waiting.front());
+    account.waiting.pop_front();
+    --account.offered;
+    ++account.running;
+    --state->waiting;
     state->mutex.unlock();
-    task.run();
-    task.run = nullptr;  // lets go of what it held, before it counts as done
+    task();
+    task = nullptr;  // lets go of what it held, before it counts as done
     state->mutex.lock();
-    if (--state->running_of[task.uid] == 0) state->running_of.erase(task.uid);
-    if (!state->waiting.empty()) state->changed.notify_one();
+    ++state->coming;
+    --account.running;
+    state->offer_locked(id, account);
+    if (account.running == 0 && account.waiting.empty()) state->accounts.erase(id);
   }
 }
 

@@ -10,20 +10,20 @@ namespace tandem::broker {
 
 /// Threads for work that may wait for a client's memory or for a device: never the control thread.
 ///
-/// Grows on demand. A task that never returns costs its thread, not the others': one uid occupies
-/// at most `threads_per_uid` of them, the rest of its tasks wait their turn. Thread safety: run()
-/// from any thread.
+/// Grows on demand: a task waits for another one only at the limits below. A task that never
+/// returns costs its thread, not the others': one account occupies at most `threads_per_account` of
+/// them, the rest of its tasks wait their turn. Thread safety: run() from any thread.
 class Lane {
  public:
   struct Options {
     unsigned threads_max = 64;
-    unsigned threads_per_uid = 8;
+    unsigned threads_per_account = 8;
   };
   explicit Lane(Options options);
   ~Lane();  ///< stop(0)
 
-  /// Runs `task` on some thread, as one of `uid`'s. Ignored after stop().
-  void run(std::uint32_t uid, std::function<void()> task);
+  /// Runs `task` on some thread, as one of `account`'s. Ignored after stop().
+  void run(std::uint32_t account, std::function<void()> task);
 
   /// Takes no more tasks, finishes those it has, and waits for them for at most `patience`.
   /// Returns: false when one still runs; what it uses must then stay.
