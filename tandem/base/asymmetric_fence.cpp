@@ -5,13 +5,24 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "tandem/base/check.hpp"
+#include <chrono>
+#include <ctime>
+
 #include "tandem/base/features.hpp"
 
 namespace tandem {
 namespace {
 
 bool membarrier(int command) noexcept { return ::syscall(SYS_membarrier, command, 0, 0) == 0; }
+
+void outwait_store_buffers() noexcept {
+  using Clock = std::chrono::steady_clock;
+  const auto until = Clock::now() + std::chrono::milliseconds(1);
+  do {
+    const timespec rest{0, 1'000'000};
+    (void)::nanosleep(&rest, nullptr);  // may be refused as well
+  } while (Clock::now() < until);
+}
 
 }  // namespace
 
@@ -27,8 +38,20 @@ bool register_process_fence() noexcept {
   return registered;
 }
 
-void heavy_fence_global() noexcept { TANDEM_CHECK(membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)); }
+void heavy_fence_global() noexcept {
+  if (!try_heavy_fence_global()) outwait_store_buffers();
+}
 
-void heavy_fence_process() noexcept { TANDEM_CHECK(membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)); }
+void heavy_fence_process() noexcept {
+  if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) return;
+  full_fence();
+  outwait_store_buffers();
+}
+
+bool try_heavy_fence_global() noexcept {
+  if (membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)) return true;
+  full_fence();
+  return false;
+}
 
 }  // namespace tandem

@@ -16,11 +16,19 @@ bool register_global_fence() noexcept;
 bool register_process_fence() noexcept;
 
 /// A full fence on every running thread of every process that called register_global_fence().
+///
+/// A sandbox that the process has entered since may refuse it. Then this waits for a millisecond
+/// instead: no architecture promises it, but no processor keeps a store to itself for so long, and
+/// a thread that is switched out has let go of its own.
 /// Cost: 0.3 µs alone, about 10 µs while another CPU runs such a thread.
 void heavy_fence_global() noexcept;
 
-/// A full fence on every running thread of this process.
+/// A full fence on every running thread of this process; as above when it is refused.
 void heavy_fence_process() noexcept;
+
+/// heavy_fence_global() for who has a better use for the millisecond. Returns: false when the
+/// kernel refuses; this thread alone has made a fence then.
+bool try_heavy_fence_global() noexcept;
 
 /// The cheap half of a pair whose other half is a heavy fence: stops the compiler only.
 inline void light_fence() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }

@@ -9,14 +9,13 @@ namespace tandem {
 enum class Feature {
   kProcmapQuery,  ///< "procmap_query": ioctl on /proc/PID/maps, Linux 6.11
   kMembarrier,    ///< "membarrier": expedited commands, Linux 4.16
-  kRseq,          ///< "rseq": restartable sequences
-  kLandlock,      ///< "landlock"
   kPeerPidfd,     ///< "peerpidfd": SO_PEERPIDFD, Linux 6.5
   kProcMem,       ///< "procmem": handing out /proc/self/mem
 };
 
 /// Whether TANDEM_DISABLE (a comma-separated list) lets us try `feature`.
 ///
+/// Words that name no feature have no effect, so that one list serves several versions.
 /// Read once, at the first call. Says nothing about whether the kernel has the feature.
 /// Thread safety: any thread; allocates nothing.
 bool feature_allowed(Feature feature) noexcept;
