@@ -103,7 +103,8 @@ Context::Context(Process& process, Parameters parameters, std::shared_ptr<Connec
       parameters_(std::move(parameters)),
       connection_(std::move(connection)),
       transport_(connection_->transport()),
-      pool_(*connection_),
+      reserved_(process.reservations(), *connection_),
+      pool_(process.reservations(), connection_),
       can_spin_(usable_cpus() > 1) {
   connection_->add_queue();
 }
@@ -113,7 +114,8 @@ Context::~Context() {
   process_.ledger().close(epoll_);
   process_.ledger().close(event_);
   process_.leave_context(serial_);
-  connection_->remove_queue();
+  pool_.clear();
+  process_.leave(*connection_);
 }
 
 Result<std::unique_ptr<Context>> Context::open(Process& process, Parameters parameters) {
@@ -267,7 +269,7 @@ bool Context::needs_staging_at_once(const wd_request& request) {
   const auto outside = [this](const void* pointer, std::uint32_t length) {
     const auto address = reinterpret_cast<std::uint64_t>(pointer);
     return length != 0 && StagedRequest::sensible(address, length) &&
-           !connection_->is_reserved(address, length);
+           !reserved_.contains(address, length);
   };
   return ((request.opcode & TANDEM_OP_SRC_IN) != 0 && outside(request.src, request.src_len)) ||
          ((request.opcode & (TANDEM_OP_DST_IN | TANDEM_OP_DST_OUT)) != 0 &&
@@ -275,7 +277,7 @@ bool Context::needs_staging_at_once(const wd_request& request) {
 }
 
 int Context::send_staged(wd_request& request) {
-  auto staged = StagedRequest::start(request, *connection_, pool_);
+  auto staged = StagedRequest::start(request, reserved_, pool_);
   if (!staged) return staging_.empty() ? -staged.error().value() : -EBUSY;
   process_.staged.fetch_add(1, std::memory_order_relaxed);
   ++in_flight_;
@@ -381,7 +383,7 @@ bool Context::finish_detour(wd_request& request, tandem_completion& completion) 
   }
   if (completion.status != TANDEM_STATUS_NEEDS_STAGING) return true;
 
-  auto staged = StagedRequest::start(request, *connection_, pool_);
+  auto staged = StagedRequest::start(request, reserved_, pool_);
   if (!staged || (staged->buffer().data == nullptr && !staged->failed())) {
     return true;  // no room, or nothing to copy: the caller learns what the engine said
   }
@@ -520,6 +522,18 @@ void Context::flush() {
   }
 }
 
+/// Returns whether the engine is up, which it soon is, unless something is wrong with it.
+bool Context::await_engine() {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  while (std::atomic_ref(doorbell_->parked).load(std::memory_order_acquire) != 0 && !died()) {
+    transport_.wake();
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    ::timespec pause{0, 50'000};
+    ::nanosleep(&pause, nullptr);
+  }
+  return true;
+}
+
 int Context::hold(bool keep_awake) {
   if (!keep_awake && holds_ == 0) return -EINVAL;
   const bool changes = keep_awake ? holds_ == 0 : holds_ == 1;
@@ -528,17 +542,11 @@ int Context::hold(bool keep_awake) {
       return -held.error().value();
     }
   }
-  holds_ += keep_awake ? 1 : -1;
-  if (keep_awake && !in_caller_) {
-    // The promise holds from here on: the engine is up.
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
-    while (std::atomic_ref(doorbell_->parked).load(std::memory_order_acquire) != 0 && !died()) {
-      transport_.wake();
-      if (std::chrono::steady_clock::now() > deadline) return -ETIMEDOUT;
-      ::timespec pause{0, 50'000};
-      ::nanosleep(&pause, nullptr);
-    }
+  if (keep_awake && !in_caller_ && !await_engine()) {  // a hold is a promise
+    if (changes) (void)transport_.hold(granted_.queue, false);
+    return -ETIMEDOUT;
   }
+  holds_ += keep_awake ? 1 : -1;
   return 0;
 }
 

@@ -392,6 +392,49 @@ TEST_F(ContextTest, ReservedMemoryLivesUntilReleasedOrTheLastQueueGoes) {
   wd_release_queue(&third);
 }
 
+TEST_F(ContextTest, ReservedMemoryOutlivesTheOtherSideAndReinit) {
+  wd_queue q = open(WD_PATH_INLINE);
+  auto* const memory = static_cast<char*>(wd_reserve_memory(&q, 8192));
+  ASSERT_NE(memory, nullptr);
+  const std::uint64_t id = wd_memory_id(memory);
+  EXPECT_NE(id, 0u);
+  std::strcpy(memory, "what the user wrote");
+  fake->kill();
+  ASSERT_EQ(wd_reinit(&q), 0);
+  ASSERT_TRUE(is_mapped(memory));
+  EXPECT_STREQ(memory, "what the user wrote");
+  EXPECT_EQ(wd_memory_id(memory), id);
+  wd_request request = copy(memory + 4096, memory, 100);
+  run(q, request);
+  EXPECT_EQ(request.status, TANDEM_STATUS_OK);
+  EXPECT_STREQ(memory + 4096, "what the user wrote");
+  EXPECT_EQ(wd_release_memory(&q, memory), 0);
+  EXPECT_FALSE(is_mapped(memory));
+  EXPECT_EQ(wd_release_memory(&q, memory), -EINVAL);
+  EXPECT_EQ(wd_memory_id(memory), 0u);
+  wd_release_queue(&q);
+}
+
+TEST_F(ContextTest, ReservedMemoryOfADeadSideGoesWithTheLastQueueOfItsPath) {
+  wd_queue first = open(WD_PATH_INLINE);
+  wd_queue second = open(WD_PATH_INLINE);
+  void* const memory = wd_reserve_memory(&first, 4096);
+  ASSERT_NE(memory, nullptr);
+  fake->kill();
+  ASSERT_EQ(wd_reinit(&first), 0);
+  wd_release_queue(&second);  // the last on the old connection
+  EXPECT_TRUE(is_mapped(memory));
+  wd_release_queue(&first);
+  EXPECT_FALSE(is_mapped(memory));
+
+  wd_queue third = open(WD_PATH_INLINE);
+  void* const more = wd_reserve_memory(&third, 4096);
+  ASSERT_NE(more, nullptr);
+  fake->kill();
+  wd_release_queue(&third);
+  EXPECT_FALSE(is_mapped(more));
+}
+
 TEST_F(ContextTest, DevicesAndStatisticsAreTold) {
   wd_queue q = open();
   wd_request request = nop();
@@ -452,6 +495,47 @@ TEST_F(ContextTest, AMillionOperationsMakeNoSystemCall) {
 }
 #endif
 
+/// Makes the kernel refuse membarrier() to this thread, as a sandbox may. Returns whether it does.
+bool forbid_membarrier() {
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+TEST_F(ContextTest, SandboxWithoutMembarrierStillSleepsAndWakes) {
+  wd_queue q = open();
+  const int fd = wd_fd(&q);
+  std::thread sandboxed([&] {
+    if (!forbid_membarrier()) GTEST_SKIP() << "no seccomp here";
+    behaviour.paused = true;
+    wd_request request = nop(5);
+    EXPECT_EQ(wd_send(&q, &request), 0);
+    std::thread engine([] {
+      while (std::atomic_ref(engine_side().doorbell().waiting).load() != TANDEM_WAIT_FUTEX) {
+        std::this_thread::yield();
+      }
+      behaviour.paused = false;
+      fake->wake();
+    });
+    wd_request* got = nullptr;
+    EXPECT_EQ(wd_recv_sync(&q, &got), 1);
+    EXPECT_EQ(request.result, 5u);
+    engine.join();
+    EXPECT_EQ(wd_arm(&q), 0);
+    EXPECT_EQ(wd_send(&q, &request), 0);
+    EXPECT_TRUE(readable(fd, 10'000));
+    EXPECT_EQ(wd_recv(&q, &got), 1);
+  });
+  sandboxed.join();
+  wd_release_queue(&q);
+}
+
 TEST_F(ContextTest, HoldsAreCounted) {
   wd_queue q = open();
   EXPECT_EQ(wd_keep_awake(&q, 0), -EINVAL);
@@ -462,6 +546,19 @@ TEST_F(ContextTest, HoldsAreCounted) {
   EXPECT_EQ(engine_side().holds, 1);
   EXPECT_EQ(wd_keep_awake(&q, 0), 0);
   EXPECT_EQ(engine_side().holds, 0);
+  wd_release_queue(&q);
+}
+
+TEST_F(ContextTest, HoldThatCannotBeKeptIsNoHold) {
+  behaviour.overslept = true;
+  wd_queue q = open();
+  while (std::atomic_ref(engine_side().doorbell().parked).load() == 0) std::this_thread::yield();
+  EXPECT_EQ(wd_keep_awake(&q, 1), -ETIMEDOUT);
+  EXPECT_EQ(engine_side().holds, 0);
+  EXPECT_EQ(wd_keep_awake(&q, 0), -EINVAL);
+  behaviour.overslept = false;
+  EXPECT_EQ(wd_keep_awake(&q, 1), 0);
+  EXPECT_EQ(engine_side().holds, 1);
   wd_release_queue(&q);
 }
 

@@ -7,10 +7,13 @@
 
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <thread>
 
 #include "tandem/wd/detail/fixture.hpp"
 #include "tandem/wd/detail/ledger.hpp"
+#include "tandem/wd/detail/process.hpp"
+#include "tandem/wd/wd.hpp"
 
 namespace tandem::wd::detail {
 namespace {
@@ -183,6 +186,38 @@ TEST_F(ForkTest, ReservedMemoryIsNotInherited) {
             }),
             0);
   EXPECT_EQ(memory[0], 1);
+  wd_release_queue(&q);
+}
+
+TEST_F(ForkTest, InheritedReservedObjectLeavesTheChildsOwnMemoryAlone) {
+  auto q = Queue::open("fake", {.path = Path::kInline}).value();
+  constexpr std::size_t kSize = 1 << 20;
+  std::optional<Reserved> parents(q.reserve(kSize).value());
+  EXPECT_EQ(in_child([&] {
+              auto own = q.reserve(kSize);
+              if (!own) return 1;
+              // In the hole that the parent's memory has left.
+              if (own->bytes().data() != parents->bytes().data()) return 2;
+              parents.reset();
+              if (!is_mapped(own->bytes().data())) return 3;
+              own->bytes()[kSize - 1] = std::byte{1};
+              std::byte* const data = own->bytes().data();
+              { const Reserved end(std::move(*own)); }
+              return is_mapped(data) ? 4 : 0;
+            }),
+            0);
+  parents->bytes()[0] = std::byte{1};
+}
+
+TEST_F(ForkTest, ReleasingInheritedMemoryOpensNothing) {
+  wd_queue q = open(WD_PATH_INLINE);
+  void* const memory = wd_reserve_memory(&q, 4096);
+  EXPECT_EQ(in_child([&] {
+              if (wd_release_memory(&q, memory) != -EINVAL) return 1;
+              if (wd_memory_id(memory) != 0) return 2;
+              return Process::existing() == nullptr ? 0 : 3;
+            }),
+            0);
   wd_release_queue(&q);
 }
 

@@ -10,7 +10,6 @@
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/features.hpp"
 #include "tandem/wd/detail/broker_transport.hpp"
-#include "tandem/wd/detail/memory.hpp"
 
 namespace tandem::wd {
 namespace {
@@ -62,6 +61,11 @@ Result<Process*> Process::current() {
   }
 }
 
+Process* Process::existing() noexcept {
+  Process* const seen = the_process.load(std::memory_order_acquire);
+  return seen != nullptr && seen->word_->load_acquire() == seen->generation_ ? seen : nullptr;
+}
+
 Result<std::shared_ptr<Connection>> Process::connect(const Route& route) {
   const MutexLock lock(mutex_);
   std::erase_if(connections_, [](const auto& old) { return !old->transport().alive(); });
@@ -84,6 +88,18 @@ Result<std::shared_ptr<Connection>> Process::connect(const Route& route) {
   return connections_.emplace_back(std::make_shared<Connection>(route, std::move(transport)));
 }
 
+void Process::leave(Connection& connection) {
+  std::shared_ptr<Connection> heir;
+  if (!connection.transport().alive()) {
+    const MutexLock lock(mutex_);
+    const auto found = std::ranges::find_if(connections_, [&connection](const auto& candidate) {
+      return candidate.get() != &connection && candidate->route() == connection.route();
+    });
+    if (found != connections_.end()) heir = *found;
+  }
+  reservations_.leave(connection, heir);
+}
+
 std::uint64_t Process::enter_context(const Context* context) {
   const std::uint64_t serial =
       kSerialMark | (next_serial.fetch_add(1, std::memory_order_relaxed) + 1);
@@ -100,60 +116,6 @@ void Process::leave_context(std::uint64_t serial) {
 bool Process::context_lives(std::uint64_t serial) {
   const MutexLock lock(mutex_);
   return contexts_.contains(serial);
-}
-
-Connection::~Connection() = default;
-
-void Connection::add_queue() {
-  const MutexLock lock(mutex_);
-  ++queues_;
-}
-
-void Connection::remove_queue() {
-  const MutexLock lock(mutex_);
-  if (--queues_ != 0) return;
-  for (auto& [address, reservation] : reserved_) (void)transport_->release(reservation.id);
-  reserved_.clear();
-}
-
-Result<std::byte*> Connection::reserve(std::uint64_t size_bytes) {
-  if (size_bytes == 0 || size_bytes > kUserAddressLimit) return errno_error(EINVAL);
-  auto granted = transport_->reserve(round_up_to_page(size_bytes));
-  if (!granted) return Unexpected{granted.error()};
-  auto memory = map_shared(granted->fd.get(), granted->size_bytes);
-  if (memory) {
-    const auto address = reinterpret_cast<std::uint64_t>(memory->data());
-    auto attached = transport_->attach(granted->id, address);
-    if (attached) {
-      std::byte* const data = memory->data();
-      const MutexLock lock(mutex_);
-      reserved_[address] = {granted->id, std::move(*memory)};
-      return data;
-    }
-    memory = Unexpected{attached.error()};
-  }
-  (void)transport_->release(granted->id);
-  return Unexpected{memory.error()};
-}
-
-Result<void> Connection::release(const void* address) {
-  const MutexLock lock(mutex_);
-  const auto found = reserved_.find(reinterpret_cast<std::uint64_t>(address));
-  if (found == reserved_.end()) return errno_error(EINVAL);
-  // First the device, then the mapping: after munmap() the addresses may be somebody else's.
-  auto released = transport_->release(found->second.id);
-  if (!released && transport_->alive()) return released;
-  reserved_.erase(found);
-  return {};
-}
-
-bool Connection::is_reserved(std::uint64_t address, std::uint64_t size_bytes) {
-  const MutexLock lock(mutex_);
-  auto next = reserved_.upper_bound(address);
-  if (next == reserved_.begin()) return false;
-  const auto& [start, reservation] = *std::prev(next);
-  const std::uint64_t offset = address - start;
-  return offset <= reservation.memory.size() && size_bytes <= reservation.memory.size() - offset;
 }
 
 }  // namespace detail

@@ -25,8 +25,10 @@ constexpr bool runs_on_prefix(std::uint16_t opcode) {
 
 }  // namespace
 
-StagingPool::~StagingPool() {
-  for (const StagingBuffer& buffer : all_) (void)connection_.release(buffer.data);
+void StagingPool::clear() {
+  for (const StagingBuffer& buffer : all_) (void)reservations_.release(buffer.data);
+  all_.clear();
+  free_.clear();
 }
 
 Result<StagingBuffer> StagingPool::take(std::size_t size_bytes) {
@@ -40,7 +42,7 @@ Result<StagingBuffer> StagingPool::take(std::size_t size_bytes) {
   const std::size_t size = std::bit_ceil(std::max(size_bytes, kSmallestBuffer));
   all_.reserve(all_.size() + 1);
   free_.reserve(all_.capacity());
-  auto memory = connection_.reserve(size);
+  auto memory = reservations_.reserve(connection_, size);
   if (!memory) return Unexpected{memory.error()};
   return all_.emplace_back(StagingBuffer{*memory, size});
 }
@@ -53,12 +55,12 @@ bool StagedRequest::sensible(std::uint64_t address, std::uint64_t size_bytes) {
   return address < kUserAddressLimit && size_bytes <= kUserAddressLimit - address;
 }
 
-Result<StagedRequest> StagedRequest::start(const wd_request& request, Connection& connection,
+Result<StagedRequest> StagedRequest::start(const wd_request& request, ReservedView& reserved,
                                            StagingPool& pool) {
   StagedRequest staged;
   const std::uint16_t opcode = request.opcode;
-  const auto wants = [&connection](std::uint64_t address, std::uint32_t length) {
-    return length != 0 && sensible(address, length) && !connection.is_reserved(address, length);
+  const auto wants = [&reserved](std::uint64_t address, std::uint32_t length) {
+    return length != 0 && sensible(address, length) && !reserved.contains(address, length);
   };
   staged.src_ = {address_of(request.src), nullptr, request.src_len};
   staged.dst_ = {address_of(request.dst), nullptr, request.dst_len};

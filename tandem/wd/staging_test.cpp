@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "tandem/wd/detail/fixture.hpp"
@@ -81,6 +82,58 @@ TEST_F(StagingTest, ReservedMemoryIsUsedInPlace) {
   EXPECT_EQ(memory[8191], 'x');
   EXPECT_EQ(staged(q), before);
   wd_release_queue(&q);
+}
+
+TEST_F(StagingTest, ReservedMemoryOfADeadSideIsStaged) {
+  wd_queue q = open(WD_PATH_INLINE);
+  auto* const memory = static_cast<char*>(wd_reserve_memory(&q, 8192));
+  std::memset(memory, 'x', 4096);
+  fake->kill();
+  ASSERT_EQ(wd_reinit(&q), 0);
+  const std::uint64_t before = staged(q);
+  wd_request request = copy(memory + 4096, memory, 4096);
+  run(q, request);
+  EXPECT_EQ(request.status, TANDEM_STATUS_OK);
+  EXPECT_EQ(memory[8191], 'x');
+  EXPECT_EQ(staged(q), before + 1) << "the new side knows nothing of it";
+  wd_release_queue(&q);
+}
+
+TEST_F(StagingTest, MemoryReservedByAnotherThreadIsKnownToAllQueues) {
+  wd_queue q = open(WD_PATH_INLINE);
+  wd_queue other = open(WD_PATH_INLINE);
+  const std::uint64_t before = staged(q);
+  char* memory = nullptr;
+  for (int round = 0; round < 100; ++round) {
+    std::thread([&] { memory = static_cast<char*>(wd_reserve_memory(&other, 8192)); }).join();
+    wd_request request = copy(memory + 4096, memory, 4096);
+    run(q, request);
+    ASSERT_EQ(staged(q), before);
+    ASSERT_EQ(wd_release_memory(&q, memory), 0);
+  }
+  wd_release_queue(&other);
+  wd_release_queue(&q);
+}
+
+TEST_F(StagingTest, PoolOfTheLastQueueTakesNobodyElsesMemory) {
+  wd_queue q = open(WD_PATH_INLINE);
+  wd_queue other = open(WD_PATH_EMBEDDED);
+  std::array<char, 64> src{}, dst{};
+  std::array<wd_request, 2> requests{copy(dst.data(), src.data(), 64),
+                                     copy(dst.data(), src.data(), 64)};
+  for (auto& request : requests) ASSERT_EQ(wd_send(&q, &request), 0);
+  // While the second buffer goes, somebody reserves memory, where the first has been.
+  void* memory = nullptr;
+  int released = 0;
+  behaviour.on_release = [&] {
+    if (++released == 2) memory = wd_reserve_memory(&other, 64 << 10);
+  };
+  wd_release_queue(&q);
+  behaviour.on_release = nullptr;
+  ASSERT_NE(memory, nullptr);
+  EXPECT_TRUE(is_mapped(memory));
+  EXPECT_EQ(wd_release_memory(&other, memory), 0);
+  wd_release_queue(&other);
 }
 
 TEST_F(StagingTest, EngineThatAsksForStagingGetsIt) {

@@ -26,6 +26,8 @@ constexpr nanoseconds kHopelessSpin{5'000};
 constexpr int kLooksPerClockRead = 256;
 // A sleeper looks at this interval whether its queue and its broker still live.
 constexpr std::chrono::milliseconds kCheckInterval{200};
+// One whom the other side may not have seen going to sleep looks at the ring itself so often.
+constexpr std::chrono::milliseconds kUnfencedInterval{1};
 
 }  // namespace
 
@@ -34,12 +36,12 @@ void Context::store_waiting(std::uint32_t value) {
   armed_ = value == TANDEM_WAIT_FD;
 }
 
-void Context::fence_before_sleep() const {
-  if (asymmetric_) {
-    heavy_fence_global();  // (W), for both sides
-  } else {
-    full_fence();  // (W)
-  }
+/// Returns false when the other side may have missed that we wait: a sandbox that the program has
+/// entered since forbids the fence that we would make for both.
+bool Context::fence_before_sleep() const {
+  if (asymmetric_) return try_heavy_fence_global();  // (W), for both sides
+  full_fence();                                      // (W)
+  return true;
 }
 
 void Context::learn(nanoseconds gap) { usual_gap_ += (gap - usual_gap_) / 8; }
@@ -72,10 +74,10 @@ void Context::sleep_until_something_happens() {
   auto& event = *reinterpret_cast<std::atomic<std::uint32_t>*>(&doorbell_->event);
   const std::uint32_t seen = event.load(std::memory_order_acquire);
   store_waiting(TANDEM_WAIT_FUTEX);
-  fence_before_sleep();
+  const auto longest = fence_before_sleep() ? kCheckInterval : kUnfencedInterval;
   bool woken = true;
   if (!completion_waits() && load_state() == TANDEM_QUEUE_ALIVE) {
-    woken = futex_wait(event, seen, kCheckInterval);
+    woken = futex_wait(event, seen, longest);
   }
   store_waiting(TANDEM_WAIT_NONE);
   if (!woken && !transport_.alive() && !completion_waits()) dead_ = true;
@@ -111,7 +113,7 @@ int Context::arm() {
   while (::read(event_, signals.data(), signals.size()) == static_cast<ssize_t>(signals.size())) {
   }
   store_waiting(TANDEM_WAIT_FD);
-  fence_before_sleep();
+  if (!fence_before_sleep()) heavy_fence_global();  // nobody looks at the ring in poll(): wait now
   if (outstanding() != 0 && !transport_.alive()) dead_ = true;
   wd_request* const request = reap_thoroughly();
   if (request == nullptr && !died()) return 0;

@@ -235,7 +235,9 @@ int wd_cancel(wd_queue* q, wd_request* request) noexcept {
 void* wd_reserve_memory(wd_queue* q, size_t size) noexcept {
   void* memory = nullptr;
   const int result = with_context(q, [&](Context& context) {
-    auto reserved = context.connection().reserve(size);
+    auto process = Process::current();
+    if (!process) return -process.error().value();
+    auto reserved = (*process)->reservations().reserve(context.connection(), size);
     if (!reserved) return -reserved.error().value();
     memory = *reserved;
     return 0;
@@ -245,10 +247,19 @@ void* wd_reserve_memory(wd_queue* q, size_t size) noexcept {
 }
 
 int wd_release_memory(wd_queue* q, void* memory) noexcept {
-  return with_context(q, [&](Context& context) {
-    auto released = context.connection().release(memory);
+  if (q == nullptr || raw_context(q) == nullptr) return -EINVAL;
+  return guarded([memory] {
+    // A forked child that has not used the library has nothing, and is not made to open anything.
+    Process* const process = Process::existing();
+    if (process == nullptr) return -EINVAL;
+    auto released = process->reservations().release(memory);
     return released ? 0 : -released.error().value();
   });
+}
+
+uint64_t wd_memory_id(const void* memory) noexcept {
+  Process* const process = Process::existing();
+  return process == nullptr ? 0 : process->reservations().serial_at(memory);
 }
 
 int wd_share_reserved_memory(wd_queue* q, wd_queue* target) noexcept {
@@ -296,7 +307,7 @@ int wd_list_devices(uint32_t path, wd_device* devices, unsigned capacity) noexce
 int wd_get_stats(wd_queue* q, wd_stats* stats) noexcept {
   if (stats == nullptr) return -EINVAL;
   return with_context(q, [&](Context& context) {
-    auto answer = context.connection().transport().stats();
+    auto answer = context.connection()->transport().stats();
     if (!answer) return -answer.error().value();
     auto process = Process::current();
     if (!process) return -process.error().value();

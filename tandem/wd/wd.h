@@ -125,8 +125,12 @@ int wd_recv_sync(struct wd_queue *q, struct wd_request **request) WD_NOEXCEPT;
 /** Returns when everything sent has completed; results are still to be received. */
 void wd_flush(struct wd_queue *q) WD_NOEXCEPT;
 /**
- * Reserves memory that engines reach without copies. Lives until wd_release_memory() or the last
- * queue's release; not inherited by fork. Returns NULL and sets errno on failure.
+ * Reserves memory that engines reach without copies. Lives until wd_release_memory(), or until the
+ * last queue along the same path (the same broker, or embedded) is released; not inherited by fork.
+ *
+ * The death of a broker and wd_reinit() leave it where it is, with what it holds. From then on it is
+ * ordinary memory to engines, with the copies this costs: to be quick again, reserve anew.
+ * Returns NULL and sets errno on failure.
  */
 void *wd_reserve_memory(struct wd_queue *q, size_t size) WD_NOEXCEPT;
 /** Lets `target` use the memory `q` reserved: queues of one process share it already; 0. */
@@ -136,8 +140,17 @@ int wd_share_reserved_memory(struct wd_queue *q, struct wd_queue *target) WD_NOE
 
 /** Opens a queue by algorithm: wd_request_queue() with everything else at its default. */
 int wd_open(struct wd_queue *q, const char *algorithm) WD_NOEXCEPT;
-/** Gives reserved memory back; when it returns no engine reaches it. -EINVAL: not reserved here. */
+/**
+ * Gives reserved memory back; when it returns no engine reaches it. `q`: any queue of this process.
+ * Errors: -EINVAL not reserved by this process (a forked child has inherited none); -ETIMEDOUT the
+ * broker does not answer: it is still reserved.
+ */
 int wd_release_memory(struct wd_queue *q, void *memory) WD_NOEXCEPT;
+/**
+ * A number for the reservation that starts at `memory`; 0 when this process reserved nothing there.
+ * No two reservations have the same, in a process and its forked children: an address is used again.
+ */
+uint64_t wd_memory_id(const void *memory) WD_NOEXCEPT;
 /** Sends `count` requests with one doorbell. Returns how many were taken, or an error if none. */
 int wd_send_batch(struct wd_queue *q, struct wd_request *const *requests,
                   unsigned count) WD_NOEXCEPT;

@@ -545,21 +545,26 @@ class Batch {
 };
 
 /// Reserved memory: engines reach it without copies. Given back by the destructor, when no engine
-/// reaches it any more. Fork: not inherited; a child must not touch it.
+/// reaches it any more. Fork: not inherited; a child must not touch the memory, and destroying the
+/// object there does nothing.
 class Reserved {
  public:
   Reserved(Reserved&& other) noexcept
       : channel_(std::move(other.channel_)),
         bytes_(std::exchange(other.bytes_, {})),
+        id_(other.id_),
         resource_(std::move(other.resource_)) {}
   Reserved& operator=(Reserved&& other) noexcept {
     std::swap(channel_, other.channel_);
     std::swap(bytes_, other.bytes_);
+    std::swap(id_, other.id_);
     std::swap(resource_, other.resource_);
     return *this;
   }
   ~Reserved() {
-    if (bytes_.data() != nullptr) (void)wd_release_memory(&channel_->queue(), bytes_.data());
+    // What starts there may be another reservation by now: that of a forked child.
+    if (bytes_.data() == nullptr || wd_memory_id(bytes_.data()) != id_) return;
+    (void)wd_release_memory(&channel_->queue(), bytes_.data());
   }
 
   std::span<std::byte> bytes() const { return bytes_; }
@@ -575,9 +580,10 @@ class Reserved {
  private:
   friend class Queue;
   Reserved(detail::ChannelRef channel, std::span<std::byte> bytes)
-      : channel_(std::move(channel)), bytes_(bytes) {}
+      : channel_(std::move(channel)), bytes_(bytes), id_(wd_memory_id(bytes.data())) {}
   detail::ChannelRef channel_;
   std::span<std::byte> bytes_;
+  std::uint64_t id_ = 0;  // which reservation
   std::unique_ptr<std::pmr::monotonic_buffer_resource> resource_;
 };
 

@@ -105,8 +105,7 @@ class BrokerTransport final : public Transport {
   Mapping token_;
   bool reserved_only_ = false;
   bool global_fence_ = false;
-  std::atomic<bool> broken_{
-      false};  // any thread sets it: the other side is gone, or talks nonsense
+  std::atomic<bool> broken_{false};  // any thread sets it: the other side is gone or talks nonsense
   Mutex mutex_;
   std::uint32_t sequence_ TANDEM_GUARDED_BY(mutex_) = 0;
 };

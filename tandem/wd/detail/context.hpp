@@ -56,7 +56,7 @@ class alignas(64) Context {
   bool ours() const noexcept { return word_->is(generation_); }
 
   const Parameters& parameters() const { return parameters_; }
-  Connection& connection() { return *connection_; }
+  const std::shared_ptr<Connection>& connection() { return connection_; }
   const tandem_open_reply& granted() const { return granted_; }
   std::uint32_t depth() const { return depth_; }
   std::uint32_t in_flight() const { return in_flight_; }
@@ -103,6 +103,7 @@ class alignas(64) Context {
   wd_request* pop_ready();
   void push_ready(wd_request& request);
   int deliver(wd_request* request, wd_request** out);
+  bool await_engine();
   bool completion_waits() const;
   bool died();
   void sleep_until_something_happens();
@@ -111,7 +112,7 @@ class alignas(64) Context {
 
   std::uint32_t load_state() const;
   void store_waiting(std::uint32_t value);
-  void fence_before_sleep() const;
+  bool fence_before_sleep() const;
 
   // The fast path, in two cache lines.
   const GenerationWord* word_;
@@ -145,6 +146,7 @@ class alignas(64) Context {
   Mapping doorbell_page_, rings_;
   std::unique_ptr<wd_request*[]> ready_;  // a ring of depth_ entries
   std::uint32_t ready_head_ = 0;
+  ReservedView reserved_;
   StagingPool pool_;
   std::unordered_map<const wd_request*, StagedRequest> staging_;  // those that are staged now
   int holds_ = 0;

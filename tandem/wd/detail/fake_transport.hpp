@@ -29,12 +29,15 @@ namespace tandem::wd::detail {
 struct FakeBehaviour {
   /// What an operation comes to, besides tag and phase, which the engine adds.
   std::function<tandem_completion(const tandem_descriptor&)> execute;
+  /// Called when reserved memory is released, before its mapping goes.
+  std::function<void()> on_release;
   bool reaches_ordinary_memory = true;
   bool threads = true;  ///< false: runs in the caller
   std::chrono::microseconds spin_before_park{50};
   std::uint64_t reserved_limit = std::uint64_t{1} << 30;
-  std::atomic<int> era{0};          ///< counting on ends all transports made before
-  std::atomic<bool> paused{false};  ///< the engine leaves descriptors where they are
+  std::atomic<int> era{0};             ///< counting on ends all transports made before
+  std::atomic<bool> paused{false};     ///< the engine leaves descriptors where they are
+  std::atomic<bool> overslept{false};  ///< once parked, nothing wakes the engine
 };
 
 /// An engine written straight against the ring ABI, for tests of the client library.
@@ -156,6 +159,7 @@ class FakeTransport final : public Transport {
     return {};
   }
   Result<void> release(std::uint64_t id) override {
+    if (behaviour_.on_release) behaviour_.on_release();
     const MutexLock lock(mutex_);
     return reserved_.erase(id) == 1 ? Result<void>() : errno_error(ENOENT);
   }
@@ -283,6 +287,7 @@ class FakeTransport final : public Transport {
       }
       set_parked(1);
       global_fence() ? heavy_fence_global() : full_fence();
+      while (behaviour_.overslept.load() && !stop_.load()) std::this_thread::yield();
       if (!poll_queues() && !stop_.load()) {
         pollfd wake{wake_.get(), POLLIN, 0};
         ::poll(&wake, 1, behaviour_.paused.load() ? 1 : 1000);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -54,6 +55,7 @@ class WdTest : public ::testing::Test {
     behaviour.execute = run_plainly;
     behaviour.reaches_ordinary_memory = true;
     behaviour.paused = false;
+    behaviour.overslept = false;
     behaviour.reserved_limit = std::uint64_t{1} << 30;
     wd_register_embedded([](bool in_caller) -> Result<std::unique_ptr<Transport>> {
       auto transport = std::make_unique<FakeTransport>(behaviour, in_caller);
@@ -63,6 +65,7 @@ class WdTest : public ::testing::Test {
   }
   void TearDown() override {
     behaviour.paused = false;
+    behaviour.overslept = false;
     behaviour.era.fetch_add(1);  // the library makes new connections for the next test
   }
 
@@ -98,6 +101,12 @@ class WdTest : public ::testing::Test {
   /// The only queue of the fake.
   static FakeTransport::Queue& engine_side(std::uint32_t id = 1) { return fake->queue(id); }
 };
+
+/// Whether anything is mapped at `memory`.
+inline bool is_mapped(const void* memory) {
+  unsigned char resident = 0;
+  return ::mincore(const_cast<void*>(memory), kPageSize, &resident) == 0;
+}
 
 /// Runs `body` in a forked child, which exits with its value. Returns the exit status, or −signal.
 inline int in_child(const std::function<int()>& body) {

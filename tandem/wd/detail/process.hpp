@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "tandem/base/mapping.hpp"
 #include "tandem/base/mutex.hpp"
 #include "tandem/base/result.hpp"
 #include "tandem/wd/detail/generation.hpp"
 #include "tandem/wd/detail/ledger.hpp"
+#include "tandem/wd/detail/reservations.hpp"
 #include "tandem/wd/detail/route.hpp"
 #include "tandem/wd/transport.hpp"
 
@@ -20,41 +20,26 @@ namespace tandem::wd::detail {
 
 class Context;
 
-/// One transport, the queues on it counted, and the memory reserved through it.
+/// One transport, and the queues on it counted.
 ///
 /// Thread safety: all calls, from any thread.
 class Connection {
  public:
   Connection(Route route, std::unique_ptr<Transport> transport)
       : route_(std::move(route)), transport_(std::move(transport)) {}
-  ~Connection();
 
   const Route& route() const { return route_; }
   Transport& transport() { return *transport_; }
 
-  /// Counts a queue in or out. With the last one goes what was reserved and not released.
-  void add_queue();
-  void remove_queue();
-
-  /// Memory that engines reach in place: whole pages, 2 MiB-aligned from that size on, not
-  /// inherited by fork. Errors: EINVAL for zero bytes; what the transport says; the errno of
-  /// mmap().
-  Result<std::byte*> reserve(std::uint64_t size_bytes);
-  /// Errors: EINVAL when nothing starts at `address`.
-  Result<void> release(const void* address);
-  /// Whether [address, address + size) lies within one reservation.
-  bool is_reserved(std::uint64_t address, std::uint64_t size_bytes);
+  void add_queue() { queues_.fetch_add(1, std::memory_order_relaxed); }
+  /// Returns how many are left. Reservations::leave() calls it.
+  std::size_t remove_queue() { return queues_.fetch_sub(1, std::memory_order_relaxed) - 1; }
+  bool has_queues() const { return queues_.load(std::memory_order_relaxed) != 0; }
 
  private:
-  struct Reservation {
-    std::uint64_t id = 0;
-    Mapping memory;
-  };
-  Mutex mutex_;
   const Route route_;
   const std::unique_ptr<Transport> transport_;
-  std::size_t queues_ TANDEM_GUARDED_BY(mutex_) = 0;
-  std::map<std::uint64_t, Reservation> reserved_ TANDEM_GUARDED_BY(mutex_);  // by address
+  std::atomic<std::size_t> queues_{0};  // any thread counts in; out, the lock of Reservations held
 };
 
 /// What the library knows in this process.
@@ -69,21 +54,28 @@ class Connection {
 /// discards its own and waits until the winner has published the word. A fork in between leaves the
 /// grandchild with a zero word again, which is right.
 ///
-/// Lock order: Process → Connection → Ledger.
+/// Lock order: Process → Ledger. Reservations takes none of the others' locks.
 class Process {
  public:
   /// This process's; made when it does not exist yet.
   /// Errors: what GenerationWord::create() says; ENOMEM.
   static Result<Process*> current();
+  /// This process's, or nullptr when it has none yet: then nothing here is its own.
+  /// Async-signal-safe.
+  static Process* existing() noexcept;
 
   const GenerationWord& word() const { return *word_; }
   std::uint32_t generation() const { return generation_; }
   Ledger& ledger() { return ledger_; }
+  Reservations& reservations() { return reservations_; }
 
   /// The connection along `route`, made when there is none or the last one died.
   /// Errors: ENODEV when it needs the embedded library and that is not linked; see
   ///         connect_to_trusted() and BrokerTransport::create().
   Result<std::shared_ptr<Connection>> connect(const Route& route);
+  /// Counts a queue of `connection` out. When it was the last and the other side has died, a newer
+  /// connection along the same route takes over what was reserved.
+  void leave(Connection& connection);
 
   /// A number for `context`, unique in this process and all its forks' common past.
   std::uint64_t enter_context(const Context* context);
@@ -102,6 +94,7 @@ class Process {
   const std::uint32_t generation_;
   [[maybe_unused]] Process* const inherited_;  // keeps it reachable for leak checkers
   Ledger ledger_;
+  Reservations reservations_;
   Mutex mutex_;
   std::vector<std::shared_ptr<Connection>> connections_ TANDEM_GUARDED_BY(mutex_);
   // By serial; in a forked child also what keeps the parent's contexts reachable.

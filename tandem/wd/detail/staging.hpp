@@ -3,8 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "tandem/abi/ring.h"
@@ -23,15 +24,22 @@ struct StagingBuffer {
 /// demand, shrinks at the end. Thread safety: none, as its queue.
 class StagingPool {
  public:
-  explicit StagingPool(Connection& connection) : connection_(connection) {}
-  ~StagingPool();
+  StagingPool(Reservations& reservations, std::shared_ptr<Connection> connection)
+      : reservations_(reservations), connection_(std::move(connection)) {}
+  StagingPool(const StagingPool&) = delete;
+  StagingPool& operator=(const StagingPool&) = delete;
+  ~StagingPool() { clear(); }
 
-  /// Errors: what Connection::reserve() says.
+  /// Errors: what Reservations::reserve() says.
   Result<StagingBuffer> take(std::size_t size_bytes);
   void give_back(StagingBuffer buffer);
+  /// Releases everything, on loan or not. To be called while the queue still counts: with the last
+  /// queue its connection's memory goes, and the addresses may become somebody else's.
+  void clear();
 
  private:
-  Connection& connection_;
+  Reservations& reservations_;
+  const std::shared_ptr<Connection> connection_;
   std::vector<StagingBuffer> all_;
   std::vector<StagingBuffer> free_;
 };
@@ -49,7 +57,7 @@ class StagedRequest {
 
   /// Takes a buffer and copies operands in. Operands in reserved memory stay where they are.
   /// Errors: what StagingPool::take() says.
-  static Result<StagedRequest> start(const wd_request& request, Connection& connection,
+  static Result<StagedRequest> start(const wd_request& request, ReservedView& reserved,
                                      StagingPool& pool);
 
   /// When an operand could not even be read: fills in the results; nothing is to be sent.
