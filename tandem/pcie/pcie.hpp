@@ -153,6 +153,9 @@ class Endpoint final : private iommu::DeviceCallbacks {
     bool pri = true;
     std::chrono::milliseconds invalidation_timeout{1000};  ///< how long to wait for in-flight slots
     std::chrono::milliseconds page_request_timeout{10000};  ///< how long to wait for a response
+    /// Called on the requester's thread when its page request is sent, before it waits for the
+    /// response: who answers page requests may do so here.
+    std::function<void(const iommu::PageRequest&)> page_request_sent = {};
   };
 
   /// Attaches device `id` to `iommu`, which must outlive the endpoint.

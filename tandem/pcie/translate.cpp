@@ -132,6 +132,7 @@ Result<void, Reason> Translator::request_page(Iova at) {
   // The service may invalidate our translations from this very thread.
   TANDEM_CHECK(thread_state.windows == 0);
   state_.port->page_request(request);
+  if (state_.options.page_request_sent) state_.options.page_request_sent(request);
   const auto code = state_.groups.wait(*group, state_.options.page_request_timeout);
   if (!code) return Unexpected{Reason::kNoService};
   switch (*code) {

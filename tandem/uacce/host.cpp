@@ -64,7 +64,12 @@ iommu::Iommu& Host::iommu() { return state_->iommu; }
 Result<std::unique_ptr<pcie::Endpoint>> Host::add_endpoint() {
   const auto device = state_->driver.add_device();
   if (!device) return Unexpected{device.error()};
-  auto endpoint = pcie::Endpoint::create(state_->iommu, *device, {});
+  pcie::Endpoint::Options options;
+  options.page_request_sent = [state = state_.get(),
+                               id = *device](const iommu::PageRequest& request) {
+    state->driver.serve_page_request(id, request);
+  };
+  auto endpoint = pcie::Endpoint::create(state_->iommu, *device, std::move(options));
   if (!endpoint) state_->driver.remove_device(*device);
   return endpoint;
 }

@@ -308,15 +308,13 @@ bool IommuDriver::kick_locked() {
 // ---- Queues that the IOMMU fills --------------------------------------------------------------
 
 void IommuDriver::on_interrupt(iommu::Iommu::Interrupt interrupt) {
-  if (interrupt == iommu::Iommu::Interrupt::kPageRequestQueue) drain_page_requests();
+  if (interrupt == iommu::Iommu::Interrupt::kPageRequestQueue) collect_page_requests();
   if (interrupt == iommu::Iommu::Interrupt::kFaultQueue) drain_faults();
 }
 
-bool IommuDriver::take_page_request(PageRequestRecord& record) {
-  // Causes are cleared before the pending bit, or it would rise again at once; the bit is cleared
-  // before the queue is looked at, so a later record is an edge of its own: its requester takes it
-  // and does not wait for what this thread is about to serve. No lock is held meanwhile, since the
-  // handler may run again inside these writes.
+void IommuDriver::collect_page_requests() {
+  // Causes are cleared before the pending bit, or it would rise again at once. No lock is held
+  // meanwhile, since the handler may run again inside these writes.
   const std::uint64_t csr = iommu_.mmio_read(reg::kPqcsr, 4);
   if (Pqcsr::Pqof::get(csr) != 0 || Pqcsr::Pqmf::get(csr) != 0) {
     // The IOMMU has answered what it had to drop; go on.
@@ -327,23 +325,64 @@ bool IommuDriver::take_page_request(PageRequestRecord& record) {
   }
   iommu_.mmio_write(reg::kIpsr, iommu::Ipsr::Pip::make(1), 4);
   const MutexLock lock(queue_mutex_);
-  const auto head = static_cast<std::uint32_t>(iommu_.mmio_read(reg::kPqh, 4));
-  if (head == iommu_.mmio_read(reg::kPqt, 4)) return false;
-  const PhysAddr at = page_requests_.base.plus(head * sizeof record);
-  TANDEM_CHECK(memory_.read(at, std::as_writable_bytes(std::span(&record, 1))).ok());
-  iommu_.mmio_write(reg::kPqh, (head + 1) % page_requests_.entries, 4);
-  return true;
+  auto head = static_cast<std::uint32_t>(iommu_.mmio_read(reg::kPqh, 4));
+  const auto tail = static_cast<std::uint32_t>(iommu_.mmio_read(reg::kPqt, 4));
+  if (head == tail) return;
+  for (; head != tail; head = (head + 1) % page_requests_.entries) {
+    PageRequestRecord record;
+    const PhysAddr at = page_requests_.base.plus(head * sizeof record);
+    TANDEM_CHECK(memory_.read(at, std::as_writable_bytes(std::span(&record, 1))).ok());
+    waiting_.emplace(group_of(record), record);
+  }
+  iommu_.mmio_write(reg::kPqh, tail, 4);
 }
 
-void IommuDriver::drain_page_requests() {
-  for (PageRequestRecord record; take_page_request(record);) serve(record);
+/// The record is in the queue, or somebody's interrupt took it to waiting_ already; or the IOMMU
+/// has answered it.
+void IommuDriver::serve_page_request(DeviceId device, const iommu::PageRequest& request) {
+  const Group group{device.value,
+                    request.pasid ? std::optional(request.pasid->value) : std::nullopt,
+                    request.group};
+  for (bool collected = false;;) {
+    std::optional<PageRequestRecord> record;
+    {
+      const MutexLock lock(queue_mutex_);
+      const auto found = waiting_.find(group);
+      if (found != waiting_.end()) {
+        record = found->second;
+        waiting_.erase(found);
+      }
+    }
+    if (record) {
+      serve(*record);
+      if (record->last()) return;
+    } else if (!std::exchange(collected, true)) {
+      collect_page_requests();
+    } else {
+      return;
+    }
+  }
+}
+
+void IommuDriver::serve_left_of(Pasid pasid) {
+  collect_page_requests();
+  std::vector<PageRequestRecord> left;
+  {
+    const MutexLock lock(queue_mutex_);
+    std::erase_if(waiting_, [&](const auto& entry) {
+      if (entry.second.process_id() != pasid.value) return false;
+      left.push_back(entry.second);
+      return true;
+    });
+  }
+  for (const auto& record : left) serve(record);
 }
 
 void IommuDriver::serve(const PageRequestRecord& record) {
   auto code = service_(record);
   {
     const MutexLock lock(queue_mutex_);
-    const Group group{record.device_id(), record.process_id(), record.group()};
+    const Group group = group_of(record);
     const auto open = open_groups_.find(group);
     if (open != open_groups_.end()) code = std::max(code, open->second);
     if (!record.last()) {

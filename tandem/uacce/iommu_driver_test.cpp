@@ -3,8 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <functional>
 #include <set>
+#include <thread>
 
+#include "tandem/pcie/pcie.hpp"
+#include "tandem/uacce/detail/page_table.hpp"
 #include "tandem/uacce/detail/pasid_allocator.hpp"
 
 namespace tandem::uacce::detail {
@@ -58,6 +64,84 @@ TEST_F(IommuDriverTest, ABatchLongerThanTheCommandQueueIsSplit) {
   // One IODIR for each device; the queue holds 255 commands.
   ASSERT_TRUE(driver_.set_process(Pasid{7}, memory::PhysAddr{0x5000}));
   EXPECT_EQ(driver_.walk_directory(Pasid{7}).size(), 3u);
+}
+
+// ---- Page requests ------------------------------------------------------------------------------
+
+/// A device, and a service that blocks for kBlocked and refuses the others.
+class PageRequests : public testing::Test {
+ protected:
+  static constexpr Pasid kBlocked{1};
+  static constexpr Pasid kServed{2};
+
+  void SetUp() override {
+    ASSERT_TRUE(driver_.start([this](const iommu::PageRequestRecord& record) {
+      if (record.process_id() == kBlocked.value) {
+        blocked_ = true;
+        blocked_.notify_all();
+        release_.wait(false);
+      }
+      return iommu::PageResponse::Code::kInvalidRequest;
+    }));
+    const auto device = driver_.add_device();
+    ASSERT_TRUE(device);
+    pcie::Endpoint::Options options;
+    options.page_request_sent = [this, id = *device](const iommu::PageRequest& request) {
+      if (sent_) sent_();
+      driver_.serve_page_request(id, request);
+    };
+    auto endpoint = pcie::Endpoint::create(iommu_, *device, std::move(options));
+    ASSERT_TRUE(endpoint);
+    endpoint_ = std::move(*endpoint);
+    for (const Pasid pasid : {kBlocked, kServed}) {
+      auto table = PageTable::create(memory_, tables_);
+      ASSERT_TRUE(table && driver_.set_process(pasid, table->root()));
+    }
+    // A request made while the interrupt is pending is no edge. Here none is, ever.
+    iommu_.mmio_write(iommu::reg::kPqcsr, iommu::Pqcsr::Pqen::make(1), 4);
+  }
+  std::optional<pcie::DmaFault> access(Pasid pasid) {
+    std::byte byte{};
+    return endpoint_->space(pasid).read(iommu::Iova{0x7000}, {&byte, 1}).fault;
+  }
+  void expect_served() {
+    const auto start = std::chrono::steady_clock::now();
+    const auto fault = access(kServed);
+    ASSERT_TRUE(fault);
+    EXPECT_EQ(fault->reason, pcie::DmaFault::Reason::kNotPermitted) << "it was not answered";
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  }
+
+  memory::Memory memory_;
+  iommu::Iommu iommu_{memory_};
+  TableMemory tables_{memory_};
+  IommuDriver driver_{memory_, iommu_, tables_};
+  std::unique_ptr<pcie::Endpoint> endpoint_;
+  std::function<void()> sent_;  // on the requester's thread
+  std::atomic<bool> blocked_{false};
+  std::atomic<bool> release_{false};
+};
+
+TEST_F(PageRequests, AreServedThoughTheServiceOfAnotherBlocks) {
+  std::jthread requester([&] { EXPECT_TRUE(access(kBlocked)); });
+  blocked_.wait(false);
+  expect_served();
+  release_ = true;
+  release_.notify_all();
+}
+
+TEST_F(PageRequests, AreServedByTheirRequestersWhicheverIsFirstInTheQueue) {
+  std::atomic<int> sent{0};
+  sent_ = [&] {
+    sent.fetch_add(1);
+    while (sent.load() < 2) std::this_thread::yield();  // both are in the queue
+  };
+  std::jthread requester([&] { EXPECT_TRUE(access(kBlocked)); });
+  while (sent.load() < 1) std::this_thread::yield();
+  expect_served();
+  blocked_.wait(false);
+  release_ = true;
+  release_.notify_all();
 }
 
 TEST(PasidAllocator, GivesOutEachOnceAndNeverZero) {

@@ -262,7 +262,7 @@ bool Mm::State::unbind() {
     ended = client->in_flight().wait_idle(kDrainTimeout) && ended;
   }
   // A request of this space that nobody has taken yet must not be answered for the next one.
-  host->driver.drain_page_requests();
+  host->driver.serve_left_of(pasid);
   const MutexLock lock(mutex_);
   if (!ended || is_condemned) {
     quarantine_locked();

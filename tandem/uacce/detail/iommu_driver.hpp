@@ -21,8 +21,9 @@ namespace tandem::uacce::detail {
 /// One IOMMU: a three-level device directory, one process directory that all devices share (a PASID
 /// means the same address space to each of them; PSCID = PASID), three queues.
 ///
-/// Page requests are served on the thread whose request raised the interrupt, one record at a time
-/// and with no lock held, so a service that blocks holds up its own requester.
+/// A page request is served on the thread that made it, with no lock held, so a service that blocks
+/// holds up its own requester and nobody else. An interrupt, on whichever thread, only takes
+/// records from the queue to where their requesters look for them.
 ///
 /// Lock order: directory_mutex_ → command_mutex_; queue_mutex_ alone. Device callbacks run under
 /// command_mutex_ (and the IOMMU's own), so they must not call back here.
@@ -56,8 +57,11 @@ class IommuDriver {
   [[nodiscard]] bool invalidate(iommu::Pasid pasid, std::uint64_t first, std::uint64_t last,
                                 bool tables_unlinked);
 
-  /// Serves what is queued and not taken by another thread yet.
-  void drain_page_requests();
+  /// Serves a page request that `device` has just sent; call it on the thread that waits for the
+  /// response (pcie::Endpoint::Options::page_request_sent).
+  void serve_page_request(iommu::DeviceId device, const iommu::PageRequest& request);
+  /// Serves what is left of `pasid`, which means nothing any more.
+  void serve_left_of(iommu::Pasid pasid);
 
   /// The entries that the IOMMU reads to find `pasid`'s context.
   std::vector<PageTable::Step> walk_directory(iommu::Pasid pasid) const;
@@ -72,7 +76,7 @@ class IommuDriver {
   Result<Queue> start_queue(std::uint32_t base, std::uint32_t csr, std::uint64_t enable,
                             std::uint64_t on, std::uint32_t entry_bytes);
   void on_interrupt(iommu::Iommu::Interrupt interrupt);
-  bool take_page_request(iommu::PageRequestRecord& record);
+  void collect_page_requests();
   void serve(const iommu::PageRequestRecord& record);
   void drain_faults();
 
@@ -103,7 +107,13 @@ class IommuDriver {
   std::vector<iommu::DeviceId> devices_ TANDEM_GUARDED_BY(command_mutex_);
 
   mutable Mutex queue_mutex_;
+  /// Device, PASID and PRGI.
   using Group = std::tuple<std::uint32_t, std::optional<std::uint32_t>, std::uint16_t>;
+  static Group group_of(const iommu::PageRequestRecord& record) {
+    return {record.device_id(), record.process_id(), record.group()};
+  }
+  /// Taken from the queue, and not by their requesters yet.
+  std::multimap<Group, iommu::PageRequestRecord> waiting_ TANDEM_GUARDED_BY(queue_mutex_);
   /// The worst answer so far of groups whose last request has not come yet.
   std::map<Group, iommu::PageResponse::Code> open_groups_ TANDEM_GUARDED_BY(queue_mutex_);
   std::uint64_t faults_recorded_ TANDEM_GUARDED_BY(queue_mutex_) = 0;
