@@ -135,6 +135,8 @@ Result<BrokerTransport::Answer> BrokerTransport::exchange(std::uint32_t type,
                                                           std::span<const int> fds,
                                                           std::span<std::byte> reply,
                                                           std::size_t fd_count) {
+  // Another process that shares this memory (vfork(), CLONE_VM): the broker would not answer.
+  if (::getpid() != pid_) return errno_error(EPERM);
   const MutexLock lock(mutex_);
   if (broken_.load(std::memory_order_relaxed)) return errno_error(ESHUTDOWN);
   return exchange_locked(type, body, fds, reply, fd_count);

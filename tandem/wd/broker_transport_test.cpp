@@ -4,16 +4,19 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -399,6 +402,30 @@ TEST(BrokerTransport, TimeOutIsOfOneRequestAndItsLateAnswerIsSkipped) {
   EXPECT_EQ(given_back, (std::vector<std::uint32_t>{77, 88, 5}));
   EXPECT_TRUE(only_a_connection_is_open(before));
 }
+
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+TEST(BrokerTransport, AnotherProcessOfTheSameMemoryIsRefusedAtOnce) {
+  FakeBroker broker([](const Message& request) {
+    return request.header.type == TANDEM_MSG_HELLO ? FakeBroker::welcome(request)
+                                                   : answer_to(request);
+  });
+  Ledger ledger;
+  auto transport = BrokerTransport::create(broker.path(), ledger).value();
+  alignas(16) static std::array<char, 256 * 1024> stack;
+  const auto ask = [](void* argument) {
+    auto& shared = *static_cast<std::unique_ptr<Transport>*>(argument);
+    ::_exit(shared->start(1).error().value() == EPERM ? 0 : 1);
+    return 1;
+  };
+  const pid_t child =
+      ::clone(ask, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | SIGCHLD, &transport);
+  ASSERT_GT(child, 0);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(transport->start(1));
+}
+#endif
 
 TEST(BrokerTransport, HangUpIsNoticed) {
   FakeBroker broker([](const Message& request) {

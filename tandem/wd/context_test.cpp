@@ -450,6 +450,40 @@ TEST_F(ContextTest, DevicesAndStatisticsAreTold) {
   wd_release_queue(&q);
 }
 
+TEST_F(ContextTest, StructuresOfOtherVersionsAreFilledAsFarAsTheyGo) {
+  wd_queue q = open();
+  struct LongerDevice {
+    wd_device device;
+    std::array<char, 40> more;
+  };
+  std::array<LongerDevice, 2> devices{};
+  for (auto& device : devices) device.more.fill(0x5a);
+  EXPECT_EQ(wd_list_devices_sized(WD_PATH_EMBEDDED, &devices[0].device, sizeof devices[0], 2), 1);
+  EXPECT_STREQ(devices[0].device.name, "fake-0");
+  EXPECT_EQ(devices[0].more[0], 0) << "unknown here: zero";
+  EXPECT_EQ(devices[1].more[0], 0x5a) << "not filled";
+  EXPECT_EQ(wd_list_devices_sized(WD_PATH_EMBEDDED, &devices[0].device, 100, 1), -EINVAL);
+
+  struct {
+    wd_stats stats;
+    std::uint64_t behind;
+  } longer{{}, 0x5a};
+  EXPECT_EQ(wd_get_stats_sized(&q, &longer.stats, sizeof longer.stats), 0);
+  EXPECT_EQ(longer.behind, 0x5au);
+  EXPECT_EQ(wd_get_stats_sized(&q, &longer.stats, sizeof longer), 0);
+  EXPECT_EQ(longer.behind, 0u);
+  EXPECT_EQ(wd_get_stats_sized(&q, &longer.stats, 8), -EINVAL);
+  wd_release_queue(&q);
+}
+
+TEST_F(ContextTest, OpenSetsTheCallersSizeWhateverStoodThere) {
+  wd_queue q;
+  std::memset(&q, 0xff, sizeof q);
+  EXPECT_EQ(wd_open(&q, "no such thing"), -ENODEV);
+  EXPECT_EQ(q.size, sizeof q);
+  EXPECT_EQ(wd_open(nullptr, "fake"), -EINVAL);
+}
+
 TEST_F(ContextTest, EveryErrorAndStatusHasWords) {
   for (const int error : {0, EINVAL, ENODEV, EACCES, EBUSY, EAGAIN, ENOMSG, ESHUTDOWN, 9999}) {
     EXPECT_GT(std::strlen(wd_strerror(-error)), 3u);

@@ -23,9 +23,21 @@ using tandem::wd::detail::Parameters;
 using tandem::wd::detail::Process;
 using tandem::wd::detail::Route;
 
-/// What the first published struct wd_queue had; later ones are longer.
+/// What the first published structures had; later ones are longer.
 constexpr std::size_t kFirstQueueSize = 128;
+constexpr std::size_t kFirstDeviceSize = 504;
+constexpr std::size_t kFirstStatsSize = 72;
 static_assert(sizeof(wd_queue) >= kFirstQueueSize);
+static_assert(sizeof(wd_device) >= kFirstDeviceSize);
+static_assert(sizeof(wd_stats) >= kFirstStatsSize);
+
+/// Fills a structure that the caller knows as `size` bytes long.
+template <class T>
+void put_sized(void* to, std::size_t size, const T& from) {
+  const std::size_t known = std::min(size, sizeof from);
+  std::memcpy(to, &from, known);
+  std::memset(static_cast<std::byte*>(to) + known, 0, size - known);
+}
 
 /// Calls `body`; what it throws becomes a negative errno.
 template <class Body>
@@ -159,13 +171,6 @@ int wd_request_queue(wd_queue* q) noexcept {
   return guarded([q] { return request_queue(q); });
 }
 
-int wd_open(wd_queue* q, const char* algorithm) noexcept {
-  if (q == nullptr) return -EINVAL;
-  *q = WD_QUEUE_INIT;
-  q->algorithm = algorithm;
-  return wd_request_queue(q);
-}
-
 void wd_release_queue(wd_queue* q) noexcept {
   if (q == nullptr || raw_context(q) == nullptr) return;
   (void)guarded([q] {
@@ -287,8 +292,9 @@ unsigned wd_in_flight(const wd_queue* q) noexcept {
   return ours ? raw_context(q)->in_flight() : 0;
 }
 
-int wd_list_devices(uint32_t path, wd_device* devices, unsigned capacity) noexcept {
-  if (devices == nullptr && capacity != 0) return -EINVAL;
+int wd_list_devices_sized(uint32_t path, wd_device* devices, size_t device_size,
+                          unsigned capacity) noexcept {
+  if ((devices == nullptr && capacity != 0) || device_size < kFirstDeviceSize) return -EINVAL;
   return guarded([&] {
     auto process = Process::current();
     if (!process) return -process.error().value();
@@ -298,28 +304,32 @@ int wd_list_devices(uint32_t path, wd_device* devices, unsigned capacity) noexce
       auto found = (*connection)->transport().devices();
       if (!found) return -found.error().value();
       const std::size_t shown = std::min<std::size_t>(capacity, found->size());
-      for (std::size_t i = 0; i < shown; ++i) devices[i] = describe((*found)[i]);
+      auto* const first = reinterpret_cast<std::byte*>(devices);
+      for (std::size_t i = 0; i < shown; ++i) {
+        put_sized(first + i * device_size, device_size, describe((*found)[i]));
+      }
       return static_cast<int>(found->size());
     });
   });
 }
 
-int wd_get_stats(wd_queue* q, wd_stats* stats) noexcept {
-  if (stats == nullptr) return -EINVAL;
+int wd_get_stats_sized(wd_queue* q, wd_stats* stats, size_t size) noexcept {
+  if (stats == nullptr || size < kFirstStatsSize) return -EINVAL;
   return with_context(q, [&](Context& context) {
     auto answer = context.connection()->transport().stats();
     if (!answer) return -answer.error().value();
     auto process = Process::current();
     if (!process) return -process.error().value();
-    *stats = {answer->operations,
-              answer->faults,
-              answer->bytes_zero_copy,
-              answer->bytes_copied,
-              answer->page_faults,
-              answer->translations,
-              answer->translation_hits,
-              (*process)->staged.load(std::memory_order_relaxed),
-              (*process)->rebinds.load(std::memory_order_relaxed)};
+    const wd_stats all{answer->operations,
+                       answer->faults,
+                       answer->bytes_zero_copy,
+                       answer->bytes_copied,
+                       answer->page_faults,
+                       answer->translations,
+                       answer->translation_hits,
+                       (*process)->staged.load(std::memory_order_relaxed),
+                       (*process)->rebinds.load(std::memory_order_relaxed)};
+    put_sized(stats, size, all);
     return 0;
   });
 }

@@ -3,7 +3,8 @@
  * WarpDrive: an accelerator as another thread of your process.
  *
  * Open a queue, send requests that hold plain pointers, receive them back completed. While the
- * engine is awake neither wd_send() nor wd_recv() makes a system call.
+ * engine is awake neither wd_send() nor wd_recv() makes a system call, but for operands that have
+ * to be staged.
  *
  *     struct wd_queue q = WD_QUEUE_INIT;
  *     q.algorithm = "crc32c";
@@ -11,18 +12,28 @@
  *     struct wd_request r = {.opcode = WD_OP_CRC32C, .src = data, .src_len = size};
  *     wd_send(&q, &r); wd_recv_sync(&q, &(struct wd_request *){0});
  *
+ * Staging: operands that an engine may not reach (any but reserved memory in the tier
+ * TANDEM_TRUST=reserved-only; memory that could block for ever in all tiers) are copied through
+ * reserved memory in wd_send() and wd_recv(), which makes system calls and may have to reserve
+ * more.
+ *
  * Threads: a queue belongs to one thread at a time; open one for each thread. Different queues
- * share no lock on the send and receive path.
+ * share no lock on the send and receive path, unless they stage.
  *
  * Fork: a child may go on using the same struct wd_queue: its first call opens a new queue with the
  * same parameters. Requests in flight stay the parent's. Reserved memory is not inherited. After
- * exec nothing of this exists. vfork() and CLONE_VM share the queue as they share the memory.
+ * exec nothing of this exists. vfork() and CLONE_VM share the queue as they share the memory: who
+ * has the same memory may send and receive. A broker, though, serves the process alone that
+ * connected: to others, calls that ask it something (all but sending, receiving, wd_flush(),
+ * wd_cancel(), wd_in_flight()) fail with -EPERM.
  *
  * Errors: negative errno, besides requests' own status. -ENODEV when no broker or device has the
  * algorithm, -ECONNREFUSED when nobody listens at the socket that was asked for, -EACCES when the
  * broker is not one to trust, -EBUSY when a ring is full (wd_send) or
  * -EAGAIN when nothing has completed (wd_recv), -ENOMSG when nothing is in flight (wd_recv_sync),
- * -ESHUTDOWN when the queue died and everything in flight has been received.
+ * -ESHUTDOWN when the queue died and everything in flight has been received, -ETIMEDOUT when a
+ * broker did not answer in ten seconds (a queue that is released in the midst of a long request may
+ * keep it that long): that call failed, the queues go on.
  */
 #ifndef TANDEM_WD_WD_H
 #define TANDEM_WD_WD_H
@@ -86,6 +97,9 @@ struct wd_queue {
 /**
  * One request. The caller owns it and keeps it, and the buffers, until wd_recv() has returned it.
  * A request that is sent twice before it came back is refused with -EINVAL.
+ *
+ * It has no size field since its size is fixed: these 88 bytes are all it will ever be. Zero what
+ * you do not set.
  */
 struct wd_request {
   uint16_t opcode;  /* enum wd_opcode */
@@ -105,6 +119,11 @@ struct wd_request {
   uint64_t fault_address; /* with TANDEM_STATUS_FAULT: what could not be accessed */
   uint64_t opaque[2];     /* the library's; zero before the first send */
 };
+#ifdef __cplusplus
+static_assert(sizeof(struct wd_request) == 88, "its size is part of the ABI");
+#else
+_Static_assert(sizeof(struct wd_request) == 88, "its size is part of the ABI");
+#endif
 
 /** The eight calls of WarpDrive. The historic signatures; 0 or a count, or a negative errno. */
 
@@ -128,8 +147,8 @@ void wd_flush(struct wd_queue *q) WD_NOEXCEPT;
  * Reserves memory that engines reach without copies. Lives until wd_release_memory(), or until the
  * last queue along the same path (the same broker, or embedded) is released; not inherited by fork.
  *
- * The death of a broker and wd_reinit() leave it where it is, with what it holds. From then on it is
- * ordinary memory to engines, with the copies this costs: to be quick again, reserve anew.
+ * The death of a broker and wd_reinit() leave it where it is, with what it holds. From then on it
+ * is ordinary memory to engines, with the copies this costs: to be quick again, reserve anew.
  * Returns NULL and sets errno on failure.
  */
 void *wd_reserve_memory(struct wd_queue *q, size_t size) WD_NOEXCEPT;
@@ -139,7 +158,13 @@ int wd_share_reserved_memory(struct wd_queue *q, struct wd_queue *target) WD_NOE
 /** What WarpDrive lacks. */
 
 /** Opens a queue by algorithm: wd_request_queue() with everything else at its default. */
-int wd_open(struct wd_queue *q, const char *algorithm) WD_NOEXCEPT;
+static inline int wd_open(struct wd_queue *q, const char *algorithm) WD_NOEXCEPT {
+  const struct wd_queue fresh = WD_QUEUE_INIT; /* here, so that `size` is the caller's */
+  if (q == NULL) return wd_request_queue(q);
+  *q = fresh;
+  q->algorithm = algorithm;
+  return wd_request_queue(q);
+}
 /**
  * Gives reserved memory back; when it returns no engine reaches it. `q`: any queue of this process.
  * Errors: -EINVAL not reserved by this process (a forked child has inherited none); -ETIMEDOUT the
@@ -148,15 +173,19 @@ int wd_open(struct wd_queue *q, const char *algorithm) WD_NOEXCEPT;
 int wd_release_memory(struct wd_queue *q, void *memory) WD_NOEXCEPT;
 /**
  * A number for the reservation that starts at `memory`; 0 when this process reserved nothing there.
- * No two reservations have the same, in a process and its forked children: an address is used again.
+ * No two reservations have the same, in a process and its forked children: an address is used
+ * again.
  */
 uint64_t wd_memory_id(const void *memory) WD_NOEXCEPT;
 /** Sends `count` requests with one doorbell. Returns how many were taken, or an error if none. */
 int wd_send_batch(struct wd_queue *q, struct wd_request *const *requests,
                   unsigned count) WD_NOEXCEPT;
 /**
- * Receives at most `capacity` completed requests, in the order they were sent. Returns how many, or
- * -EAGAIN; -ESHUTDOWN.
+ * Receives at most `capacity` completed requests. Returns how many, or -EAGAIN; -ESHUTDOWN.
+ *
+ * They come in the order they were sent, but for those that are staged: one whose operands cannot
+ * even be copied comes at once, one that an engine gave back to be staged comes after those that
+ * were sent up to then.
  */
 int wd_recv_batch(struct wd_queue *q, struct wd_request **requests, unsigned capacity) WD_NOEXCEPT;
 /** Opens the queue again with the same parameters: after a death, or explicitly in a child. */
@@ -167,8 +196,9 @@ int wd_fd(struct wd_queue *q) WD_NOEXCEPT;
 int wd_arm(struct wd_queue *q) WD_NOEXCEPT;
 /**
  * While held (count of calls), the engine does not go to sleep for this queue, and neither
- * wd_send() nor wd_recv() makes a system call whatever happens. Without a hold, a long run of empty
- * wd_recv() asks now and then whether the broker still lives.
+ * wd_send() nor wd_recv() makes a system call, but to stage operands. Without a hold, a long run of
+ * empty wd_recv() asks now and then whether the broker still lives. Errors: -EINVAL nothing is
+ * held; -ETIMEDOUT the engine did not wake up: nothing is held then.
  */
 int wd_keep_awake(struct wd_queue *q, int hold) WD_NOEXCEPT;
 /**
@@ -191,15 +221,27 @@ struct wd_device {
   uint64_t operations, bytes;
   uint64_t region_mmio_size, region_dus_size;
 };
-/** Fills at most `capacity` devices of `path`. Returns how many there are, or an error. */
-int wd_list_devices(uint32_t path, struct wd_device *devices, unsigned capacity) WD_NOEXCEPT;
+/**
+ * Fills at most `capacity` devices of `path`, `device_size` bytes apart. Returns how many there
+ * are, or an error. The structure may grow: what one side does not know is left out, or zero.
+ */
+int wd_list_devices_sized(uint32_t path, struct wd_device *devices, size_t device_size,
+                          unsigned capacity) WD_NOEXCEPT;
+static inline int wd_list_devices(uint32_t path, struct wd_device *devices,
+                                  unsigned capacity) WD_NOEXCEPT {
+  return wd_list_devices_sized(path, devices, sizeof *devices, capacity);
+}
 
 /** What this process has had done on the path of `q`. */
 struct wd_stats {
   uint64_t operations, faults, bytes_zero_copy, bytes_copied, page_faults, translations,
       translation_hits, staged, rebinds;
 };
-int wd_get_stats(struct wd_queue *q, struct wd_stats *stats) WD_NOEXCEPT;
+/** Fills the first `size` bytes of a structure that may grow. */
+int wd_get_stats_sized(struct wd_queue *q, struct wd_stats *stats, size_t size) WD_NOEXCEPT;
+static inline int wd_get_stats(struct wd_queue *q, struct wd_stats *stats) WD_NOEXCEPT {
+  return wd_get_stats_sized(q, stats, sizeof *stats);
+}
 
 #ifdef __cplusplus
 }

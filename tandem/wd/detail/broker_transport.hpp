@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+#include <unistd.h>
+
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -102,6 +105,7 @@ class BrokerTransport final : public Transport {
   const int socket_;  // the ledger's
   int wake_ = -1;     // the ledger's; set once by hello()
   const std::chrono::milliseconds patience_;
+  const pid_t pid_ = ::getpid();  // whom the broker serves
   Mapping token_;
   bool reserved_only_ = false;
   bool global_fence_ = false;
