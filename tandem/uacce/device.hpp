@@ -27,6 +27,9 @@ struct DeviceTraits {
       algorithms;  ///< what clients ask for: "gzip"; at most 383 bytes together
   std::uint32_t queues_max = 1024;
   bool sva = true;
+  /// Small operations that succeed in place take about as long as their bytes say, so that the
+  /// scheduler need not look at the clock for them.
+  bool quick = false;
 };
 
 /// What an operation came to; becomes the completion.
@@ -36,8 +39,9 @@ struct Completion {
   std::uint64_t result = 0;
   std::uint64_t fault_address = 0;
   bool stream_end = false;
-  std::uint64_t bytes_zero_copy = 0;  ///< operand bytes worked on in place
-  std::uint64_t bytes_copied = 0;     ///< operand bytes that went through a copy
+  /// Operand bytes worked on in place, and those that went through a copy: also of operations that
+  /// failed, as far as they got.
+  std::uint64_t bytes_zero_copy = 0, bytes_copied = 0;
 
   /// The completion of an operation that a DMA fault ended, `done` bytes after its start.
   /// kWraps becomes BAD_RANGE; every other reason FAULT.

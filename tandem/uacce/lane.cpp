@@ -17,14 +17,15 @@ namespace {
 
 using std::chrono::microseconds;
 
-constexpr std::int64_t kQuantum = 256 * 1024;  // bytes a tenant gets in a round
+// All of these are costs, in bytes.
+constexpr std::int64_t kQuantum = 256 * 1024;  // what a tenant gets in a round
 constexpr std::uint64_t kLead = 1024 * 1024;   // how far ahead of the last one a tenant may run
 constexpr std::uint64_t kMaxLag = 16 * 1024 * 1024;  // how much a tenant may have to catch up
 constexpr std::uint64_t kMoveLag = 8 * 1024 * 1024;  // when a lane that lags hands over a queue
 constexpr std::uint64_t kBill = 64 * 1024;
 constexpr int kCloseLooks = 16;            // at a queue that is alone, in one pass
 constexpr std::int64_t kIdlePasses = 256;  // between looks at the clock; a pass costs 1,
-constexpr unsigned kBytesPerCredit = 8;    // 2^8 bytes of work cost 1
+constexpr unsigned kCostPerCredit = 8;     // work of cost 2^8 costs 1
 constexpr microseconds kPollEvery{20};     // at most: wakes of cold queues, while others are hot
 constexpr microseconds kBalanceEvery{200};
 constexpr std::uint64_t kBell = 0;  // epoll datum; client ids start at 1
@@ -104,17 +105,19 @@ std::shared_ptr<Queue> Lane::find_hot(const Queue* queue) const {
 }
 
 void Lane::run(Turn& turn) {
+  turn.looked = Clock::now();
   while (!scheduler_.stop_.load(std::memory_order_relaxed)) {
     if (mail_flag_.load(std::memory_order_relaxed)) open_mail(turn);
     if (hot_.empty()) {
       sleep();
+      turn.looked = Clock::now();
       continue;
     }
     const Visit visited = pass(turn);
     if (visited == Visit::kLost) return;  // nothing here is ours any more
     if (visited == Visit::kIdle && hot_.size() > 1) cpu_pause();
     if (dead_seen_) drop_dead();
-    if (--credit_ <= 0) housekeep();
+    if (--credit_ <= 0) housekeep(turn);
   }
 }
 
@@ -123,7 +126,10 @@ void Lane::run(Turn& turn) {
 /// With one tenant nothing is weighed. Else `lead_` is set a little above the tenant served least
 /// among those that have work; whoever is beyond waits, unless nobody else had anything to do.
 Lane::Visit Lane::pass(Turn& turn) {
-  if (hot_.size() == 1) return visit(turn, hot_.front());
+  if (hot_.size() == 1) {
+    hot_.front().returned = false;
+    return visit(turn, hot_.front());
+  }
   limit_lag();
   bool worked = false;
   bool passed_over = false;
@@ -147,26 +153,36 @@ Lane::Visit Lane::pass(Turn& turn) {
   return worked ? Visit::kWorked : Visit::kIdle;
 }
 
-/// Sets `lead_`; a tenant that was idle, or slow on a thread of its own, has at most kMaxLag to
-/// catch up with, or it would keep the others out for as long as it had been away.
+/// Sets `lead_`; a tenant that was slow on a thread of its own has at most kMaxLag to catch up
+/// with, or it would keep the others out for as long; more only when somebody got more in one
+/// piece. One that was away has at most kMaxLag behind the least served of those that were not.
 void Lane::limit_lag() {
+  const auto lag = [](std::uint64_t served, std::uint64_t most) {
+    return served > most ? served - most : 0;
+  };
   std::uint64_t least = kNoFloor;
   std::uint64_t most = 0;
+  std::uint64_t floor = 0;
   for (const auto& tenant : hot_) {
-    if (!tenant.worked) continue;
     const std::uint64_t served = tenant.served();
-    least = std::min(least, served);
     most = std::max(most, served);
+    if (!tenant.worked || tenant.returned) continue;
+    least = std::min(least, served);
+    floor = std::max(floor, lag(served, std::max(kMaxLag, tenant.stride())));
   }
-  const std::uint64_t floor = most > kMaxLag ? most - kMaxLag : 0;
-  if (floor != 0) {
-    for (auto& tenant : hot_) {
-      const std::uint64_t served = tenant.served();
-      if (served < floor)
-        tenant.tenant->served.fetch_add(floor - served, std::memory_order_relaxed);
+  const std::uint64_t floor_returned =
+      least == kNoFloor ? lag(most, kMaxLag) : std::max(floor, lag(least, kMaxLag));
+  least = kNoFloor;
+  for (auto& tenant : hot_) {
+    const std::uint64_t from = std::exchange(tenant.returned, false) ? floor_returned : floor;
+    std::uint64_t served = tenant.served();
+    if (served < from) {
+      tenant.tenant->served.fetch_add(from - served, std::memory_order_relaxed);
+      served = from;
     }
+    if (tenant.worked) least = std::min(least, served);
   }
-  lead_ = least == kNoFloor ? kNoFloor : std::max(least, floor) + kLead;
+  lead_ = least == kNoFloor ? kNoFloor : least + kLead;
 }
 
 Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant) {
@@ -226,10 +242,8 @@ Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant, HotQueue& hot) {
     hot.worked = true;
     tenant.deficit -= static_cast<std::int64_t>(batch.cost);
     tenant.unbilled += batch.cost;
-    if (tenant.unbilled >= kBill) {
-      tenant.tenant->served.fetch_add(std::exchange(tenant.unbilled, 0), std::memory_order_relaxed);
-    }
-    credit_ -= static_cast<std::int64_t>(batch.cost >> kBytesPerCredit);
+    if (tenant.unbilled >= kBill) tenant.tenant->bill(std::exchange(tenant.unbilled, 0));
+    credit_ -= static_cast<std::int64_t>(batch.cost >> kCostPerCredit);
   }
   turn.current.store(nullptr, std::memory_order_release);
   return visited;
@@ -237,15 +251,15 @@ Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant, HotQueue& hot) {
 
 void Lane::bill() {
   for (auto& tenant : hot_) {
-    if (tenant.unbilled == 0) continue;
-    tenant.tenant->served.fetch_add(std::exchange(tenant.unbilled, 0), std::memory_order_relaxed);
+    if (tenant.unbilled != 0) tenant.tenant->bill(std::exchange(tenant.unbilled, 0));
   }
 }
 
-void Lane::housekeep() {
+void Lane::housekeep(Turn& turn) {
   // Who wants queues parked at once gets a look at every pass.
   credit_ = scheduler_.spin_before_park_.count() == 0 ? 1 : kIdlePasses;
   const auto now = Clock::now();
+  turn.looked = now;
   expel();
   park_idle(now);
   if (now - last_poll_ >= std::min(kPollEvery, scheduler_.spin_before_park_)) {

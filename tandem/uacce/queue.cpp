@@ -72,6 +72,7 @@ Queue::Queue(Setup setup, UniqueFd mmio, UniqueFd dus, Mapping doorbell, Mapping
       submissions_(rings.data()),
       completions_(rings.data() + std::uint64_t{setup_.depth} * sizeof(tandem_descriptor)),
       mask_(setup_.depth - 1),
+      quick_(setup_.device->traits().quick),
       space_(setup_.device->endpoint().space(setup_.mm->pasid())),
       session_(setup_.device->engine().make_session()),
       doorbell_mapping_(std::move(doorbell)),
@@ -205,7 +206,9 @@ static_assert(offsetof(tandem_completion, status) == 28 &&
 
 Queue::Answer Queue::answer(const Completion& from, std::uint64_t tag) {
   std::uint64_t flags = from.stream_end ? TANDEM_CPL_STREAM_END : 0;
-  if (from.bytes_zero_copy != 0 && from.bytes_copied == 0) flags |= TANDEM_CPL_ZERO_COPY;
+  if (from.status == TANDEM_STATUS_OK && from.bytes_zero_copy != 0 && from.bytes_copied == 0) {
+    flags |= TANDEM_CPL_ZERO_COPY;
+  }
   return {tag, from.fault_address, from.result,
           from.done | LastStatus::make(from.status) | LastFlags::make(flags)};
 }
@@ -250,7 +253,28 @@ std::uint64_t bytes_read(const tandem_descriptor& descriptor, const Completion& 
 /// A client that sleeps is looked after at least this often, in cost.
 constexpr std::uint64_t kWaiterCost = 16 * 1024;
 
+/// Operand bytes of an operation that need not be timed.
+constexpr std::uint64_t kSmall = 128 * 1024;
+
 }  // namespace
+
+inline bool Queue::to_be_timed(const tandem_descriptor& descriptor) const {
+  return !quick_ || wary_ != 0 || std::uint64_t{descriptor.src_len} + descriptor.dst_len > kSmall;
+}
+
+inline bool Queue::as_expected(const Completion& completion) const {
+  return quick_ && completion.status == TANDEM_STATUS_OK && completion.bytes_copied == 0 &&
+         completion.bytes_zero_copy <= kSmall;
+}
+
+inline void Queue::account(const Completion& completion, const tandem_descriptor& descriptor,
+                           QueueCounters::Values& more) const {
+  ++more.operations;
+  more.bytes_zero_copy += completion.bytes_zero_copy;
+  more.bytes_copied += completion.bytes_copied;
+  more.bytes_read += bytes_read(descriptor, completion);
+  if (completion.status == TANDEM_STATUS_FAULT) ++more.faults;
+}
 
 Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& executor) {
   const std::uint32_t count = std::min(pending, kBatch);
@@ -262,6 +286,7 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
   QueueCounters::Values more;
   pcie::EndpointStats before;
   bool counting = false;  // from the first operation that is not ours
+  bool looked = false;    // at the clock, when the operation before ended
   std::uint64_t unserved = 0;
   for (std::uint32_t i = 0; i < count && batch.cost < budget; ++i) {
     if (i + kAhead < count) prefetch_descriptor(head_ + kAhead);
@@ -274,23 +299,39 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
           words[kFirst] == TANDEM_OP_NOP && (words[kReserved0] | words[kReserved1]) == 0;
       stage({words[kTag], 0, 0,
              LastStatus::make(clean ? TANDEM_STATUS_OK : TANDEM_STATUS_BAD_DESCRIPTOR)});
+      ++more.operations;
     } else {
       const auto descriptor = std::bit_cast<tandem_descriptor>(words);
       if (staged_count_ != 0) publish();
       if (!std::exchange(counting, true)) before = pcie::Endpoint::thread_stats();
+      bool timed = budget != kUnlimited && to_be_timed(descriptor);
+      if (timed && !looked) executor.looked = std::chrono::steady_clock::now();
       const std::optional<Completion> completion = executor.execute(*this, descriptor);
       if (!completion) {
         batch.lost = true;
         return batch;
       }
-      if (dead()) break;  // its requests died with it
+      cost += completion->bytes_zero_copy + completion->bytes_copied;
+      if (!as_expected(*completion)) {
+        timed = budget != kUnlimited;
+        wary_ = kWary;
+      } else if (wary_ != 0) {
+        --wary_;
+      }
+      looked = timed;
+      if (timed) {
+        const auto now = std::chrono::steady_clock::now();
+        const auto took = static_cast<std::uint64_t>((now - executor.looked).count());
+        cost = std::max(cost, took * kCostPerNanosecond);
+        executor.looked = now;
+      }
+      account(*completion, descriptor, more);
+      if (dead()) {  // its requests died with it; their cost did not
+        batch.cost += cost;
+        break;
+      }
       stage(answer(*completion, descriptor.tag));
       publish();
-      cost += completion->bytes_zero_copy + completion->bytes_copied;
-      more.bytes_zero_copy += completion->bytes_zero_copy;
-      more.bytes_copied += completion->bytes_copied;
-      more.bytes_read += bytes_read(descriptor, *completion);
-      if (completion->status == TANDEM_STATUS_FAULT) ++more.faults;
       unserved += cost;
       if (unserved >= kWaiterCost) {
         serve_waiter();
@@ -298,7 +339,6 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
       }
     }
     batch.cost += cost;
-    ++more.operations;
   }
   if (staged_count_ != 0) publish();
   serve_waiter();

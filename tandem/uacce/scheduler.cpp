@@ -228,7 +228,7 @@ std::size_t Scheduler::run_here(Queue& queue) {
         queue.die(TANDEM_QUEUE_BAD_TAIL);
         break;
       }
-      completed += queue.run(pending, ~std::uint64_t{0}, executor).operations;
+      completed += queue.run(pending, Queue::kUnlimited, executor).operations;
     }
     const bool dead = queue.dead();
     if (dead) queue.announce();

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -21,12 +22,15 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-std::unique_ptr<Framework> make(Framework::Options options, TestEngine::Operate operate = {}) {
+std::unique_ptr<Framework> make(Framework::Options options, TestEngine::Operate operate = {},
+                                bool quick = false) {
   options.global_fence = register_global_fence();
   options.queues_per_tenant = 20000;
   auto created = Framework::create(options);
   TANDEM_CHECK(created);
-  TANDEM_CHECK((*created)->add_device(std::make_unique<TestEngine>("test-0", std::move(operate))));
+  auto engine = std::make_unique<TestEngine>("test-0", std::move(operate));
+  engine->quick = quick;
+  TANDEM_CHECK((*created)->add_device(std::move(engine)));
   return std::move(*created);
 }
 
@@ -226,6 +230,86 @@ TEST(Scheduler, ATenantWithEightQueuesGetsNoMoreThanOneWithOne) {
 TEST(Scheduler, TwoEnginesAreSharedFairly) {
   EXPECT_GE(fairness(2, {{1, 65536}, {8, 65536}}), 0.95);
   EXPECT_GE(fairness(2, {{1, 65536}, {1, 65536}, {2, 65536}, {4, 65536}}), 0.95);
+}
+
+/// What a tenant submits, over and over: operations that take `took` each and end in `completion`.
+struct Habit {
+  struct Kind {
+    microseconds took;
+    Completion completion;
+  };
+  std::vector<Kind> kinds;
+};
+
+Completion moved(std::uint64_t bytes_copied, std::uint64_t bytes_zero_copy = 0) {
+  return {.bytes_zero_copy = bytes_zero_copy, .bytes_copied = bytes_copied};
+}
+
+/// Jain's index over the engine time that tenants with these habits get of one engine.
+double fairness_of_time(const std::vector<Habit>& habits, bool quick = false) {
+  constexpr auto kMeasured = milliseconds(300);
+  std::vector<std::atomic<std::int64_t>> spent(habits.size());
+  const auto total = [&] {
+    std::int64_t sum = 0;
+    for (const auto& time : spent) sum += time.load();
+    return std::chrono::nanoseconds(sum);
+  };
+  auto framework = make(
+      {},
+      [&](const tandem_descriptor& descriptor) {
+        const auto start = Clock::now();
+        const auto& kind = habits[descriptor.operand].kinds[descriptor.param];
+        while (Clock::now() < start + kind.took) {
+        }
+        spent[descriptor.operand] += (Clock::now() - start).count();
+        return kind.completion;
+      },
+      quick);
+  std::deque<std::unique_ptr<Client>> clients;
+  std::deque<RawQueue> queues;
+  for (std::uint32_t i = 0; i < habits.size(); ++i) {
+    clients.push_back(connect(*framework, i));
+    RawQueue& queue = queues.emplace_back(*clients[i], "test", 65536u);
+    for (std::uint32_t op = 0; op < 65536; ++op) {
+      tandem_descriptor descriptor{};
+      descriptor.opcode = TestEngine::kOperate;
+      descriptor.param = op % static_cast<std::uint32_t>(habits[i].kinds.size());
+      descriptor.operand = i;
+      queue.write(descriptor);
+    }
+  }
+  for (auto& queue : queues) queue.publish();
+  EXPECT_TRUE(eventually([&] {
+    return std::all_of(spent.begin(), spent.end(), [](const auto& time) { return time != 0; });
+  }));
+  std::vector<std::int64_t> before(spent.begin(), spent.end());
+  const auto measured_from = total();
+  EXPECT_TRUE(eventually([&] { return total() - measured_from > kMeasured; }));
+  std::vector<double> shares;
+  for (std::size_t i = 0; i < spent.size(); ++i) {
+    shares.push_back(static_cast<double>(spent[i] - before[i]));
+  }
+  return jain(shares);
+}
+
+const Habit kHonest{{{microseconds(13), moved(128 * 1024)}}};
+
+TEST(Scheduler, OperationsThatFaultCostTheTimeTheyTook) {
+  const Habit faults{{{milliseconds(1), {.status = TANDEM_STATUS_FAULT}}}};
+  EXPECT_GE(fairness_of_time({kHonest, faults}), 0.95);
+}
+
+TEST(Scheduler, OperationsThatComputeMuchPerByteCostTheTimeTheyTook) {
+  const Habit best_level{{{milliseconds(5), moved(64 * 1024)}}};
+  EXPECT_GE(fairness_of_time({kHonest, best_level}), 0.95);
+}
+
+TEST(Scheduler, ASlowOperationAmongQuickOnesCostsTheTimeItTook) {
+  const Habit honest{{{microseconds(13), moved(0, 128 * 1024)}}};
+  Habit mixed;
+  mixed.kinds.assign(70, {microseconds(0), moved(0, 128)});
+  mixed.kinds.push_back({milliseconds(1), {.status = TANDEM_STATUS_FAULT}});
+  EXPECT_GE(fairness_of_time({honest, mixed}, true), 0.95);
 }
 
 TEST(Scheduler, TwoBusyQueuesOfOneClientUseTwoEngines) {

@@ -73,6 +73,24 @@ void account(Completion& completion, bool in_place, std::size_t bytes) {
   (in_place ? completion.bytes_zero_copy : completion.bytes_copied) += bytes;
 }
 
+/// `before` as ended by a fault, `done` bytes after its start; its bytes still count.
+Completion faulted(const Completion& before, const pcie::DmaFault& fault, std::uint32_t done) {
+  Completion completion = Completion::from_fault(fault, done);
+  completion.bytes_zero_copy = before.bytes_zero_copy;
+  completion.bytes_copied = before.bytes_copied;
+  return completion;
+}
+
+/// The operation whose input could not be fetched: what lies before the fault has been read.
+Completion not_fetched(const pcie::DmaFault& fault, const tandem_descriptor& descriptor) {
+  Completion completion = Completion::from_fault(fault, 0);
+  if (completion.status == TANDEM_STATUS_FAULT) {
+    completion.bytes_copied =
+        std::min<std::uint64_t>(fault.address.value - descriptor.src, descriptor.src_len);
+  }
+  return completion;
+}
+
 class CompWorker final : public uacce::Worker {
  public:
   Completion execute(const tandem_descriptor& descriptor, const pcie::AddressSpace& space,
@@ -110,21 +128,22 @@ class CompWorker final : public uacce::Worker {
     const bool snapshot =
         !Compressor::input_may_change(descriptor.param) || !in_place(descriptor.src_len);
     auto input = Input::fetch(space, descriptor.src, descriptor.src_len, snapshot, input_scratch_);
-    if (!input) return Completion::from_fault(input.error(), 0);
+    if (!input) return not_fetched(input.error(), descriptor);
+    Completion completion;
+    account(completion, input->in_place(), input->bytes().size());
     const auto room = static_cast<std::size_t>(
         std::min<std::uint64_t>(descriptor.dst_len, tandem_compress_bound(descriptor.src_len)));
     // While the input's window is held, map() takes no page faults: what it cannot have at once is
     // copied out, and then is at hand for the next operation.
     auto output =
         Output::prepare(space, descriptor.dst, room, !snapshot && in_place(room), output_scratch_);
-    if (!output) return Completion::from_fault(output.error(), 0);
+    if (!output) return faulted(completion, output.error(), 0);
 
     const CodecResult result =
         compressor_.compress(format, descriptor.param, input->bytes(), output->bytes());
-    Completion completion{.status = result.status};
-    account(completion, input->in_place(), input->bytes().size());
+    completion.status = result.status;
     { const Input release = std::move(*input); }  // commit() below may have to fault pages in
-    if (result.status != TANDEM_STATUS_OK) return completion;
+    if (result.status != TANDEM_STATUS_OK) return failed(*output, completion);
     completion.result = result.checksum;
     return commit(*output, result.produced, completion);
   }
@@ -132,15 +151,16 @@ class CompWorker final : public uacce::Worker {
   Completion inflate(const tandem_descriptor& descriptor, const pcie::AddressSpace& space,
                      Format format) {
     auto input = Input::fetch(space, descriptor.src, descriptor.src_len, true, input_scratch_);
-    if (!input) return Completion::from_fault(input.error(), 0);
+    if (!input) return not_fetched(input.error(), descriptor);
+    Completion completion;
+    account(completion, false, input->bytes().size());
     auto output = Output::prepare(space, descriptor.dst, descriptor.dst_len,
                                   in_place(descriptor.dst_len), output_scratch_);
-    if (!output) return Completion::from_fault(output.error(), 0);
+    if (!output) return faulted(completion, output.error(), 0);
 
     const CodecResult result = inflater_.inflate(format, input->bytes(), output->bytes());
-    Completion completion{.status = result.status};
-    account(completion, false, input->bytes().size());
-    if (result.status != TANDEM_STATUS_OK) return completion;
+    completion.status = result.status;
+    if (result.status != TANDEM_STATUS_OK) return failed(*output, completion);
     completion.result = result.consumed;
     return commit(*output, result.produced, completion);
   }
@@ -149,9 +169,17 @@ class CompWorker final : public uacce::Worker {
   static Completion commit(Output& output, std::size_t produced, Completion completion) {
     const pcie::DmaResult written = output.commit(produced);
     const auto done = static_cast<std::uint32_t>(written.done_bytes);
-    if (!written.ok()) return Completion::from_fault(*written.fault, done);
+    account(completion, output.in_place(), done);
+    if (!written.ok()) return faulted(completion, *written.fault, done);
     completion.done = done;
-    account(completion, output.in_place(), produced);
+    return completion;
+  }
+
+  /// `completion`, of a codec that failed. One that wanted more room has filled what there was.
+  static Completion failed(const Output& output, Completion completion) {
+    if (completion.status == TANDEM_STATUS_OUTPUT_TOO_SMALL) {
+      account(completion, output.in_place(), output.bytes().size());
+    }
     return completion;
   }
 
@@ -180,20 +208,24 @@ class CompWorker final : public uacce::Worker {
       const bool first = taken == 0 && total.done == 0;
 
       auto input = Input::fetch(space, descriptor.src + taken, in_size, true, input_scratch_);
-      if (!input) return first ? Completion::from_fault(input.error(), 0) : total;
+      if (!input) return first ? not_fetched(input.error(), descriptor) : total;
       auto output =
           Output::prepare(space, descriptor.dst + total.done, out_size, true, output_scratch_);
-      if (!output) return first ? Completion::from_fault(output.error(), 0) : total;
+      if (!output && first) {
+        account(total, false, input->bytes().size());
+        return faulted(total, output.error(), 0);
+      }
+      if (!output) return total;
       const CodecResult result =
           session.stream->step(input->bytes(), output->bytes(), last && in_size == in_left);
       const pcie::DmaResult written = output->commit(result.produced);
       total.done += static_cast<std::uint32_t>(written.done_bytes);
+      account(total, false, result.consumed);
+      account(total, output->in_place(), written.done_bytes);
       if (!written.ok()) {
         session.stream.reset();
-        return Completion::from_fault(*written.fault, total.done);
+        return faulted(total, *written.fault, total.done);
       }
-      account(total, false, result.consumed);
-      account(total, output->in_place(), result.produced);
       total.result += result.consumed;
       total.status = result.status;
       total.stream_end = result.end;

@@ -143,6 +143,23 @@ TEST_F(Comp, HostRamIsWorkedOnInPlaceOnceItsTranslationsAreKnown) {
   EXPECT_EQ(back.bytes_copied, packed.done);
 }
 
+TEST_F(Comp, OperationsThatFailCountTheBytesTheyMoved) {
+  const auto moved = [](const Completion& completion) {
+    EXPECT_NE(completion.status, TANDEM_STATUS_OK);
+    return completion.bytes_zero_copy + completion.bytes_copied;
+  };
+  for (const std::uint32_t level : {1u, 6u}) {
+    EXPECT_EQ(moved(run(TANDEM_OP_GZIP, kRamEnd - 1'000, 2'000, kPacked, kRoom, level)), 1'000u);
+    EXPECT_EQ(moved(run(TANDEM_OP_GZIP, kPlain, 65'536, kRamEnd - 20, kRoom, level)), 65'556u);
+    EXPECT_EQ(moved(run(TANDEM_OP_GZIP, kPlain, 65'536, kPacked, 30, level)), 65'566u);
+  }
+  const std::uint32_t packed = run(TANDEM_OP_GZIP, kPlain, 65'536, kPacked, kRoom, 6).done;
+  EXPECT_EQ(moved(run(TANDEM_OP_GZIP_INFLATE, kPacked, packed, kBack, 65'000)), packed + 65'000u);
+  EXPECT_EQ(moved(run(TANDEM_OP_GZIP_INFLATE, kPacked, packed, kRamEnd - 100, 65'536)),
+            packed + 100u);
+  EXPECT_EQ(moved(run(TANDEM_OP_GZIP_INFLATE, kRamEnd - 5, 10, kBack, 100)), 5u);
+}
+
 TEST_F(Comp, FaultsTellTheAddressAndWhatWasWritten) {
   for (const std::uint32_t level : {1u, 6u}) {
     expect_fault(run(TANDEM_OP_GZIP, kRamEnd - 1'000, 2'000, kPacked, kRoom, level), kRamEnd, 0);

@@ -32,6 +32,13 @@ DmaResult copy_chunk(const AddressSpace& space, std::uint64_t from, std::uint64_
   return written.ok() ? DmaResult{written.done_bytes, read.fault} : written;
 }
 
+/// What a fault ended after `done` bytes; each of them went through a copy `copies` times.
+Completion faulted(const pcie::DmaFault& fault, std::uint32_t done, std::uint64_t copies) {
+  Completion completion = Completion::from_fault(fault, done);
+  completion.bytes_copied = done * copies;
+  return completion;
+}
+
 class MemWorker final : public uacce::Worker {
  public:
   MemWorker() : first_(kChunk), second_(kChunk) {}
@@ -119,7 +126,12 @@ Completion MemWorker::copy(const tandem_descriptor& descriptor, const AddressSpa
     }
     const DmaResult chunk = copy_chunk(space, from, to, std::span{first_}.first(size));
     done += static_cast<std::uint32_t>(chunk.done_bytes);
-    if (!chunk.ok()) return Completion::from_fault(*chunk.fault, done);
+    if (!chunk.ok()) {
+      Completion completion = Completion::from_fault(*chunk.fault, done);
+      completion.bytes_zero_copy = in_place * 2;
+      completion.bytes_copied = (done - in_place) * 2;
+      return completion;
+    }
   }
   return {.done = done, .bytes_zero_copy = in_place * 2, .bytes_copied = (done - in_place) * 2};
 }
@@ -135,9 +147,9 @@ Completion MemWorker::copy_from_end(const tandem_descriptor& descriptor,
     // A chunk that cannot be read whole is not written: its first bytes would not join the others.
     const std::uint32_t done = descriptor.src_len - left;
     const DmaResult read = space.read(Iova{descriptor.src + offset}, buffer);
-    if (!read.ok()) return Completion::from_fault(*read.fault, done);
+    if (!read.ok()) return faulted(*read.fault, done, 2);
     const DmaResult written = space.write(Iova{descriptor.dst + offset}, buffer);
-    if (!written.ok()) return Completion::from_fault(*written.fault, done);
+    if (!written.ok()) return faulted(*written.fault, done, 2);
     left -= static_cast<std::uint32_t>(size);
   }
   return {.done = descriptor.src_len, .bytes_copied = std::uint64_t{descriptor.src_len} * 2};
@@ -156,7 +168,7 @@ Completion MemWorker::fill(const tandem_descriptor& descriptor, const AddressSpa
     const std::size_t size = std::min<std::size_t>(kChunk, length - done);
     const DmaResult written = space.write(Iova{descriptor.dst + done}, pattern.first(size));
     done += static_cast<std::uint32_t>(written.done_bytes);
-    if (!written.ok()) return Completion::from_fault(*written.fault, done);
+    if (!written.ok()) return faulted(*written.fault, done, 1);
   }
   return {.done = done, .bytes_copied = done};
 }
@@ -179,7 +191,7 @@ Completion MemWorker::compare(const tandem_descriptor& descriptor, const Address
     done += static_cast<std::uint32_t>(readable);
     if (readable < size) {
       const bool source = !read_a.ok() && read_a.done_bytes == readable;
-      return Completion::from_fault(source ? *read_a.fault : *read_b.fault, done);
+      return faulted(source ? *read_a.fault : *read_b.fault, done, 2);
     }
   }
   return {.done = done, .result = done, .bytes_copied = std::uint64_t{done} * 2};
@@ -192,7 +204,7 @@ Completion MemWorker::crc32c(const tandem_descriptor& descriptor, const AddressS
     const std::size_t size = std::min<std::size_t>(kChunk, descriptor.src_len - done);
     const DmaResult read = space.read(Iova{descriptor.src + done}, std::span{first_}.first(size));
     done += static_cast<std::uint32_t>(read.done_bytes);
-    if (!read.ok()) return Completion::from_fault(*read.fault, done);
+    if (!read.ok()) return faulted(*read.fault, done, 1);
     state =
         crc32_iscsi(reinterpret_cast<unsigned char*>(first_.data()), static_cast<int>(size), state);
   }
@@ -204,7 +216,8 @@ class MemEngine final : public uacce::Engine {
   explicit MemEngine(std::string name) : name_(std::move(name)) {}
 
   uacce::DeviceTraits traits() const override {
-    return {.name = name_, .api = "tandem_mem_v1", .algorithms = {"memory", "crc32c"}};
+    return {
+        .name = name_, .api = "tandem_mem_v1", .algorithms = {"memory", "crc32c"}, .quick = true};
   }
   std::unique_ptr<uacce::Worker> make_worker() override { return std::make_unique<MemWorker>(); }
 

@@ -68,6 +68,7 @@ struct Mem : testing::Test {
     EXPECT_EQ(completion.status, TANDEM_STATUS_FAULT);
     EXPECT_EQ(completion.fault_address, address);
     EXPECT_EQ(completion.done, done);
+    EXPECT_GE(completion.bytes_zero_copy + completion.bytes_copied, done) << "what it moved counts";
   }
 
   TestSpace space;

@@ -18,6 +18,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -57,6 +58,9 @@ struct QueueCounters {
 /// Runs operations that are not the framework's own.
 class Executor {
  public:
+  /// When this thread last read the clock: what has not been timed took at most the time since.
+  std::chrono::steady_clock::time_point looked{};
+
   virtual ~Executor() = default;
   /// Returns: nothing when the calling thread lost the queue meanwhile; it must not touch it again.
   virtual std::optional<Completion> execute(Queue& queue, const tandem_descriptor& descriptor) = 0;
@@ -129,15 +133,24 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
   struct Batch {
     std::uint32_t operations = 0;
-    std::uint64_t cost = 0;  ///< operand bytes and a fixed cost for each operation
+    std::uint64_t cost = 0;  ///< in bytes: see run()
     bool lost = false;       ///< the thread lost the queue: do not touch it
   };
   /// Runs at most kBatch descriptors, until their cost reaches `budget`.
-  /// Precondition: 0 < `pending` ≤ depth().
+  ///
+  /// An operation costs the time it took, in bytes that an engine copies meanwhile, and at least
+  /// its operands and a fixed cost. Looking at the clock costs as much as a small copy. So a queue
+  /// whose last operations were small, quick (DeviceTraits::quick) and successful in place is not
+  /// timed: they cost their bytes; another outcome costs the time since `executor.looked`, which is
+  /// more than it took, and has the next kWary operations timed. Precondition: 0 < `pending` ≤
+  /// depth().
   Batch run(std::uint32_t pending, std::uint64_t budget, Executor& executor);
   static constexpr std::uint32_t kBatch = 32;
   /// What every operation costs beyond its bytes, in bytes: about 50 ns of an engine.
   static constexpr std::uint64_t kOperationCost = 512;
+  static constexpr std::uint64_t kCostPerNanosecond = 10;
+  static constexpr std::uint32_t kWary = 64;
+  static constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};  ///< budget; cost is not measured
   /// @}
 
   /// \name Parking; called under the engagement's mutex
@@ -176,6 +189,10 @@ class Queue : public std::enable_shared_from_this<Queue> {
   }
   void stage(const Answer& answer);
   void publish();
+  bool to_be_timed(const tandem_descriptor& descriptor) const;
+  bool as_expected(const Completion& completion) const;
+  void account(const Completion& completion, const tandem_descriptor& descriptor,
+               QueueCounters::Values& more) const;
   void serve_waiter();
   void wake_client(std::uint32_t how);
 
@@ -185,6 +202,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   std::byte* submissions_;  // never written
   std::byte* completions_;
   std::uint32_t mask_;
+  const bool quick_;
   pcie::AddressSpace space_;
   std::unique_ptr<Session> session_;
   Mapping doorbell_mapping_, rings_mapping_;
@@ -198,6 +216,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   alignas(kCacheLine) std::uint32_t head_ = 0;  // next descriptor
   std::uint32_t completed_ = 0;                 // completions written: next slot, and the phase
   std::uint32_t staged_count_ = 0;
+  std::uint32_t wary_ = 0;     // operations still to be timed
   std::uint32_t handled_ = 0;  // counts for planted faults only
   Answer staged_[kBatch + 1];  // one more for a planted fault
   QueueCounters counters_;

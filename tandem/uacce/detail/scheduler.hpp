@@ -7,14 +7,17 @@
 /// or a hold, and from thread to thread by mail. Nothing walks cold queues but a wake of their own
 /// client.
 ///
-/// An engine thread takes its hot tenants in turn, a quantum of bytes each, and each tenant's hot
-/// queues in turn, a batch each. Tenants that are ahead of the others by the bytes all engine
-/// threads served them (Tenant::served) are passed over while others have work, so that more
-/// queues, or queues on more threads, give no larger share.
+/// An engine thread takes its hot tenants in turn, a quantum each, and each tenant's hot queues in
+/// turn, a batch each. What counts is the time of engine threads, in bytes that they copy meanwhile
+/// (Queue::run()). Tenants that are ahead of the others by what all engine threads spent on them
+/// (Tenant::served) are passed over while others have work, so that more queues, queues on more
+/// threads, or operations that take long or fail give no larger share. An operation runs to its
+/// end, however long: the others catch up afterwards.
 ///
 /// Lock order: Scheduler::mutex_ → Lane::mutex_; Engagement::mutex → Lane::mutex_.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -119,11 +122,15 @@ class Lane {
     std::shared_ptr<Tenant> tenant;
     std::vector<HotQueue> queues;
     std::size_t next = 0;        // whose turn it is
-    std::int64_t deficit = 0;    // bytes it may still have in this round
+    std::int64_t deficit = 0;    // cost it may still have in this round
     std::uint64_t unbilled = 0;  // served, not yet added to tenant->served
     bool worked = true;          // at its last visit
+    bool returned = true;        // has been away; not yet brought near the others
     std::uint64_t served() const {
       return tenant->served.load(std::memory_order_relaxed) + unbilled;
+    }
+    std::uint64_t stride() const {
+      return std::max(tenant->stride.load(std::memory_order_relaxed), unbilled);
     }
   };
   enum class Visit : std::uint8_t { kIdle, kWorked, kLost };
@@ -132,7 +139,7 @@ class Lane {
   Visit visit(Turn& turn, HotTenant& tenant);
   Visit visit(Turn& turn, HotTenant& tenant, HotQueue& hot);
   void limit_lag();
-  void housekeep();
+  void housekeep(Turn& turn);
   void expel();
   void bill();
   void open_mail(Turn& turn);

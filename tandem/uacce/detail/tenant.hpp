@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -23,9 +24,18 @@ struct Tenant {
 
   const std::uint32_t id;
   const std::shared_ptr<UserAccount> user;
-  /// Bytes of operands and fixed costs that engine threads spent on this tenant; written and read
-  /// by engine threads (relaxed: a stale value only shifts who is next).
+  /// What engine threads spent on this tenant, as Queue::Batch::cost; written and read by engine
+  /// threads (relaxed: a stale value only shifts who is next).
   std::atomic<std::uint64_t> served{0};
+  /// How much of that may have come in one piece: others may lag by as much. Written and read as
+  /// `served`.
+  std::atomic<std::uint64_t> stride{0};
+
+  void bill(std::uint64_t cost) {
+    served.fetch_add(cost, std::memory_order_relaxed);
+    const std::uint64_t before = stride.load(std::memory_order_relaxed);
+    stride.store(cost < before ? std::max(cost, before - cost) : cost, std::memory_order_relaxed);
+  }
   std::atomic<std::uint64_t> reserved_bytes{0};  ///< quota; written by control calls
   std::atomic<std::uint32_t> queues{0};          ///< quota; written by control calls
   std::atomic<std::uint32_t>& threads_lost;      ///< the user's

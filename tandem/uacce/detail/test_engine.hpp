@@ -28,12 +28,14 @@ class TestEngine final : public Engine {
     traits.algorithms = {"test", name_ + "-alg"};
     traits.queues_max = queues_max;
     traits.sva = sva;
+    traits.quick = quick;
     return traits;
   }
   std::unique_ptr<Worker> make_worker() override { return std::make_unique<TestWorker>(operate_); }
 
   std::uint32_t queues_max = 20000;
   bool sva = true;
+  bool quick = false;
 
  private:
   class TestWorker final : public Worker {
