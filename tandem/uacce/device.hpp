@@ -61,7 +61,8 @@ class Worker {
   /// Runs `descriptor` to its end. `session` is what make_session() returned for the queue.
   ///
   /// Reserved words, and that opcode belongs to the device, are checked here: UNKNOWN_OPCODE or
-  /// BAD_DESCRIPTOR are ordinary completions. Must not throw.
+  /// BAD_DESCRIPTOR are ordinary completions. An exception (memory ran out) completes the operation
+  /// with FAULT at address 0; the worker and the session are used again afterwards.
   virtual Completion execute(const tandem_descriptor& descriptor, const pcie::AddressSpace& space,
                              Session* session) = 0;
 };
@@ -70,8 +71,9 @@ class Engine {
  public:
   virtual ~Engine() = default;
   virtual DeviceTraits traits() const = 0;
+  /// May throw: as Worker::execute().
   virtual std::unique_ptr<Worker> make_worker() = 0;
-  /// State for a new queue, or nullptr when operations share none.
+  /// State for a new queue, or nullptr when operations share none. std::bad_alloc: no queue then.
   virtual std::unique_ptr<Session> make_session() { return nullptr; }
 };
 

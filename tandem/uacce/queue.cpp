@@ -9,6 +9,7 @@
 #include <bit>
 #include <climits>
 #include <cstddef>
+#include <new>
 #include <utility>
 
 #include "tandem/base/asymmetric_fence.hpp"
@@ -62,8 +63,12 @@ Result<std::shared_ptr<Queue>> Queue::create(Setup setup) {
   if (!doorbell) return Unexpected{doorbell.error()};
   auto rings = Mapping::shared(dus->get(), rings_size);
   if (!rings) return Unexpected{rings.error()};
-  return std::shared_ptr<Queue>(new Queue(std::move(setup), std::move(*mmio), std::move(*dus),
-                                          std::move(*doorbell), std::move(*rings)));
+  try {
+    return std::shared_ptr<Queue>(new Queue(std::move(setup), std::move(*mmio), std::move(*dus),
+                                            std::move(*doorbell), std::move(*rings)));
+  } catch (const std::bad_alloc&) {  // also of make_session()
+    return errno_error(ENOMEM);
+  }
 }
 
 Queue::Queue(Setup setup, UniqueFd mmio, UniqueFd dus, Mapping doorbell, Mapping rings)

@@ -5,6 +5,7 @@
 #include <poll.h>
 
 #include <cerrno>
+#include <new>
 #include <random>
 #include <set>
 
@@ -148,6 +149,30 @@ TEST_P(QueueTest, UnknownOpcodesAndReservedBitsAreAnswered) {
     queue.write(descriptor);
     queue.publish();
     EXPECT_EQ(next(queue)->status, TANDEM_STATUS_BAD_DESCRIPTOR) << i;
+  }
+}
+
+TEST_P(QueueTest, AnEngineThatThrowsCostsOneOperation) {
+  auto engine = std::make_unique<TestEngine>("throws", [](const tandem_descriptor& descriptor) {
+    if (descriptor.operand == 1) throw std::bad_alloc();
+    if (descriptor.operand == 2) throw std::string("anything");
+    return Completion{};
+  });
+  engine->failing_workers = 1;
+  ASSERT_TRUE(framework->add_device(std::move(engine)));
+  RawQueue queue(*client, "throws");
+  // The first finds no worker, two throw themselves, and the last is none the worse for it.
+  const std::pair<std::uint64_t, std::uint16_t> expected[] = {{0, TANDEM_STATUS_FAULT},
+                                                              {1, TANDEM_STATUS_FAULT},
+                                                              {2, TANDEM_STATUS_FAULT},
+                                                              {3, TANDEM_STATUS_OK}};
+  for (const auto& [operand, status] : expected) {
+    queue.submit(TestEngine::kOperate, operand, 0, operand);
+    const auto completion = next(queue);
+    ASSERT_TRUE(completion);
+    EXPECT_EQ(completion->tag, operand);
+    EXPECT_EQ(completion->status, status);
+    EXPECT_EQ(completion->fault_address, 0u);
   }
 }
 

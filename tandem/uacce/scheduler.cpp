@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
+#include <system_error>
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/uacce/detail/in_flight.hpp"
@@ -32,9 +33,13 @@ Result<std::unique_ptr<Scheduler>> Scheduler::create(int threads,
     for (const auto& lane : scheduler->lanes_) {
       Post& post = scheduler->posts_.emplace_back();
       post.lane = lane;
-      scheduler->begin_turn(post);
+      if (!scheduler->begin_turn(post)) return errno_error(EAGAIN);
     }
-    scheduler->watchdog_ = std::thread([raw = scheduler.get()] { raw->watch(); });
+    try {
+      scheduler->watchdog_ = std::thread([raw = scheduler.get()] { raw->watch(); });
+    } catch (const std::system_error& error) {
+      return Unexpected{error.code()};
+    }
   }
   return scheduler;
 }
@@ -42,7 +47,12 @@ Result<std::unique_ptr<Scheduler>> Scheduler::create(int threads,
 Scheduler::~Scheduler() {
   stop_.store(true, std::memory_order_seq_cst);
   for (const auto& lane : lanes_) lane->ring();
-  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+  std::size_t posts = 0;
+  {
+    const MutexLock lock(mutex_);
+    posts = posts_.size();
+  }
+  for (std::size_t i = 0; i < posts; ++i) {
     // An operation that hangs is given up by the watchdog; the thread after it sees stop_.
     for (;;) {
       std::shared_ptr<Turn> turn;
@@ -50,6 +60,7 @@ Scheduler::~Scheduler() {
         const MutexLock lock(mutex_);
         turn = posts_[i].turn;
       }
+      if (turn == nullptr) break;
       if (turn->ended.load(std::memory_order_acquire) && !turn->taken()) break;
       lane_awake();
       std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -62,22 +73,28 @@ Scheduler::~Scheduler() {
   }
   const MutexLock lock(mutex_);
   for (auto& post : posts_) {
-    if (post.turn->thread.joinable()) post.turn->thread.join();
+    if (post.turn != nullptr && post.turn->thread.joinable()) post.turn->thread.join();
   }
 }
 
 /// Puts a new thread on a lane that nobody runs.
 ///
 /// The thread keeps its turn and its lane alive, so that one given up can still return.
-void Scheduler::begin_turn(Post& post) {
+bool Scheduler::begin_turn(Post& post) {
+  post.turn = nullptr;
   auto turn = std::make_shared<Turn>();
-  turn->thread = std::thread([turn, lane = post.lane]() mutable {
-    lane->run(*turn);
-    turn->ended.store(true, std::memory_order_release);
-  });
+  try {
+    turn->thread = std::thread([turn, lane = post.lane]() mutable {
+      lane->run(*turn);
+      turn->ended.store(true, std::memory_order_release);
+    });
+  } catch (const std::system_error&) {
+    return false;
+  }
   post.turn = std::move(turn);
   post.operation = 0;
   post.without_cpu = {};
+  return true;
 }
 
 Result<void> Scheduler::engage(const std::shared_ptr<Engagement>& engagement) {
@@ -152,7 +169,7 @@ bool Scheduler::visited(const Queue& queue) const {
   if (queue.inline_claim.load(std::memory_order_seq_cst)) return true;
   const MutexLock lock(mutex_);
   return std::any_of(posts_.begin(), posts_.end(), [&](const Post& post) {
-    return post.turn->current.load(std::memory_order_acquire) == &queue;
+    return post.turn != nullptr && post.turn->current.load(std::memory_order_acquire) == &queue;
   });
 }
 
@@ -197,9 +214,12 @@ namespace {
 class InlineExecutor final : public Executor {
  public:
   std::optional<Completion> execute(Queue& queue, const tandem_descriptor& descriptor) override {
-    if (!queue.inline_worker) queue.inline_worker = queue.device().engine().make_worker();
     const InFlight::Operation operation(queue.death());
-    return Turn::run_operation(*queue.inline_worker, queue, descriptor);
+    const auto worker = [&]() -> Worker& {
+      if (!queue.inline_worker) queue.inline_worker = queue.device().engine().make_worker();
+      return *queue.inline_worker;
+    };
+    return Turn::run_operation(worker, queue, descriptor);
   }
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sched.h>
 #include <time.h>
 
@@ -416,6 +417,60 @@ TEST(Scheduler, ATenantThatKeepsGettingStuckIsRefused) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().value(), EMFILE);
   gate->wait_inside(4);
+  gate->open();
+}
+
+/// Has every new thread fail: no address space has room for such a stack.
+class NoThreads {
+ public:
+  NoThreads() {
+    pthread_attr_t attributes;
+    ::pthread_getattr_default_np(&attributes);
+    ::pthread_attr_getstacksize(&attributes, &before_);
+    set(std::size_t{1} << 60);
+    ::pthread_attr_destroy(&attributes);
+  }
+  ~NoThreads() { allow(); }
+  void allow() { set(before_); }
+
+ private:
+  static void set(std::size_t stack) {
+    pthread_attr_t attributes;
+    ::pthread_getattr_default_np(&attributes);
+    ::pthread_attr_setstacksize(&attributes, stack);
+    TANDEM_CHECK(::pthread_setattr_default_np(&attributes) == 0);
+    ::pthread_attr_destroy(&attributes);
+  }
+  std::size_t before_ = 0;
+};
+
+TEST(Scheduler, AStuckLaneWaitsForAThreadWhenThereIsNone) {
+  Framework::Options options;
+  options.stuck_after = milliseconds(50);
+  auto gate = std::make_shared<Gate>();
+  auto framework = make(options, [gate](const tandem_descriptor& descriptor) {
+    if (descriptor.operand == 1) gate->pass();
+    return Completion{};
+  });
+  auto bad = connect(*framework, 1);
+  auto good = connect(*framework, 2);
+  RawQueue stuck(*bad, "test");
+  RawQueue beside(*good, "test");
+  ASSERT_TRUE(good->hold(beside.id(), true));  // hot on the thread that gets stuck
+  stuck.submit(TestEngine::kOperate, 1, 0, 1);
+  gate->wait_inside(1);
+  {
+    NoThreads none;
+    ASSERT_TRUE(eventually([&] { return stuck.state() == TANDEM_QUEUE_STUCK; }));
+    ASSERT_TRUE(bad->put(stuck.id()));
+    beside.submit(TestEngine::kOperate, 2);
+    EXPECT_FALSE(beside.wait(milliseconds(100)));
+    EXPECT_EQ(beside.state(), TANDEM_QUEUE_ALIVE);
+    EXPECT_FALSE(Framework::create({}));
+  }
+  const auto completion = beside.wait();
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->tag, 2u);
   gate->open();
 }
 

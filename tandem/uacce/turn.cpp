@@ -22,10 +22,8 @@ void Turn::purge_workers() {
   });
 }
 
-Completion Turn::run_operation(Worker& worker, Queue& queue, const tandem_descriptor& descriptor) {
-  Completion completion = worker.execute(descriptor, queue.space(), queue.session());
-  if (completion.status == TANDEM_STATUS_FAULT &&
-      queue.mm().classify(completion.fault_address) == AddressKind::kNeedsStaging) {
+Completion Turn::after_fault(Completion completion, const Queue& queue) {
+  if (queue.mm().classify(completion.fault_address) == AddressKind::kNeedsStaging) {
     completion.status = TANDEM_STATUS_NEEDS_STAGING;
   }
   return completion;
@@ -37,11 +35,11 @@ Completion Turn::run_operation(Worker& worker, Queue& queue, const tandem_descri
 /// takes the lane by replacing that very odd value; our way back in replaces it by the next even
 /// one. One of the two succeeds.
 std::optional<Completion> Turn::execute(Queue& queue, const tandem_descriptor& descriptor) {
-  Worker& worker = worker_for(queue.shared_device());
   std::uint64_t mine = operation.load(std::memory_order_relaxed) + 1;
   operation.store(mine, std::memory_order_release);  // (W)
   const InFlight::Operation accesses(queue.death());
-  const Completion completion = run_operation(worker, queue, descriptor);
+  const Completion completion = run_operation(
+      [&]() -> Worker& { return worker_for(queue.shared_device()); }, queue, descriptor);
   if (!operation.compare_exchange_strong(mine, mine + 1, std::memory_order_acq_rel)) {
     return std::nullopt;
   }

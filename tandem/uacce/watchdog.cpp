@@ -87,6 +87,10 @@ void Scheduler::watch() {
 /// Not moving is being in the same operation and using no CPU: an operation that computes for
 /// minutes is slow, not stuck.
 void Scheduler::inspect(Post& post, nanoseconds elapsed) {
+  if (post.turn == nullptr) {
+    (void)begin_turn(post);
+    return;
+  }
   Turn& turn = *post.turn;
   const std::uint64_t operation = turn.operation.load(std::memory_order_acquire);
   const bool in_worker = (operation & 1) != 0 && operation != Turn::kTaken;
@@ -112,7 +116,7 @@ void Scheduler::inspect(Post& post, nanoseconds elapsed) {
   turn.kept->announce();
   turn.thread.detach();
   given_up_.push_back(post.turn);
-  begin_turn(post);
+  (void)begin_turn(post);  // else at the next look
 }
 
 }  // namespace tandem::uacce::detail

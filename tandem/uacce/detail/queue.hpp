@@ -76,7 +76,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
     std::shared_ptr<Mm> mm;
     std::shared_ptr<Engagement> engagement;
   };
-  /// A queue in state INIT. Errors: the errno of creating or mapping its memfds.
+  /// A queue in state INIT. Errors: the errno of creating or mapping its memfds; ENOMEM.
   static Result<std::shared_ptr<Queue>> create(Setup setup);
   ~Queue();
 

@@ -73,14 +73,25 @@ class Turn final : public Executor {
   bool taken() const { return operation.load(std::memory_order_acquire) == kTaken; }
   /// Drops workers of devices that have been removed.
   void purge_workers();
-  /// Executes, and tells memory that only needs staging from memory that is not there.
-  static Completion run_operation(Worker& worker, Queue& queue,
-                                  const tandem_descriptor& descriptor);
+  /// Executes, and tells memory that only needs staging from memory that is not there. An
+  /// exception, also of `worker`, which may make one, becomes a fault at address 0.
+  template <class WorkerFor>
+  static Completion run_operation(const WorkerFor& worker, Queue& queue,
+                                  const tandem_descriptor& descriptor) {
+    try {
+      const Completion completion = worker().execute(descriptor, queue.space(), queue.session());
+      return completion.status == TANDEM_STATUS_FAULT ? after_fault(completion, queue) : completion;
+    } catch (...) {
+      // Out of memory, most likely, else an engine's mistake: one operation pays, not the broker.
+      return {.status = TANDEM_STATUS_FAULT};
+    }
+  }
 
   std::thread thread;           // started and joined or detached by the Scheduler
   std::shared_ptr<Queue> kept;  // written by who took the lane: keeps what the thread still uses
 
  private:
+  static Completion after_fault(Completion completion, const Queue& queue);
   Worker& worker_for(const std::shared_ptr<Device>& device);
   // The thread's own. A worker may refer to its engine, which the device keeps.
   std::vector<std::pair<std::shared_ptr<Device>, std::unique_ptr<Worker>>> workers_;
@@ -215,14 +226,15 @@ class Scheduler {
   friend class Lane;
   struct Post {  // a lane and who runs it
     std::shared_ptr<Lane> lane;
-    std::shared_ptr<Turn> turn;
+    std::shared_ptr<Turn> turn;               // nullptr while there is no thread for the lane
     std::uint64_t operation = 0;              // seen by the watchdog at its last look
     std::chrono::nanoseconds cpu_time{0};     // of the thread, then
     std::chrono::nanoseconds without_cpu{0};  // how long nothing has moved
   };
 
   Scheduler(std::chrono::microseconds spin_before_park, std::chrono::milliseconds stuck_after);
-  void begin_turn(Post& post) TANDEM_REQUIRES(mutex_);
+  /// Returns: false when there is no thread to be had; the watchdog tries again.
+  bool begin_turn(Post& post) TANDEM_REQUIRES(mutex_);
   void lane_awake();  ///< has the watchdog watch
   void wake_watchdog();
   void watch();

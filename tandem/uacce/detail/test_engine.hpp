@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -31,11 +32,18 @@ class TestEngine final : public Engine {
     traits.quick = quick;
     return traits;
   }
-  std::unique_ptr<Worker> make_worker() override { return std::make_unique<TestWorker>(operate_); }
+  std::unique_ptr<Worker> make_worker() override {
+    if (failing_workers > 0) {
+      --failing_workers;
+      throw std::bad_alloc();
+    }
+    return std::make_unique<TestWorker>(operate_);
+  }
 
   std::uint32_t queues_max = 20000;
   bool sva = true;
   bool quick = false;
+  std::atomic<int> failing_workers{0};  ///< so many calls of make_worker() throw
 
  private:
   class TestWorker final : public Worker {
