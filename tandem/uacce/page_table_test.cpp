@@ -63,7 +63,8 @@ TEST_F(PageTableTest, UnmappingUnlinksTheTablesThatBecomeEmpty) {
   table_->unmap(kVa + 0x2000, kVa + 0x4000, change_);
   EXPECT_EQ(change_.unlinked.size(), pages - 1);
   EXPECT_EQ(table_->table_pages(), 1u);
-  EXPECT_EQ(change_.first, kVa & ~(level_bytes(3) - 1)) << "whole tables went";
+  EXPECT_EQ(change_.first, kVa & ~(level_bytes(iommu::first_stage_levels(kFirstStageMode) - 1) - 1))
+      << "whole tables went";
 }
 
 TEST_F(PageTableTest, ASuperpageGivesWayToASmallerPage) {

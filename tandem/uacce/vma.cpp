@@ -51,6 +51,9 @@ bool take(std::string_view& text, T& value, int base, char delimiter) {
   return true;
 }
 
+/// Whether the query itself is missing: an older kernel, an emulator or a sandbox says so.
+bool is_unknown_call(int error) { return error == ENOTTY || error == ENOSYS || error == EPERM; }
+
 }  // namespace
 
 bool permits(const Vma& vma, bool write) {
@@ -85,7 +88,7 @@ Result<Vma> VmaSource::covering_or_next(std::uint64_t address) const { return fi
 Result<Vma> VmaSource::find(std::uint64_t address, bool or_next) const {
   if (has_query_.load(std::memory_order_relaxed)) {
     const auto found = query(address, or_next);
-    if (found || found.error().value() != ENOTTY) return found;
+    if (found || !is_unknown_call(found.error().value())) return found;
     has_query_.store(false, std::memory_order_relaxed);
   }
   return parse(address, or_next);
