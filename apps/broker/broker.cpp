@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -45,10 +46,12 @@ struct Connection {
   bool reserved_only = false;
   int watch = -1;
   UniqueFd token;     // kept for reserved-only clients, see greet()
-  bool busy = false;  // a request of it is on the lane: its socket is not listened to
+  bool busy = false;  // a request of it is on a lane: its socket is not listened to
   bool over_limit = false;
-  bool stranger_told = false;  // somebody else wrote to its socket, and the log knows
-  Clock::time_point accepted;
+  bool stranger_told = false;     // somebody else wrote to its socket, and the log knows
+  const char* doubt = nullptr;    // why it may have ended, while a lane looks whether it has
+  bool doubt_again = false;       // there was another sign meanwhile
+  Clock::time_point waits_since;  // for HELLO, or for the end of it
 };
 
 /// What epoll tells apart: the two lowest bits of its word.
@@ -87,8 +90,16 @@ struct Broker::State {
   Mutex event_mutex;
   Mutex posted_mutex;
   std::vector<std::function<void()>> posted TANDEM_GUARDED_BY(posted_mutex);
-  Lane lane{{}};
+  // The end of clients waits for nobody's requests, and those wait for nobody's HELLO.
+  Lane hellos{{.threads_max = 32, .threads_per_account = 4}};
+  Lane requests{{}};
+  Lane endings{{}};
 
+  /// To whom work on lanes is accounted.
+  std::uint32_t account_of(const Connection& connection) const {
+    return options.tenant == Options::Tenant::kUser ? connection.peer.uid
+                                                    : static_cast<std::uint32_t>(connection.owner);
+  }
   bool watch_fd(int fd, std::uint64_t word, std::uint32_t events = EPOLLIN) const {
     epoll_event event{};
     event.events = events;
@@ -129,15 +140,18 @@ struct Broker::State {
   void start_hello(Connection& connection, Incoming incoming);
   void greet(std::uint64_t id, const tandem_message_header& header, int version, bool fence,
              Result<std::unique_ptr<uacce::Client>> bound);
+  void end_unmet(std::uint32_t account, Event event, std::shared_ptr<uacce::Client> client);
   void serve_on_lane(Connection& connection, const Incoming& incoming);
   void reply_or_drop(Connection& connection, const tandem_message_header& header,
                      const Outgoing& reply);
   void confirm_end(Connection& connection, const char* why);
+  void look_whether_alive(const Connection& connection);
   void sweep();
   void drop(Connection& connection, const char* why,
             tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE);
-  void end_client(std::shared_ptr<uacce::Client> client, Event event,
+  void end_client(std::uint32_t account, std::shared_ptr<uacce::Client> client, Event event,
                   tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE);
+  void forget_connection_of(uid_t uid);
   void handle(const epoll_event& event);
 };
 
@@ -166,7 +180,7 @@ void Broker::State::accept_all() {
     }
     connection->over_limit = of_uid >= options.connections_per_uid;
     connection->id = next_id++;
-    connection->accepted = Clock::now();
+    connection->waits_since = Clock::now();
     connection->socket = std::move(socket);
     if (!watch_fd(connection->socket.get(), word_of(kSocket, connection->id))) continue;
     ++of_uid;
@@ -229,6 +243,7 @@ void Broker::State::start_hello(Connection& connection, Incoming incoming) {
   connection.owner = incoming.sender->pid;
   connection.reserved_only = (hello.flags & TANDEM_HELLO_RESERVED_ONLY) != 0;
   connection.busy = true;
+  connection.waits_since = Clock::now();
   listen_to(connection, false);
   const bool fence = global_fence && (hello.flags & TANDEM_HELLO_GLOBAL_FENCE) != 0;
   // std::function copies, so what is move-only travels behind a shared_ptr.
@@ -237,23 +252,33 @@ void Broker::State::start_hello(Connection& connection, Incoming incoming) {
   const auto tenant = options.tenant == Options::Tenant::kUser
                           ? connection.peer.uid
                           : static_cast<std::uint32_t>(connection.id);
-  lane.run(connection.peer.uid, [this, id = connection.id, tenant, user = connection.peer.uid,
-                                 header, hello, version, fence, mem, maps] {
+  Event who;
+  who.pid = connection.owner;
+  who.uid = connection.peer.uid;
+  const auto account = account_of(connection);
+  hellos.run(account, [this, id = connection.id, tenant, account, who, header, hello, version,
+                       fence, mem, maps] {
     auto bound = std::make_shared<Result<std::unique_ptr<uacce::Client>>>(
-        bind_client(*framework, tenant, user, hello, std::move(*mem), std::move(*maps), fence));
-    post([this, id, header, version, fence, bound] {
-      greet(id, header, version, fence, std::move(*bound));
+        bind_client(*framework, tenant, who.uid, hello, std::move(*mem), std::move(*maps), fence));
+    post([this, id, account, who, header, version, fence, bound] {
+      if (find(id) != nullptr) return greet(id, header, version, fence, std::move(*bound));
+      forget_connection_of(who.uid);
+      if (*bound) end_unmet(account, who, std::move(**bound));
     });
   });
+}
+
+/// Ends the client of a connection that ended during its HELLO.
+void Broker::State::end_unmet(std::uint32_t account, Event event,
+                              std::shared_ptr<uacce::Client> client) {
+  event.client = next_client++;
+  event.why = "gone before the answer to its HELLO";
+  end_client(account, std::move(client), std::move(event));
 }
 
 void Broker::State::greet(std::uint64_t id, const tandem_message_header& header, int version,
                           bool fence, Result<std::unique_ptr<uacce::Client>> bound) {
   Connection* connection = find(id);
-  if (connection == nullptr) {
-    if (bound) end_client(std::move(*bound), {});
-    return;
-  }
   connection->busy = false;
   Event event;
   event.pid = connection->owner;
@@ -263,6 +288,7 @@ void Broker::State::greet(std::uint64_t id, const tandem_message_header& header,
     event.why = bound.error().message();
     tell(event);
     connection->owner = 0;
+    connection->waits_since = Clock::now();
     listen_to(*connection, true);
     return reply_or_drop(*connection, header, Outgoing(-bound.error().value()));
   }
@@ -309,9 +335,9 @@ void Broker::State::serve_on_lane(Connection& connection, const Incoming& incomi
   connection.busy = true;
   listen_to(connection, false);
   const auto body = incoming.body();
-  lane.run(connection.peer.uid, [this, id = connection.id, client = connection.client,
-                                 header = incoming.header(),
-                                 bytes = std::vector<std::byte>(body.begin(), body.end())] {
+  requests.run(account_of(connection), [this, id = connection.id, client = connection.client,
+                                        header = incoming.header(),
+                                        bytes = std::vector<std::byte>(body.begin(), body.end())] {
     auto reply = std::make_shared<Outgoing>(serve(*framework, *client, header.type, bytes));
     post([this, id, header, reply] {
       Connection* still = find(id);
@@ -332,12 +358,23 @@ void Broker::State::reply_or_drop(Connection& connection, const tandem_message_h
   }
 }
 
+/// There is a sign that a client ended; one of its own making, perhaps, so signs that come while a
+/// lane looks make it look once more and no oftener.
 void Broker::State::confirm_end(Connection& connection, const char* why) {
   if (connection.client == nullptr) return;
-  lane.run(connection.peer.uid, [this, id = connection.id, client = connection.client, why] {
-    if (client->alive()) return;
-    post([this, id, why] {
-      if (Connection* still = find(id)) drop(*still, why);
+  connection.doubt_again = std::exchange(connection.doubt, why) != nullptr;
+  if (!connection.doubt_again) look_whether_alive(connection);
+}
+
+void Broker::State::look_whether_alive(const Connection& connection) {
+  endings.run(account_of(connection), [this, id = connection.id, client = connection.client] {
+    const bool alive = client->alive();
+    post([this, id, alive] {
+      Connection* still = find(id);
+      if (still == nullptr) return;
+      if (!alive) return drop(*still, still->doubt);
+      if (std::exchange(still->doubt_again, false)) return look_whether_alive(*still);
+      still->doubt = nullptr;
     });
   });
 }
@@ -349,14 +386,25 @@ void Broker::State::sweep() {
   for (const auto& [id, connection] : connections) {
     if (connection->client != nullptr) {
       clients.emplace_back(id, connection->client);
-    } else if (!connection->busy && now - connection->accepted > options.hello_within) {
+    } else if (now - connection->waits_since > options.hello_within) {
       late.push_back(id);
     }
   }
-  for (const std::uint64_t id : late) drop(*connections.at(id), "never said HELLO");
+  for (const std::uint64_t id : late) {
+    Connection& connection = *connections.at(id);
+    if (connection.busy) {
+      Event event;
+      event.kind = Event::Kind::kRefused;
+      event.pid = connection.owner;
+      event.uid = connection.peer.uid;
+      event.why = "its HELLO takes too long";
+      tell(event);
+    }
+    drop(connection, "never said HELLO");
+  }
   if (clients.empty() || sweeps_running > 0) return;
   ++sweeps_running;
-  lane.run(static_cast<std::uint32_t>(-1), [this, clients = std::move(clients)] {
+  endings.run(static_cast<std::uint32_t>(-1), [this, clients = std::move(clients)] {
     std::vector<std::uint64_t> dead;
     for (const auto& [id, client] : clients) {
       if (!client->alive()) dead.push_back(id);
@@ -370,6 +418,12 @@ void Broker::State::sweep() {
   });
 }
 
+/// Gives back a place among the connections of a user.
+void Broker::State::forget_connection_of(uid_t uid) {
+  const auto of_uid = connections_of.find(uid);
+  if (of_uid != connections_of.end() && --of_uid->second == 0) connections_of.erase(of_uid);
+}
+
 void Broker::State::drop(Connection& connection, const char* why, tandem_queue_state reason) {
   Event event;
   event.client = connection.client_number;
@@ -381,30 +435,30 @@ void Broker::State::drop(Connection& connection, const char* why, tandem_queue_s
     watched.erase(connection.watch);
     tokens.forget(connection.watch);
   }
-  const auto of_uid = connections_of.find(connection.peer.uid);
-  if (of_uid != connections_of.end() && --of_uid->second == 0) connections_of.erase(of_uid);
+  const auto account = account_of(connection);
+  // A HELLO under way keeps the place, or connections could be had without end by not waiting.
+  if (client != nullptr || !connection.busy) forget_connection_of(connection.peer.uid);
   connections.erase(connection.id);  // closes its descriptors: epoll forgets them
-  if (client != nullptr) end_client(std::move(client), std::move(event), reason);
+  if (client != nullptr) end_client(account, std::move(client), std::move(event), reason);
 }
 
-void Broker::State::end_client(std::shared_ptr<uacce::Client> client, Event event,
-                               tandem_queue_state reason) {
+void Broker::State::end_client(std::uint32_t account, std::shared_ptr<uacce::Client> client,
+                               Event event, tandem_queue_state reason) {
   event.kind = Event::Kind::kEnded;
   const auto noticed = Clock::now();
-  const uid_t uid = event.uid;
-  lane.run(
-      uid, [this, client = std::move(client), event = std::move(event), noticed, reason]() mutable {
-        const auto held = client->stats();
-        event.pasid = client->pasid().value;
-        event.queues = held.queues;
-        const auto ended = client->disconnect(reason);
-        event.reserved_bytes = ended.reserved_bytes_freed;
-        event.reserved_kept = ended.reserved_bytes_kept;
-        event.quarantined = ended.stuck;
-        event.took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - noticed);
-        client.reset();
-        tell(event);
-      });
+  endings.run(account, [this, client = std::move(client), event = std::move(event), noticed,
+                        reason]() mutable {
+    const auto held = client->stats();
+    event.pasid = client->pasid().value;
+    event.queues = held.queues;
+    const auto ended = client->disconnect(reason);
+    event.reserved_bytes = ended.reserved_bytes_freed;
+    event.reserved_kept = ended.reserved_bytes_kept;
+    event.quarantined = ended.stuck;
+    event.took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - noticed);
+    client.reset();
+    tell(event);
+  });
 }
 
 void Broker::State::handle(const epoll_event& event) {
@@ -502,7 +556,14 @@ Broker::~Broker() {
     state_->drop(*state_->connections.begin()->second, "broker stopped",
                  TANDEM_QUEUE_DEVICE_REMOVED);
   }
-  if (!state_->lane.stop(std::chrono::seconds(10))) {
+  // Those that run now may still post; nobody looks at it any more.
+  const auto until = Clock::now() + std::chrono::seconds(10);
+  bool stopped = true;
+  for (Lane* lane : {&state_->hellos, &state_->requests, &state_->endings}) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
+    stopped &= lane->stop(std::max(left, std::chrono::milliseconds(0)));
+  }
+  if (!stopped) {
     // An access to somebody's memory never returned; what its thread uses has to stay.
     [[maybe_unused]] State* kept = state_.release();
   }

@@ -2,9 +2,10 @@
 /// The broker: gives the devices of one Framework to the processes that connect to a socket.
 ///
 /// One control thread serves every connection and never waits for a client: replies that a client
-/// does not take drop it, and whatever may wait for a client's memory or for a device (HELLO, PUT,
-/// DETACH, RELEASE, the end of a client) runs on a Lane. Data never passes through here: engines
-/// reach clients' memory through their PASID.
+/// does not take drop it, and whatever may wait for a client's memory or for a device runs on a
+/// Lane: one for HELLOs, one for PUT, DETACH and RELEASE, one for the ends of clients. A tenant's
+/// work waits for its own alone. Data never passes through here: engines reach clients' memory
+/// through their PASID.
 ///
 /// A connection: accept → HELLO (credentials, version, mem and maps descriptors, nonce) → requests
 /// → end. The first of these ends it: the token's last close (exact, also on exec and with a forked
@@ -47,6 +48,7 @@ struct Options {
   Tenant tenant = Tenant::kUser;
   unsigned connections_per_uid = 1024;
   unsigned connections_max = 16384;
+  /// For saying HELLO, and for what it takes to answer it.
   std::chrono::milliseconds hello_within{5000};
   std::chrono::milliseconds sweep_every{2000};
   /// Called from the control thread and from lanes, one call at a time.

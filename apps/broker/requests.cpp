@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/broker/requests.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -186,22 +183,16 @@ Result<std::unique_ptr<uacce::Client>> bind_client(uacce::Framework& framework,
                                                    const tandem_hello& hello, UniqueFd mem,
                                                    UniqueFd maps, bool global_fence) {
   uacce::MmAccess access;
-  UniqueFd mem_for_nonce;
   const bool with_memory = (hello.flags & TANDEM_HELLO_RESERVED_ONLY) == 0;
   if (with_memory) {
-    mem_for_nonce = UniqueFd(::fcntl(mem.get(), F_DUPFD_CLOEXEC, 0));
-    if (!mem_for_nonce) return last_errno();
     access.kind = uacce::MmAccess::Kind::kDescriptors;
     access.mem = std::move(mem);
     access.maps = std::move(maps);
   }
   auto client = framework.connect(tenant, std::move(access), global_fence, user);
   if (!client || !with_memory) return client;
-  // connect() has made sure that this is a process's memory, so reading it is not anything else.
   std::uint8_t found[sizeof hello.nonce] = {};
-  const ssize_t read =
-      ::pread(mem_for_nonce.get(), found, sizeof found, static_cast<off_t>(hello.nonce_address));
-  if (read != static_cast<ssize_t>(sizeof found) ||
+  if (!(*client)->read_memory(hello.nonce_address, std::as_writable_bytes(std::span(found))) ||
       std::memcmp(found, hello.nonce, sizeof found) != 0) {
     return errno_error(EACCES);
   }

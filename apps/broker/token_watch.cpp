@@ -11,6 +11,11 @@
 #include "tandem/base/mapping.hpp"
 
 namespace tandem::broker {
+namespace {
+
+constexpr int kRounds = 16;  // of reading: somebody may make events faster than we take them
+
+}  // namespace
 
 TokenWatch::TokenWatch() : inotify_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {}
 
@@ -32,9 +37,9 @@ void TokenWatch::forget(int watch) noexcept {
 TokenWatch::Closed TokenWatch::take_closed() {
   Closed closed;
   alignas(inotify_event) std::array<char, 4096> buffer;
-  for (;;) {
+  for (int round = 0; round < kRounds; ++round) {
     const ssize_t size = ::read(inotify_.get(), buffer.data(), buffer.size());
-    if (size <= 0) return closed;
+    if (size <= 0) break;
     for (std::size_t at = 0; at + sizeof(inotify_event) <= static_cast<std::size_t>(size);) {
       inotify_event event{};
       std::memcpy(&event, buffer.data() + at, sizeof event);
@@ -43,6 +48,7 @@ TokenWatch::Closed TokenWatch::take_closed() {
       if ((event.mask & IN_CLOSE_WRITE) != 0) closed.watches.push_back(event.wd);
     }
   }
+  return closed;
 }
 
 }  // namespace tandem::broker

@@ -266,6 +266,9 @@ tandem_stats_reply Client::stats() const {
 }
 
 iommu::Pasid Client::pasid() const { return state_->mm->pasid(); }
+Result<void> Client::read_memory(std::uint64_t address, std::span<std::byte> to) const {
+  return state_->mm->read(address, to);
+}
 bool Client::alive() const { return state_->mm->alive(); }
 Client::Ended Client::disconnect(tandem_queue_state reason) { return state_->disconnect(reason); }
 

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/fuse.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "tandem/uacce/detail/host.hpp"
+#include "tandem/uacce/detail/silent_file.hpp"
 #include "tandem/uacce/detail/test_process.hpp"
 
 namespace tandem::uacce::detail {
@@ -167,55 +167,6 @@ TEST_F(MappingKinds, UserfaultfdMemoryNeedsStagingAndDoesNotBlock) {
 
 // ---- A FUSE server that never answers a read ----------------------------------------------------
 
-/// Serves one file as far as mmap() needs it; reads of it are received and never answered.
-void serve_silently(const UniqueFd& device) {
-  std::vector<char> buffer(std::size_t{1} << 18);
-  while (true) {
-    const ssize_t got = ::read(device.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return;  // unmounted
-    fuse_in_header in;
-    std::memcpy(&in, buffer.data(), sizeof in);
-    const auto reply = [&](const auto& body) {
-      std::vector<char> out(sizeof(fuse_out_header) + sizeof body);
-      const fuse_out_header header{static_cast<std::uint32_t>(out.size()), 0, in.unique};
-      std::memcpy(out.data(), &header, sizeof header);
-      std::memcpy(out.data() + sizeof header, &body, sizeof body);
-      EXPECT_EQ(::write(device.get(), out.data(), out.size()), static_cast<ssize_t>(out.size()));
-    };
-    const auto attributes = [](std::uint64_t node) {
-      fuse_attr attr{};
-      attr.ino = node;
-      attr.mode = node == 1 ? S_IFDIR | 0755 : S_IFREG | 0644;
-      attr.nlink = 1;
-      attr.size = node == 1 ? 0 : kPage;
-      return attr;
-    };
-    if (in.opcode == FUSE_INIT) {
-      fuse_init_out init{};
-      init.major = FUSE_KERNEL_VERSION;
-      init.minor = FUSE_KERNEL_MINOR_VERSION;
-      init.max_write = kPage;
-      reply(init);
-    } else if (in.opcode == FUSE_LOOKUP) {
-      fuse_entry_out entry{};
-      entry.nodeid = 2;
-      entry.attr = attributes(2);
-      reply(entry);
-    } else if (in.opcode == FUSE_GETATTR) {
-      fuse_attr_out attr{};
-      attr.attr = attributes(in.nodeid);
-      reply(attr);
-    } else if (in.opcode == FUSE_OPEN) {
-      reply(fuse_open_out{});
-    } else if (in.opcode != FUSE_READ && in.opcode != FUSE_FORGET &&
-               in.opcode != FUSE_BATCH_FORGET && in.opcode != FUSE_DESTROY) {
-      const fuse_out_header unknown{sizeof unknown, -ENOSYS, in.unique};
-      (void)!::write(device.get(), &unknown, sizeof unknown);
-    }
-  }
-}
-
 TEST_F(MappingKinds, AFuseFileNeedsStagingAndDoesNotBlock) {
   static char directory[] = "/tmp/tandem-fuse-XXXXXX";
   ASSERT_NE(::mkdtemp(directory), nullptr);
@@ -240,7 +191,7 @@ TEST_F(MappingKinds, AFuseFileNeedsStagingAndDoesNotBlock) {
     GTEST_SKIP() << "no FUSE mount in an own namespace (needs root and /dev/fuse)";
   }
   const UniqueFd served = child_.send_descriptor(static_cast<int>(device));
-  std::thread server([&] { serve_silently(served); });
+  std::thread server([&] { serve_silently(served.get()); });
   const long fd = open_in_child(file, O_RDONLY);
   EXPECT_GE(fd, 0);
   if (fd >= 0) {

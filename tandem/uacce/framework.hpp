@@ -15,10 +15,12 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -96,6 +98,9 @@ class Client {
   Result<UniqueFd> wake_descriptor() const;
   tandem_stats_reply stats() const;
   iommu::Pasid pasid() const;
+  /// Copies from the client's ordinary memory what engines may read, and nothing that could block.
+  /// Errors: EFAULT some of it is not such memory, or the client gave none.
+  Result<void> read_memory(std::uint64_t address, std::span<std::byte> to) const;
   /// Whether the address space still lives (mem descriptor reads more than 0 bytes).
   bool alive() const;
   /// What disconnect() came to.

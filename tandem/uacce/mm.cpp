@@ -345,6 +345,12 @@ Result<void> Mm::detach(const ReservedMemory& memory) { return state_->detach(me
 
 void Mm::forget(const ReservedMemory& memory) { state_->forget(memory); }
 
+Result<void> Mm::read(std::uint64_t address, std::span<std::byte> to) const {
+  const bool read = state_->client != nullptr && state_->client->read(address, to).ok();
+  if (!read) return errno_error(EFAULT);
+  return {};
+}
+
 bool Mm::alive() const { return state_->client == nullptr || state_->client->alive(); }
 
 AddressKind Mm::classify(std::uint64_t address) const { return state_->classify(address); }

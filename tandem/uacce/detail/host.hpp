@@ -12,8 +12,10 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,6 +64,8 @@ class Mm {
   /// Drops memory kept by detach(). No operation that ran then runs any more.
   void forget(const ReservedMemory& memory);
 
+  /// Copies from ordinary memory that engines may read. Errors: EFAULT.
+  Result<void> read(std::uint64_t address, std::span<std::byte> to) const;
   /// Whether the address space behind the aperture still exists. Reserved-only spaces say true.
   bool alive() const;
   /// A reserved-only space cannot know and says kNeedsStaging for what is not reserved.
