@@ -3,7 +3,7 @@
 # libraries for authors of devices, their headers, a CMake package and pkg-config files.
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/tandem)
-set(modules base trace abi rcu memory iommu pcie)
+set(modules base trace abi rcu memory iommu pcie uacce)
 list(TRANSFORM modules PREPEND tandem_ OUTPUT_VARIABLE module_targets)
 
 target_compile_features(tandem_wd_shared INTERFACE cxx_std_20)
@@ -24,14 +24,13 @@ install(TARGETS ${module_targets} tandem_wd_shared tandem_shared tandem_tandem
   FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT sdk)
 install(FILES tandem/wd/wd.h tandem/wd/wd.hpp
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem/wd COMPONENT sdk)
-install(FILES tandem/uacce/device.hpp
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem/uacce COMPONENT sdk)
 install(EXPORT tandemTargets NAMESPACE tandem:: DESTINATION ${package_dir} COMPONENT sdk)
 
 file(WRITE ${PROJECT_BINARY_DIR}/tandemConfig.cmake [[
 # tandem::tandem   client library and embedded devices: works with and without a broker
 # tandem::wd       client library alone: needs a broker
-# tandem::base, trace, abi, rcu, memory, iommu, pcie: static libraries for authors of devices
+# tandem::uacce    framework for authors of devices, a static library, and the ones it stands on:
+# tandem::base, trace, abi, rcu, memory, iommu, pcie
 include(CMakeFindDependencyMacro)
 find_dependency(Threads)
 include(${CMAKE_CURRENT_LIST_DIR}/tandemTargets.cmake)
