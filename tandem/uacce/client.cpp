@@ -10,6 +10,9 @@
 namespace tandem::uacce {
 namespace {
 
+/// How long put() waits for an operation; well below what clients of a broker wait for an answer.
+constexpr std::chrono::milliseconds kPutLimit{4000};
+
 /// How many handles of put queues a client is told about; older ones are unknown.
 constexpr std::size_t kRememberedPuts = 1024;
 
@@ -106,21 +109,31 @@ Result<void> Client::put(std::uint32_t queue) {
     return Unexpected{found.error()};
   }
   (*found)->die(TANDEM_QUEUE_PUT);
-  if (!state_->framework->scheduler->let_go(*found, state_->framework->let_go_limit())) {
-    return errno_error(ETIMEDOUT);
+  const auto& framework = *state_->framework;
+  if (framework.scheduler->let_go(*found, std::min(framework.let_go_limit(), kPutLimit))) {
+    state_->finish_put(*found);
+    return {};
   }
-  const bool given_up = state_->framework->scheduler->given_up(**found);
-  const MutexLock lock(state_->mutex);
-  if (state_->queues.erase(queue) == 0) return {};  // another put, or disconnect, was faster
-  state_->retired += (*found)->counters().read();
+  state_->framework->reaper.add([state = state_, ending = *found] {
+    if (state->framework->scheduler->runs(*ending)) return false;
+    state->finish_put(ending);
+    return true;
+  });
+  return errno_error(ETIMEDOUT);
+}
+
+void Client::State::finish_put(const std::shared_ptr<detail::Queue>& queue) {
+  const bool given_up = framework->scheduler->given_up(*queue);
+  const MutexLock lock(mutex);
+  if (queues.erase(queue->id()) == 0) return;  // another put, or disconnect, was faster
+  retired += queue->counters().read();
   if (given_up) {
-    state_->leaving.push_back(*found);
+    leaving.push_back(queue);
   } else {
-    state_->give_back(**found);
+    give_back(*queue);
   }
-  state_->put_queues.push_back(queue);
-  if (state_->put_queues.size() > kRememberedPuts) state_->put_queues.pop_front();
-  return {};
+  put_queues.push_back(queue->id());
+  if (put_queues.size() > kRememberedPuts) put_queues.pop_front();
 }
 
 Result<void> Client::hold(std::uint32_t queue, bool keep_awake) {

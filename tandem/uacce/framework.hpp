@@ -75,6 +75,9 @@ class Client {
   /// The descriptor of a region, once per region (EEXIST); DUS at its exact size (EINVAL).
   Result<UniqueFd> map(std::uint32_t queue, std::uint32_t region, std::uint64_t size_bytes);
   Result<void> start(std::uint32_t queue);
+  /// Ends the queue. ETIMEDOUT when its operation goes on for seconds: then the queue is dead for
+  /// every call, its doorbell page says so when the operation has ended, and what it counted for
+  /// is given back then.
   Result<void> put(std::uint32_t queue);
   Result<void> hold(std::uint32_t queue, bool keep_awake);
   /// A descriptor that becomes readable when a waiting word TANDEM_WAIT_FD is served.

@@ -239,6 +239,7 @@ Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant, HotQueue& hot) {
   } else {
     const Queue::Batch batch = queue.run(pending, static_cast<std::uint64_t>(tenant.deficit), turn);
     if (batch.lost) return Visit::kLost;
+    dead_seen_ |= queue.dead();
     hot.worked = true;
     tenant.deficit -= static_cast<std::int64_t>(batch.cost);
     tenant.unbilled += batch.cost;

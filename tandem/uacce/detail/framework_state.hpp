@@ -71,6 +71,8 @@ struct Client::State : std::enable_shared_from_this<Client::State> {
 
   Result<std::shared_ptr<detail::Queue>> find(std::uint32_t queue) TANDEM_EXCLUDES(mutex);
   /// Gives back a queue that nobody runs.
+  /// A queue that was put is left by its operation.
+  void finish_put(const std::shared_ptr<detail::Queue>& queue) TANDEM_EXCLUDES(mutex);
   void give_back(detail::Queue& queue);
   Ended disconnect(tandem_queue_state reason) TANDEM_EXCLUDES(mutex);
   /// Frees everything if no operation runs any more; one that is stuck loses the PASID at least.
