@@ -16,6 +16,11 @@ constexpr std::chrono::milliseconds kPutLimit{4000};
 /// How many handles of put queues a client is told about; older ones are unknown.
 constexpr std::size_t kRememberedPuts = 1024;
 
+/// Both shared regions of a queue.
+std::uint64_t ring_bytes(std::uint32_t depth) {
+  return kPageSize + detail::Queue::rings_region_size(depth);
+}
+
 }  // namespace
 
 Client::Client(std::shared_ptr<State> state) : state_(std::move(state)) {}
@@ -33,6 +38,7 @@ Result<std::shared_ptr<detail::Queue>> Client::State::find(std::uint32_t queue) 
 void Client::State::give_back(detail::Queue& queue) {
   queue.device().remove(queue);
   detail::Tenant::give_back(engagement->tenant->queues, 1u);
+  detail::Tenant::give_back(engagement->tenant->ring_bytes, ring_bytes(queue.depth()));
 }
 
 Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint32_t depth,
@@ -53,6 +59,11 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
       !detail::Tenant::take(tenant.queues, 1u, framework.options.queues_per_tenant)) {
     return errno_error(EMFILE);
   }
+  if (!detail::Tenant::take(tenant.ring_bytes, ring_bytes(depth),
+                            framework.options.ring_bytes_per_tenant)) {
+    detail::Tenant::give_back(tenant.queues, 1u);
+    return errno_error(ENOMEM);
+  }
   detail::Queue::Setup setup;
   setup.id = framework.next_queue.fetch_add(1, std::memory_order_relaxed);
   setup.depth = depth;
@@ -66,6 +77,7 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
       created ? (*device)->add(**created, state_->engagement->id) : Unexpected{created.error()};
   if (!admitted) {
     detail::Tenant::give_back(tenant.queues, 1u);
+    detail::Tenant::give_back(tenant.ring_bytes, ring_bytes(depth));
     return Unexpected{admitted.error()};
   }
   const std::shared_ptr<detail::Queue> queue = *created;

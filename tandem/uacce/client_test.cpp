@@ -219,6 +219,25 @@ TEST_F(ClientTest, ThatPutAStuckQueueBeforeIsNotFreedBeforeTheOperationReturns) 
   EXPECT_TRUE(eventually([&] { return framework_->cleanup().clients == 1; }));
 }
 
+// ---- Quotas -------------------------------------------------------------------------------------
+
+TEST_F(ClientTest, RingsOfATenantAreLimitedOverItsClients) {
+  Framework::Options options;
+  options.ring_bytes_per_tenant = 2 * (kPageSize + (TANDEM_MAX_DEPTH * std::uint64_t{96}));
+  make(options);
+  auto client = connect(1);
+  auto other = connect(1);
+  const auto one = client->open("gate", TANDEM_MAX_DEPTH, false);
+  ASSERT_TRUE(one && other->open("gate", TANDEM_MAX_DEPTH, false));
+  EXPECT_EQ(error_of(other->open("gate", TANDEM_MIN_DEPTH, false)), ENOMEM);
+  EXPECT_TRUE(connect(2)->open("gate", TANDEM_MIN_DEPTH, false));
+  ASSERT_TRUE(client->put(one->queue));
+  EXPECT_TRUE(other->open("gate", TANDEM_MAX_DEPTH, false));
+  other->disconnect(TANDEM_QUEUE_OWNER_GONE);
+  EXPECT_TRUE(client->open("gate", TANDEM_MAX_DEPTH, false));
+  EXPECT_TRUE(client->open("gate", TANDEM_MAX_DEPTH, false));
+}
+
 // ---- Lost engine threads ------------------------------------------------------------------------
 
 TEST_F(ClientTest, ThatLosesThreadsAndReconnectsIsTheSameUser) {

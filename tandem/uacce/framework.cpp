@@ -18,7 +18,8 @@ Result<std::shared_ptr<detail::Tenant>> Framework::State::tenant(std::uint32_t i
   if (!entry.tenant) {
     auto account = users[user].lock();
     if (!account) users[user] = account = std::make_shared<detail::UserAccount>();
-    entry.tenant = std::make_shared<detail::Tenant>(id, std::move(account));
+    entry.tenant =
+        std::make_shared<detail::Tenant>(id, std::move(account), options.table_bytes_per_tenant);
   }
   ++entry.clients;
   return entry.tenant;
@@ -99,12 +100,15 @@ Result<std::unique_ptr<Client>> Framework::connect(std::uint32_t tenant_id, MmAc
                                                    std::optional<std::uint32_t> user) {
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake) return last_errno();
-  auto mm = state_->host->bind(std::move(access));
-  if (!mm) return Unexpected{mm.error()};
   const std::uint32_t of_user = user.value_or(tenant_id);
   auto tenant = state_->tenant(tenant_id, of_user);
   if (!tenant) return Unexpected{tenant.error()};
   const std::uint64_t id = state_->next_client.fetch_add(1, std::memory_order_relaxed);
+  auto mm = state_->host->bind(std::move(access), {*tenant, &(*tenant)->tables});
+  if (!mm) {
+    state_->forget(id, of_user, tenant_id);
+    return Unexpected{mm.error()};
+  }
   auto engagement = std::make_shared<detail::Engagement>(id, *tenant, std::move(wake));
   auto client = std::make_shared<Client::State>(state_, std::move(*mm), std::move(engagement),
                                                 of_user, global_fence);

@@ -136,8 +136,16 @@ class Framework {
     /// Engine threads; 0: none, the caller runs requests (inline).
     int engine_threads = 1;
     std::chrono::microseconds spin_before_park{100};
-    std::uint64_t reserved_bytes_per_tenant = std::uint64_t{4} << 30;
-    std::uint32_t queues_per_tenant = 256;
+    /// \name Quotas: what one tenant may have, over all its clients
+    /// @{
+    std::uint64_t reserved_bytes_per_tenant = std::uint64_t{4} << 30;  ///< else ENOMEM
+    std::uint32_t queues_per_tenant = 256;                             ///< else EMFILE
+    /// Of all its queues; else ENOMEM. A queue of the default depth has 28 KiB.
+    std::uint64_t ring_bytes_per_tenant = std::uint64_t{256} << 20;
+    /// Page tables. A client that reaches this, or 16 MiB of its own, loses its translations, which
+    /// come back by page requests: it is slower, not refused.
+    std::uint64_t table_bytes_per_tenant = std::uint64_t{256} << 20;
+    /// @}
     /// How long one access to a client's memory may take before its queue is declared stuck.
     std::chrono::milliseconds stuck_after{5000};
     bool global_fence = false;  ///< this process is registered for global fences

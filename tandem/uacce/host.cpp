@@ -78,14 +78,14 @@ void Host::remove_endpoint(pcie::Endpoint& endpoint) {
   state_->driver.remove_device(endpoint.id());
 }
 
-Result<std::shared_ptr<Mm>> Host::bind(MmAccess access) {
+Result<std::shared_ptr<Mm>> Host::bind(MmAccess access, std::shared_ptr<TableQuota> quota) {
   std::shared_ptr<ClientMemory> client;
   if (access.kind != MmAccess::Kind::kReservedOnly) {
     auto opened = ClientMemory::open(std::move(access), state_->classifier);
     if (!opened) return Unexpected{opened.error()};
     client = std::move(*opened);
   }
-  auto table = PageTable::create(state_->physical->memory(), state_->tables);
+  auto table = PageTable::create(state_->physical->memory(), state_->tables, std::move(quota));
   if (!table) return Unexpected{table.error()};
   const auto pasid = state_->pasids.allocate();
   if (!pasid) {

@@ -17,8 +17,12 @@ namespace {
 
 /// How long unbind() waits for accesses to the process's memory to end.
 constexpr std::chrono::milliseconds kDrainTimeout{1000};
-/// 16 TiB of one process at a time; more is answered "response failure".
-constexpr std::size_t kWindowsMax = 16384;
+/// 4 TiB of one process at a time.
+constexpr std::size_t kWindowsMax = 4096;
+/// How long a window stays open after its last translation is gone, unless too many wait: longer
+/// than an engine takes from a translation to the access.
+constexpr std::chrono::seconds kWindowRest{1};
+constexpr std::size_t kPrunedMax = 4;
 
 std::uint64_t page_of(std::uint64_t address) { return address & ~(kPageBytes - 1); }
 
@@ -75,13 +79,27 @@ bool Mm::State::special_locked(std::uint64_t first, std::uint64_t last) const {
 
 iommu::PageResponse::Code Mm::State::map_reserved_locked(const Attachment& attachment,
                                                          std::uint64_t address) {
-  return map_around_locked(address, attachment.start, attachment.end, attachment.memory->base(),
-                           {true, true});
+  for (bool pruned_before = false;; pruned_before = true) {
+    if (map_around_locked(address, attachment.start, attachment.end, attachment.memory->base(),
+                          {true, true})) {
+      return Code::kSuccess;
+    }
+    if (pruned_before) return Code::kResponseFailure;
+    prune_locked();
+  }
 }
 
 iommu::PageResponse::Code Mm::State::map_aperture_locked(const Vma& vma, std::uint64_t address) {
+  for (bool pruned_before = false;; pruned_before = true) {
+    if (map_in_window_locked(vma, address)) return Code::kSuccess;
+    if (pruned_before) return Code::kResponseFailure;
+    prune_locked();
+  }
+}
+
+Result<void> Mm::State::map_in_window_locked(const Vma& vma, std::uint64_t address) {
   const auto window = window_locked(address);
-  if (!window) return Code::kResponseFailure;
+  if (!window) return Unexpected{window.error()};
   const std::uint64_t window_start = address & ~(Aperture::kWindowBytes - 1);
   std::uint64_t first = std::max(vma.start, window_start);
   std::uint64_t last = std::min(vma.end, window_start + Aperture::kWindowBytes);
@@ -94,9 +112,9 @@ iommu::PageResponse::Code Mm::State::map_aperture_locked(const Vma& vma, std::ui
                            {vma.readable, vma.writable});
 }
 
-iommu::PageResponse::Code Mm::State::map_around_locked(std::uint64_t address, std::uint64_t first,
-                                                       std::uint64_t last, PhysAddr to_first,
-                                                       PageRights rights) {
+Result<void> Mm::State::map_around_locked(std::uint64_t address, std::uint64_t first,
+                                          std::uint64_t last, PhysAddr to_first,
+                                          PageRights rights) {
   const auto physical = [start = first, to_first](std::uint64_t at) {
     return to_first.plus(at - start);
   };
@@ -122,7 +140,32 @@ iommu::PageResponse::Code Mm::State::map_around_locked(std::uint64_t address, st
   }
   // A device that keeps an old, narrower translation faults again; it is not let in anywhere.
   (void)commit_locked(change);
-  return mapped ? Code::kSuccess : Code::kResponseFailure;
+  return mapped;
+}
+
+void Mm::State::prune_locked() {
+  PageTable::Change change;
+  table.unmap_all(change);
+  // A device that works in place goes on; what it works on stays attached.
+  (void)commit_locked(change);
+  const auto now = std::chrono::steady_clock::now();
+  std::vector<WindowNumber> numbers;
+  for (const auto& [gib, number] : windows) numbers.push_back(number);
+  windows.clear();
+  pruned.push_back({now, std::move(numbers)});
+  while (pruned.size() > kPrunedMax || now - pruned.front().since >= kWindowRest) {
+    host->aperture->close(pruned.front().windows, true);
+    pruned.pop_front();
+  }
+}
+
+std::vector<WindowNumber> Mm::State::all_windows_locked() const {
+  std::vector<WindowNumber> numbers;
+  for (const auto& [gib, number] : windows) numbers.push_back(number);
+  for (const auto& before : pruned) {
+    numbers.insert(numbers.end(), before.windows.begin(), before.windows.end());
+  }
+  return numbers;
 }
 
 Result<WindowNumber> Mm::State::window_locked(std::uint64_t address) {
@@ -275,10 +318,9 @@ bool Mm::State::unbind() {
 
 void Mm::State::release_locked() {
   table.free_all();
-  std::vector<WindowNumber> numbers;
-  for (const auto& [gib, number] : windows) numbers.push_back(number);
-  host->aperture->close(numbers, true);
+  host->aperture->close(all_windows_locked(), true);
   windows.clear();
+  pruned.clear();
   attachments.clear();
   lingering.clear();
 }
@@ -287,9 +329,7 @@ void Mm::State::quarantine_locked() {
   is_quarantined = true;
   // The windows refuse from here on, and their numbers, like the table's pages and the PASID, are
   // not given to anyone before reclaim(). Reserved memory stays where it is.
-  std::vector<WindowNumber> numbers;
-  for (const auto& [gib, number] : windows) numbers.push_back(number);
-  host->aperture->close(numbers, false);
+  host->aperture->close(all_windows_locked(), false);
   const MutexLock lock(host->mutex_);
   auto& memory = host->quarantined[pasid.value];
   for (const auto& [start, attachment] : attachments) memory.push_back(attachment.memory);

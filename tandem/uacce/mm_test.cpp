@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "tandem/uacce/detail/host.hpp"
+#include "tandem/uacce/detail/page_table.hpp"
 #include "tandem/uacce/detail/test_process.hpp"
 
 namespace tandem::uacce::detail {
@@ -431,6 +433,92 @@ TEST_F(ProcessLife, AThousandBindsLeaveNothingBehind) {
   // Sanitizers keep what was freed for a while.
   if (!kSanitized) {
     EXPECT_LT(resident_kib(), resident + 2048);
+  }
+}
+
+// ---- Quotas of page tables ----------------------------------------------------------------------
+
+constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+
+TEST_F(HostTest, TablesStayWithinTheirLimitsWhileAProcessWandersThroughItsAddressSpace) {
+  SelfProcess self;
+  const auto quota = std::make_shared<TableQuota>(std::uint64_t{1} << 20);
+  auto bound = host_->bind(self.access(), quota);
+  ASSERT_TRUE(bound);
+  const std::shared_ptr<Mm> mm = std::move(*bound);
+  const auto resident = resident_kib();
+  std::uint64_t most = 0;
+  // Written and read by the device alone: sanitizers do not know these addresses.
+  constexpr std::uint64_t kFirst = 0x200000000000;
+  std::uint64_t at = kFirst;
+  const int operations = kSanitized ? 20000 : 100000;
+  for (int i = 0; i < operations; ++i, at = kFirst + (at + kGiB) % 0x400000000000) {
+    const long mapped =
+        self.call(SYS_mmap, {at, kPage, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~std::uint64_t{0}});
+    if (mapped < 0) continue;  // something of this process is there
+    const std::vector<std::byte> byte(1, static_cast<std::byte>(i));
+    std::vector<std::byte> got(1);
+    ASSERT_TRUE(write(*mm, at, byte).ok()) << "operation " << i;
+    ASSERT_TRUE(read(*mm, at, got).ok()) << "operation " << i;
+    ASSERT_EQ(got, byte);
+    self.unmap(at, kPage);
+    most = std::max(most, quota->pages());
+  }
+  EXPECT_LE(most, PageTable::kTablePagesMax);
+  EXPECT_GT(most, PageTable::kTablePagesMax / 2);
+  if (!kSanitized) {
+    EXPECT_LT(resident_kib(), resident + 32 * 1024) << "16 MiB of tables, windows, and what rests";
+  }
+  EXPECT_TRUE(mm->unbind());
+  EXPECT_EQ(quota->pages(), 0u);
+}
+
+TEST_F(HostTest, SpacesThatShareAQuotaOfTablesAllGoOn) {
+  SelfProcess self;
+  const auto quota = std::make_shared<TableQuota>(8);  // one path has three or four
+  std::vector<std::shared_ptr<Mm>> spaces;
+  for (int i = 0; i < 2; ++i) {
+    auto bound = host_->bind(self.access(), quota);
+    ASSERT_TRUE(bound);
+    spaces.push_back(std::move(*bound));
+  }
+  std::vector<std::uint64_t> pages;
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    const std::uint64_t at = 0x200000000000 + i * 512 * kGiB;
+    ASSERT_EQ(self.map(kPage, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, at),
+              at);
+    pages.push_back(at);
+    ASSERT_TRUE(
+        write(*spaces[0], at, std::vector<std::byte>(kPage, static_cast<std::byte>(i))).ok());
+  }
+  for (int round = 0; round < 3; ++round) {
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      for (const auto& mm : spaces) expect_bytes(*mm, pages[i], kPage, static_cast<int>(i));
+      EXPECT_LE(quota->pages(), 8u);
+    }
+  }
+  for (const auto at : pages) self.unmap(at, kPage);
+}
+
+TEST_F(HostTest, ReservedMemoryComesBackAfterTablesWereDropped) {
+  const auto quota = std::make_shared<TableQuota>(4);
+  auto bound = host_->bind({}, quota);
+  ASSERT_TRUE(bound);
+  const std::shared_ptr<Mm> mm = std::move(*bound);
+  std::vector<std::shared_ptr<ReservedMemory>> memory;
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    auto one = mm->reserve(kPage);
+    ASSERT_TRUE(one);
+    memory.push_back(std::move(*one));
+    ASSERT_TRUE(mm->attach(memory.back(), 0x200000000000 + i * 512 * kGiB));
+  }
+  for (int round = 0; round < 3; ++round) {
+    for (std::uint64_t i = 0; i < 4; ++i) {
+      EXPECT_TRUE(write(*mm, 0x200000000000 + i * 512 * kGiB, {static_cast<std::byte>(i)}).ok());
+      expect_bytes(*mm, 0x200000000000 + i * 512 * kGiB, 1, static_cast<int>(i));
+    }
   }
 }
 

@@ -36,10 +36,11 @@ void PageTable::Change::add(std::uint64_t address, std::uint64_t bytes) {
   last = std::max(last, address + bytes);
 }
 
-Result<PageTable> PageTable::create(memory::Memory& memory, TableMemory& tables) {
+Result<PageTable> PageTable::create(memory::Memory& memory, TableMemory& tables,
+                                    std::shared_ptr<TableQuota> quota) {
   const auto root = tables.allocate();
   if (!root) return Unexpected{root.error()};
-  return PageTable(memory, tables, *root);
+  return PageTable(memory, tables, std::move(quota), *root);
 }
 
 std::uint64_t PageTable::load(PhysAddr at) const {
@@ -71,10 +72,15 @@ Result<PhysAddr> PageTable::entry_for(std::uint64_t address, unsigned level, Cha
       table = target(entry);
       continue;
     }
-    if (table_pages_ >= kTablePagesMax) return errno_error(ENOSPC);
-    const auto page = tables_->allocate();
-    if (!page) return Unexpected{page.error()};
+    if (table_pages_ >= kTablePagesMax || (quota_ != nullptr && !quota_->take())) {
+      return errno_error(ENOSPC);
+    }
     ++table_pages_;
+    const auto page = tables_->allocate();
+    if (!page) {
+      uncharge(1);
+      return Unexpected{page.error()};
+    }
     if (valid(entry)) change.add(address & ~(level_bytes(at) - 1), level_bytes(at));
     store(where, Pte::make_pointer(page->value >> kPageShift));
     table = *page;
@@ -142,7 +148,33 @@ bool PageTable::unmap_in(PhysAddr table, unsigned level, std::uint64_t table_sta
 void PageTable::unmap(std::uint64_t first, std::uint64_t last, Change& change) {
   const std::size_t before = change.unlinked.size();
   (void)unmap_in(root_, kTopLevel, 0, first, last, change);
-  table_pages_ -= change.unlinked.size() - before;
+  uncharge(change.unlinked.size() - before);
+}
+
+void PageTable::unmap_all(Change& change) {
+  const std::size_t before = change.unlinked.size();
+  for (std::uint64_t i = 0; i < kEntries; ++i) {
+    const PhysAddr at = root_.plus(i * sizeof(std::uint64_t));
+    const std::uint64_t entry = load(at);
+    if (!valid(entry)) continue;
+    if (!leaf(entry)) list_below(target(entry), kTopLevel - 1, change.unlinked);
+    store(at, 0);
+    change.add(i * level_bytes(kTopLevel), level_bytes(kTopLevel));
+  }
+  uncharge(change.unlinked.size() - before);
+}
+
+void PageTable::list_below(PhysAddr table, unsigned level, std::vector<PhysAddr>& tables) const {
+  tables.push_back(table);
+  for (std::uint64_t i = 0; level > 0 && i < kEntries; ++i) {
+    const std::uint64_t entry = load(table.plus(i * sizeof(std::uint64_t)));
+    if (valid(entry) && !leaf(entry)) list_below(target(entry), level - 1, tables);
+  }
+}
+
+void PageTable::uncharge(std::uint64_t pages) {
+  table_pages_ -= pages;
+  if (quota_ != nullptr) quota_->give_back(pages);
 }
 
 void PageTable::free_below(PhysAddr table, unsigned level) {
@@ -157,6 +189,7 @@ void PageTable::free_below(PhysAddr table, unsigned level) {
 
 void PageTable::free_all() {
   free_below(root_, kTopLevel);
+  uncharge(table_pages_ - 1);
   table_pages_ = 0;
 }
 

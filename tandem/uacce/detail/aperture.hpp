@@ -28,7 +28,8 @@ enum class WindowNumber : std::uint32_t {};
 /// leaves the section before it touches it, since that may block. Between a translation and the
 /// look-up here nothing protects a device's access: a number may be reused only when nobody can
 /// still use a translation to it (Mm::unbind() says who ensures that), and then only after
-/// kReuseAfter, oldest first.
+/// kReuseAfter, oldest first. When a space that lives on gives up windows, that time alone ensures
+/// it: a device accesses right after it has translated.
 ///
 /// Thread safety: any thread.
 class Aperture final : public memory::IoRegion {

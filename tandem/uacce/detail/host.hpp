@@ -30,6 +30,7 @@ namespace tandem::uacce::detail {
 
 /// A memfd that this process and a client both map.
 class ReservedMemory;
+class TableQuota;
 
 /// What an address is, for the status of an operation that faulted there.
 enum class AddressKind : std::uint8_t {
@@ -118,8 +119,8 @@ class Host {
   void remove_endpoint(pcie::Endpoint& endpoint);
 
   /// Binds an address space. Checks the descriptors: both from procfs, named for one process, of
-  /// one live mm. Errors: EACCES, ENOSPC.
-  Result<std::shared_ptr<Mm>> bind(MmAccess access);
+  /// one live mm. Page tables count against `quota`. Errors: EACCES, ENOSPC.
+  Result<std::shared_ptr<Mm>> bind(MmAccess access, std::shared_ptr<TableQuota> quota = nullptr);
 
   std::vector<std::string> describe_walk(iommu::Pasid pasid, std::uint64_t address) const;
   /// PASIDs out of use now, since something may still use them.

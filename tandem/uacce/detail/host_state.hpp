@@ -3,7 +3,9 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -94,8 +96,14 @@ struct Mm::State {
   Code map_aperture_locked(const Vma& vma, std::uint64_t address) TANDEM_REQUIRES(mutex_);
   /// Maps a page of at most 1 GiB around `address`, or leaf pages around it, all inside
   /// [first, last), where `first` translates to `to_first`.
-  Code map_around_locked(std::uint64_t address, std::uint64_t first, std::uint64_t last,
-                         memory::PhysAddr to_first, PageRights rights) TANDEM_REQUIRES(mutex_);
+  Result<void> map_around_locked(std::uint64_t address, std::uint64_t first, std::uint64_t last,
+                                 memory::PhysAddr to_first, PageRights rights)
+      TANDEM_REQUIRES(mutex_);
+  Result<void> map_in_window_locked(const Vma& vma, std::uint64_t address) TANDEM_REQUIRES(mutex_);
+  /// Makes room when tables or windows have reached a limit: forgets every translation. Those in
+  /// use come back by page requests.
+  void prune_locked() TANDEM_REQUIRES(mutex_);
+  std::vector<WindowNumber> all_windows_locked() const TANDEM_REQUIRES(mutex_);
   Result<WindowNumber> window_locked(std::uint64_t address) TANDEM_REQUIRES(mutex_);
   /// Order of a change: the entries are written; invalidates, fences, then frees.
   /// Returns: false when a device did not complete.
@@ -113,6 +121,12 @@ struct Mm::State {
   std::vector<std::shared_ptr<ReservedMemory>> lingering TANDEM_GUARDED_BY(mutex_);
   std::set<std::uint64_t> refused_pages TANDEM_GUARDED_BY(mutex_);
   std::unordered_map<std::uint64_t, WindowNumber> windows TANDEM_GUARDED_BY(mutex_);  // by GiB
+  struct Pruned {
+    std::chrono::steady_clock::time_point since;
+    std::vector<WindowNumber> windows;
+  };
+  /// Windows without translations; oldest first. An access that found one before may reach it yet.
+  std::deque<Pruned> pruned TANDEM_GUARDED_BY(mutex_);
 };
 
 }  // namespace tandem::uacce::detail

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tandem/base/result.hpp"
@@ -32,8 +34,10 @@ struct PageRights {
 ///           loads of the IOMMU's walk.
 class PageTable {
  public:
+  /// Every table below the root counts against `quota`, if there is one.
   /// Errors: as TableMemory::allocate().
-  static Result<PageTable> create(memory::Memory& memory, TableMemory& tables);
+  static Result<PageTable> create(memory::Memory& memory, TableMemory& tables,
+                                  std::shared_ptr<TableQuota> quota = nullptr);
   PageTable(PageTable&&) = default;
   PageTable& operator=(PageTable&&) = delete;
 
@@ -55,8 +59,9 @@ class PageTable {
   /// Makes the page of `level` at `address` (aligned to it) translate to `to`. A superpage that
   /// covers it is dropped; the rest of it faults again.
   ///
-  /// Errors: as TableMemory::allocate(), ENOSPC too when the table reached kTablePagesMax; nothing
-  ///         but empty tables was added.
+  /// Errors: as TableMemory::allocate(), ENOSPC too when there are kTablePagesMax tables or the
+  /// quota
+  ///         is used up; nothing but empty tables was added.
   Result<void> map(std::uint64_t address, memory::PhysAddr to, unsigned level, PageRights rights,
                    Change& change);
   /// Fills the leaf entries of [first, last), inside one leaf table's 2 MiB, with pages from
@@ -65,6 +70,9 @@ class PageTable {
                          PageRights rights, Change& change);
   /// Removes what translates any page of [first, last), whole superpages that overlap it included.
   void unmap(std::uint64_t first, std::uint64_t last, Change& change);
+
+  /// Removes everything; only the root stays.
+  void unmap_all(Change& change);
 
   /// Frees every table. Nothing walks it any more.
   void free_all();
@@ -78,11 +86,12 @@ class PageTable {
   /// The entries that a walk for `address` reads.
   std::vector<Step> walk(std::uint64_t address) const;
 
-  static constexpr std::uint64_t kTablePagesMax = std::uint64_t{1} << 18;  // 1 GiB of tables
+  static constexpr std::uint64_t kTablePagesMax = 4096;  // 16 MiB of tables
 
  private:
-  PageTable(memory::Memory& memory, TableMemory& tables, memory::PhysAddr root)
-      : memory_(&memory), tables_(&tables), root_(root) {}
+  PageTable(memory::Memory& memory, TableMemory& tables, std::shared_ptr<TableQuota> quota,
+            memory::PhysAddr root)
+      : memory_(&memory), tables_(&tables), quota_(std::move(quota)), root_(root) {}
 
   std::uint64_t load(memory::PhysAddr at) const;
   void store(memory::PhysAddr at, std::uint64_t entry);  // (A)
@@ -95,9 +104,14 @@ class PageTable {
   bool unmap_in(memory::PhysAddr table, unsigned level, std::uint64_t table_start,
                 std::uint64_t first, std::uint64_t last, Change& change);
   void free_below(memory::PhysAddr table, unsigned level);
+  /// Appends `table` and all tables below it to `tables`.
+  void list_below(memory::PhysAddr table, unsigned level,
+                  std::vector<memory::PhysAddr>& tables) const;
+  void uncharge(std::uint64_t pages);
 
   memory::Memory* memory_;
   TableMemory* tables_;
+  std::shared_ptr<TableQuota> quota_;
   memory::PhysAddr root_;
   std::uint64_t table_pages_ = 1;
 };

@@ -2,6 +2,7 @@
 /// Pages of physical memory for directories, page tables and queues.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -18,6 +19,24 @@ inline constexpr memory::PhysAddr kReservedBase{std::uint64_t{1} << 48};
 inline constexpr memory::PhysAddr kReservedEnd{std::uint64_t{1} << 54};
 inline constexpr memory::PhysAddr kApertureBase{std::uint64_t{1} << 55};
 inline constexpr memory::PhysAddr kApertureEnd{std::uint64_t{1} << 56};
+
+/// How many pages of tables somebody may have, over several page tables. Thread safety: any thread.
+class TableQuota {
+ public:
+  explicit TableQuota(std::uint64_t most_pages) : most_pages_(most_pages) {}
+  /// Takes a page. Returns: whether there was one left.
+  bool take() {
+    if (pages_.fetch_add(1, std::memory_order_relaxed) < most_pages_) return true;
+    give_back(1);
+    return false;
+  }
+  void give_back(std::uint64_t pages) { pages_.fetch_sub(pages, std::memory_order_relaxed); }
+  std::uint64_t pages() const { return pages_.load(std::memory_order_relaxed); }
+
+ private:
+  const std::uint64_t most_pages_;
+  std::atomic<std::uint64_t> pages_{0};
+};
 
 /// Hands out zeroed 4 KiB pages of host RAM; grows by chunks that cost address space only.
 ///

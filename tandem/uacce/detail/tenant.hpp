@@ -7,6 +7,9 @@
 #include <memory>
 #include <utility>
 
+#include "tandem/iommu/iommu.hpp"
+#include "tandem/uacce/detail/table_memory.hpp"
+
 namespace tandem::uacce::detail {
 
 /// What is accounted to one user, summed over its tenants. Kept as long as one of them is, or an
@@ -19,8 +22,11 @@ struct UserAccount {
 /// What is accounted to one tenant, summed over its clients. Kept as long as something of one of
 /// them is.
 struct Tenant {
-  Tenant(std::uint32_t tenant_id, std::shared_ptr<UserAccount> of)
-      : id(tenant_id), user(std::move(of)), threads_lost(user->threads_lost) {}
+  Tenant(std::uint32_t tenant_id, std::shared_ptr<UserAccount> of, std::uint64_t table_bytes)
+      : id(tenant_id),
+        user(std::move(of)),
+        tables(table_bytes / iommu::kPageBytes),
+        threads_lost(user->threads_lost) {}
 
   const std::uint32_t id;
   const std::shared_ptr<UserAccount> user;
@@ -37,7 +43,9 @@ struct Tenant {
     stride.store(cost < before ? std::max(cost, before - cost) : cost, std::memory_order_relaxed);
   }
   std::atomic<std::uint64_t> reserved_bytes{0};  ///< quota; written by control calls
-  std::atomic<std::uint32_t> queues{0};          ///< quota; written by control calls
+  std::atomic<std::uint64_t> ring_bytes{0};      ///< quota; likewise
+  std::atomic<std::uint32_t> queues{0};          ///< quota; likewise
+  TableQuota tables;                             ///< quota; taken from by page requests
   std::atomic<std::uint32_t>& threads_lost;      ///< the user's
 
   /// Whether so many threads are lost to its user that its queues end and open() refuses it.
