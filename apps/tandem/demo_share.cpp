@@ -421,8 +421,8 @@ std::optional<Failure> Show::run() {
   if (auto failure = start()) return failure;
   if (auto failure = wait_until_ready()) return failure;
   if (broker_ != nullptr) {
-    progress_.say(fmt::format("  private broker, pid {}, rootless, at {}", broker_->pid(),
-                              broker_->socket()));
+    progress_.say(fmt::format("  private broker, pid {}, {}, at {}", broker_->pid(),
+                              ::geteuid() == 0 ? "as root" : "rootless", broker_->socket()));
   }
   if (auto failure = work()) return failure;
   if (auto failure = finish()) return failure;
