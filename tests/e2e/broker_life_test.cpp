@@ -3,10 +3,14 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -17,6 +21,7 @@
 #include "apps/broker_process/broker_process.hpp"
 #include "tandem/wd/wd.h"
 #include "tests/e2e/raw_client.hpp"
+#include "tests/e2e/silent_file.hpp"
 
 namespace tandem::e2e {
 namespace {
@@ -217,6 +222,72 @@ TEST_F(AChildWithTheWakeDescriptor, CannotStealWakeUps) {
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t stolen = ::read(fd, &count, sizeof count);
   });
+}
+
+/// What a process is blocked in: a system call's number, -1 a page fault; nothing while it runs.
+std::optional<long> blocked_in(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/syscall");
+  long number = 0;
+  if (file >> number) return number;
+  return std::nullopt;
+}
+
+TEST_F(BrokerLife, AnOperandInAFileThatNeverAnswersBlocksItsClientAlone) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  SilentFile file;
+  const pid_t tenant = ::fork();
+  if (tenant == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const std::byte* const silent = file.map_in_child();
+    if (silent == nullptr) ::_exit(77);
+    wd_queue queue = WD_QUEUE_INIT;
+    if (wd_open(&queue, "crc32c") != 0) ::_exit(1);
+    wd_request request{};
+    request.opcode = WD_OP_CRC32C;
+    request.src = silent;
+    request.src_len = 64;
+    if (wd_send(&queue, &request) != 0) ::_exit(2);
+    if (::write(ends[1], "r", 1) != 1) ::_exit(3);
+    wd_request* done = nullptr;
+    // The engine says that it needs staging; the library's own copy waits for the file.
+    ::_exit(wd_recv_sync(&queue, &done) == 1 ? 4 : 5);
+  }
+  ::close(ends[1]);
+  file.drop_device();
+  char byte = 0;
+  const bool sent = ::read(ends[0], &byte, 1) == 1;
+  ::close(ends[0]);
+  int status = -1;
+  if (!sent) {
+    ASSERT_EQ(::waitpid(tenant, &status, 0), tenant);
+    ASSERT_EQ(WEXITSTATUS(status), 77);
+    GTEST_SKIP() << "no FUSE mount in an own namespace (needs root and /dev/fuse)";
+  }
+  // Its own copy: a page fault, or the system call that copies without one.
+  EXPECT_TRUE(eventually([&] {
+    const auto what = blocked_in(tenant);
+    return what == -1 || what == SYS_process_vm_readv;
+  }));
+  // No thread of the broker waits with it, and others are served by the one engine there is.
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(broker_->pid()) + "/task")) {
+    std::ifstream stat(task.path() / "stat");
+    std::string text;
+    std::getline(stat, text);
+    EXPECT_NE(text.substr(text.rfind(')') + 2, 1), "D") << text;
+  }
+  wd_queue queue = WD_QUEUE_INIT;
+  ASSERT_EQ(wd_open(&queue, "crc32c"), 0);
+  EXPECT_EQ(requests_that_woke(queue, 20), 20);
+  wd_release_queue(&queue);
+  EXPECT_EQ(device().queues_used, 1u) << "the tenant's, alive";
+  // Its end is cleaned up as anybody's. It cannot end before the file's server does.
+  ::kill(tenant, SIGKILL);
+  file.end();
+  ASSERT_EQ(::waitpid(tenant, &status, 0), tenant);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_TRUE(eventually([&] { return device().queues_used == 0; }));
 }
 
 TEST_F(BrokerLife, ExecEndsTheAddressSpaceThoughTheProcessLives) {
