@@ -64,15 +64,23 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
     detail::Tenant::give_back(tenant.queues, 1u);
     return errno_error(ENOMEM);
   }
+  // A device without SVA knows no page requests: it reaches what was given to it, nothing else.
+  auto space = (*device)->traits().sva ? Result<std::shared_ptr<detail::Mm>>(state_->mm)
+                                       : state_->reserved_space();
   detail::Queue::Setup setup;
   setup.id = framework.next_queue.fetch_add(1, std::memory_order_relaxed);
   setup.depth = depth;
   setup.asymmetric_fence =
       asymmetric_fence && state_->global_fence && framework.options.global_fence;
   setup.device = *device;
-  setup.mm = state_->mm;
   setup.engagement = state_->engagement;
-  auto created = detail::Queue::create(std::move(setup));
+  Result<std::shared_ptr<detail::Queue>> created = errno_error(ENOSPC);
+  if (space) {
+    setup.mm = std::move(*space);
+    created = detail::Queue::create(std::move(setup));
+  } else {
+    created = Unexpected{space.error()};
+  }
   Result<void> admitted =
       created ? (*device)->add(**created, state_->engagement->id) : Unexpected{created.error()};
   if (!admitted) {
@@ -186,7 +194,7 @@ Result<ReservedInfo> Client::reserve(std::uint64_t size_bytes) {
   info.id = state_->next_reserved++;
   info.size_bytes = size;
   info.fd = std::move(*fd);
-  state_->reserved.emplace(info.id, State::Reserved{std::move(*memory), size, false, {}});
+  state_->reserved.emplace(info.id, State::Reserved{std::move(*memory), size, 0, false, {}});
   state_->reserved_bytes += size;
   return info;
 }
@@ -197,14 +205,54 @@ Result<void> Client::attach_reserved(std::uint64_t id, std::uint64_t address) {
   const auto at = state_->reserved.find(id);
   if (at == state_->reserved.end()) return errno_error(ENOENT);
   if (at->second.attached) return errno_error(EINVAL);
-  auto attached = state_->mm->attach(at->second.memory, address);
-  at->second.attached = attached.has_value();
-  return attached;
+  return state_->attach_locked(at->second, address);
+}
+
+std::vector<std::shared_ptr<detail::Mm>> Client::State::spaces_locked() const {
+  std::vector<std::shared_ptr<detail::Mm>> all = {mm};
+  if (reserved_mm != nullptr) all.push_back(reserved_mm);
+  return all;
+}
+
+std::vector<std::shared_ptr<detail::Mm>> Client::State::spaces() const {
+  const MutexLock lock(mutex);
+  return spaces_locked();
+}
+
+Result<std::shared_ptr<detail::Mm>> Client::State::reserved_space() {
+  const MutexLock lock(mutex);
+  if (!connected) return errno_error(ESHUTDOWN);
+  if (reserved_mm != nullptr) return reserved_mm;
+  auto bound = framework->host->bind({}, {engagement->tenant, &engagement->tenant->tables});
+  if (!bound) return bound;
+  for (const auto& [id, entry] : reserved) {
+    if (!entry.attached) continue;
+    const auto attached = (*bound)->attach(entry.memory, entry.address);
+    if (!attached) return Unexpected{attached.error()};
+  }
+  reserved_mm = std::move(*bound);
+  return reserved_mm;
+}
+
+Result<void> Client::State::attach_locked(Reserved& entry, std::uint64_t address) {
+  const auto all = spaces_locked();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    auto attached = all[i]->attach(entry.memory, address);
+    if (attached) continue;
+    while (i-- > 0) (void)all[i]->detach(*entry.memory);
+    return attached;
+  }
+  entry.attached = true;
+  entry.address = address;
+  return {};
 }
 
 Result<void> Client::State::detach_locked(Reserved& entry) {
   if (!std::exchange(entry.attached, false)) return {};
-  auto detached = mm->detach(*entry.memory);
+  Result<void> detached;
+  for (const auto& space : spaces_locked()) {
+    if (auto result = space->detach(*entry.memory); !result) detached = result;
+  }
   if (detached) return detached;
   // Translations are gone: only operations that run now can still have the memory mapped.
   const auto note = [&](const std::shared_ptr<detail::Queue>& queue) {
@@ -247,9 +295,9 @@ Result<void> Client::release_reserved(std::uint64_t id) {
   State::Reserved entry = std::move(at->second);
   state_->reserved.erase(at);
   state_->reserved_bytes -= entry.size_bytes;
-  auto free = [state = state_, entry = std::move(entry)] {
+  auto free = [state = state_, spaces = state_->spaces_locked(), entry = std::move(entry)] {
     if (!state->over(entry.users)) return false;
-    state->mm->forget(*entry.memory);
+    for (const auto& space : spaces) space->forget(*entry.memory);
     detail::Tenant::give_back(state->engagement->tenant->reserved_bytes, entry.size_bytes);
     return true;
   };
@@ -284,7 +332,9 @@ tandem_stats_reply Client::stats() const {
   reply.bytes_copied = sum.bytes_copied;
   reply.translations = sum.translations;
   reply.translation_hits = sum.translation_hits;
-  reply.page_faults = state_->mm->stats().page_faults;
+  for (const auto& space : state_->spaces_locked()) {
+    reply.page_faults += space->stats().page_faults;
+  }
   reply.queues = state_->queues.size();
   reply.reserved_bytes = state_->reserved_bytes;
   return reply;
@@ -298,7 +348,7 @@ bool Client::alive() const { return state_->mm->alive(); }
 Client::Ended Client::disconnect(tandem_queue_state reason) { return state_->disconnect(reason); }
 
 void Client::revoke_page(std::uint64_t address, bool refuse) {
-  state_->mm->revoke_page(address, refuse);
+  for (const auto& space : state_->spaces()) space->revoke_page(address, refuse);
 }
 
 /// Ends everything of this client. The queues die before anything is waited for, so nothing new
@@ -343,16 +393,16 @@ bool Client::State::finish(Ended& ended) {
     running |= scheduler.runs(*queue);
     ended.stuck |= scheduler.given_up(*queue);
   }
-  if (ended.stuck) {
-    mm->condemn();
-    (void)mm->unbind();
+  const auto all = spaces();
+  for (const auto& space : all) {
+    if (!ended.stuck) continue;
+    space->condemn();
+    (void)space->unbind();
   }
   if (running || ended.stuck) return false;
   // Nothing of ours runs; somebody else's access may, for a page request of ours.
-  if (!mm->unbind() && !mm->reclaim()) {
-    ended.stuck = true;
-    return false;
-  }
+  for (const auto& space : all) ended.stuck |= !space->unbind() && !space->reclaim();
+  if (ended.stuck) return false;
   scheduler.collect_returned();
   {
     const MutexLock lock(mutex);

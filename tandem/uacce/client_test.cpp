@@ -7,7 +7,9 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
 
 #include "tandem/uacce/detail/raw_queue.hpp"
 #include "tandem/uacce/device.hpp"
@@ -73,10 +75,11 @@ constexpr std::uint16_t kRead = TANDEM_OP_SRC_IN | 0x703;     // result: first b
 
 class GateEngine final : public Engine {
  public:
-  GateEngine(std::shared_ptr<Gate> gate, bool sva) : gate_(std::move(gate)), sva_(sva) {}
+  GateEngine(std::shared_ptr<Gate> gate, bool sva, std::string name = "gate")
+      : gate_(std::move(gate)), sva_(sva), name_(std::move(name)) {}
   DeviceTraits traits() const override {
     DeviceTraits traits;
-    traits.name = "gate";
+    traits.name = name_;
     traits.api = "tandem_test_v1";
     traits.algorithms = {"test"};
     traits.sva = sva_;
@@ -114,6 +117,7 @@ class GateEngine final : public Engine {
 
   const std::shared_ptr<Gate> gate_;
   const bool sva_;
+  const std::string name_;
 };
 
 class ClientTest : public testing::Test {
@@ -217,6 +221,44 @@ TEST_F(ClientTest, ThatPutAStuckQueueBeforeIsNotFreedBeforeTheOperationReturns) 
   EXPECT_EQ(framework_->cleanup().clients, 0u);
   gate_->open();
   EXPECT_TRUE(eventually([&] { return framework_->cleanup().clients == 1; }));
+}
+
+// ---- Devices without SVA ------------------------------------------------------------------------
+
+TEST_F(ClientTest, OfADeviceWithoutSvaReachesReservedMemoryOnly) {
+  make({}, false);
+  ASSERT_TRUE(framework_->add_device(std::make_unique<GateEngine>(gate_, true, "sva")));
+  MmAccess access;
+  access.kind = MmAccess::Kind::kSelf;
+  auto client = framework_->connect(1, std::move(access), false);
+  ASSERT_TRUE(client);
+  static const char ordinary[16] = "o";
+  const auto ordinary_address = reinterpret_cast<std::uint64_t>(&ordinary);
+  const auto early = (*client)->reserve(kPageSize);
+  ASSERT_TRUE(early);
+  ASSERT_TRUE((*client)->attach_reserved(early->id, kAt));
+  RawQueue queue(**client, "gate");
+  RawQueue with_sva(**client, "sva");
+  const auto late = (*client)->reserve(kPageSize);
+  ASSERT_TRUE(late);
+  ASSERT_TRUE((*client)->attach_reserved(late->id, kAt + kPageSize));
+  for (RawQueue* const each : {&queue, &with_sva}) {
+    const bool sva = each == &with_sva;
+    const auto status = [&](std::uint64_t address) {
+      submit(*each, kRead, address);
+      const auto completion = each->wait();
+      return completion ? static_cast<int>(completion->status) : -1;
+    };
+    EXPECT_EQ(status(kAt), TANDEM_STATUS_OK);
+    EXPECT_EQ(status(kAt + kPageSize), TANDEM_STATUS_OK);
+    EXPECT_EQ(status(ordinary_address), sva ? TANDEM_STATUS_OK : TANDEM_STATUS_NEEDS_STAGING);
+  }
+  ASSERT_TRUE((*client)->release_reserved(early->id));
+  submit(queue, kRead, kAt);
+  const auto completion = queue.wait();
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->status, TANDEM_STATUS_NEEDS_STAGING) << "it was released";
+  EXPECT_EQ((*client)->disconnect(TANDEM_QUEUE_OWNER_GONE).reserved_bytes_freed, kPageSize);
 }
 
 // ---- Quotas -------------------------------------------------------------------------------------

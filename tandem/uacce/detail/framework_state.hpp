@@ -93,15 +93,24 @@ struct Client::State : std::enable_shared_from_this<Client::State> {
   struct Reserved {
     std::shared_ptr<detail::ReservedMemory> memory;
     std::uint64_t size_bytes = 0;
-    bool attached = false;
+    std::uint64_t address = 0;
+    bool attached = false;       // at `address`, in every space
     std::vector<Running> users;  // that may still reach it though it was detached
   };
 
+  Result<void> attach_locked(Reserved& entry, std::uint64_t address) TANDEM_REQUIRES(mutex);
   Result<void> detach_locked(Reserved& entry) TANDEM_REQUIRES(mutex);
+  /// The space that queues of devices without SVA use; bound when first asked for.
+  Result<std::shared_ptr<detail::Mm>> reserved_space() TANDEM_EXCLUDES(mutex);
+  /// `mm`, and the other space if there is one.
+  std::vector<std::shared_ptr<detail::Mm>> spaces() const TANDEM_EXCLUDES(mutex);
+  std::vector<std::shared_ptr<detail::Mm>> spaces_locked() const TANDEM_REQUIRES(mutex);
   /// Whether the operations that ran then have ended.
   bool over(const std::vector<Running>& users) const;
 
-  Mutex mutex;
+  mutable Mutex mutex;
+  /// Has the reserved memory of `mm` and nothing else.
+  std::shared_ptr<detail::Mm> reserved_mm TANDEM_GUARDED_BY(mutex);
   bool connected TANDEM_GUARDED_BY(mutex) = true;
   std::map<std::uint32_t, std::shared_ptr<detail::Queue>> queues TANDEM_GUARDED_BY(mutex);
   /// Handles of queues that were put, the latest last: a second put finds that it is done.
