@@ -150,7 +150,7 @@ struct Broker::State {
   void drop(Connection& connection, const char* why,
             tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE);
   void end_client(std::uint32_t account, std::shared_ptr<uacce::Client> client, Event event,
-                  tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE);
+                  tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE, UniqueFd socket = {});
   void forget_connection_of(uid_t uid);
   void handle(const epoll_event& event);
 };
@@ -438,16 +438,21 @@ void Broker::State::drop(Connection& connection, const char* why, tandem_queue_s
   const auto account = account_of(connection);
   // A HELLO under way keeps the place, or connections could be had without end by not waiting.
   if (client != nullptr || !connection.busy) forget_connection_of(connection.peer.uid);
-  connections.erase(connection.id);  // closes its descriptors: epoll forgets them
-  if (client != nullptr) end_client(account, std::move(client), std::move(event), reason);
+  // A client that sees its socket closed takes its buffers back: first its queues have to end.
+  UniqueFd socket = std::move(connection.socket);
+  ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
+  connections.erase(connection.id);  // closes its other descriptors: epoll forgets them
+  if (client != nullptr) {
+    end_client(account, std::move(client), std::move(event), reason, std::move(socket));
+  }
 }
 
 void Broker::State::end_client(std::uint32_t account, std::shared_ptr<uacce::Client> client,
-                               Event event, tandem_queue_state reason) {
+                               Event event, tandem_queue_state reason, UniqueFd socket) {
   event.kind = Event::Kind::kEnded;
   const auto noticed = Clock::now();
-  endings.run(account, [this, client = std::move(client), event = std::move(event), noticed,
-                        reason]() mutable {
+  endings.run(account, [this, client = std::move(client), event = std::move(event), noticed, reason,
+                        socket = std::make_shared<UniqueFd>(std::move(socket))]() mutable {
     const auto held = client->stats();
     event.pasid = client->pasid().value;
     event.queues = held.queues;
@@ -457,6 +462,7 @@ void Broker::State::end_client(std::uint32_t account, std::shared_ptr<uacce::Cli
     event.quarantined = ended.stuck;
     event.took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - noticed);
     client.reset();
+    socket->reset();
     tell(event);
   });
 }

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -377,6 +378,37 @@ TEST_F(BrokerLife, WhenTheBrokerIsKilledEveryRequestComesBackOnce) {
   ASSERT_EQ(wd_recv_sync(&again, &none), 1);
   EXPECT_EQ(none->status, TANDEM_STATUS_OK);
   wd_release_queue(&again);
+  wd_release_queue(&queue);
+}
+
+TEST_F(BrokerLife, WhatABrokerThatIsToldToStopHadInHandIsNotWrittenAfterwards) {
+  wd_queue queue = WD_QUEUE_INIT;
+  ASSERT_EQ(wd_open(&queue, "gzip"), 0);
+  std::vector<std::byte> plain(8 << 20), packed(9 << 20);
+  std::uint32_t random = 1;
+  for (auto& byte : plain) {
+    random = random * 1664525 + 1013904223;
+    byte = std::byte{static_cast<unsigned char>("etaoin shrdlu"[(random >> 24) % 13])};
+  }
+  wd_request request{};
+  request.opcode = WD_OP_GZIP;
+  request.param = 12;  // takes seconds
+  request.src = plain.data();
+  request.src_len = static_cast<std::uint32_t>(plain.size());
+  request.dst = packed.data();
+  request.dst_len = static_cast<std::uint32_t>(packed.size());
+  const double before = broker_->cpu_seconds();
+  ASSERT_EQ(wd_send(&queue, &request), 0);
+  ASSERT_TRUE(eventually([&] { return broker_->cpu_seconds() > before + 0.1; }));
+  ::kill(broker_->pid(), SIGTERM);
+  wd_request* done = nullptr;
+  ASSERT_EQ(wd_recv_sync(&queue, &done), 1);
+  EXPECT_EQ(done->status, TANDEM_STATUS_DEVICE_LOST);
+  std::fill(packed.begin(), packed.end(), std::byte{0xa5});  // it is ours again
+  siginfo_t ended{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(broker_->pid()), &ended, WEXITED | WNOWAIT), 0);
+  EXPECT_TRUE(std::all_of(packed.begin(), packed.end(),
+                          [](std::byte byte) { return byte == std::byte{0xa5}; }));
   wd_release_queue(&queue);
 }
 
