@@ -295,7 +295,9 @@ class Channel {
   struct Slot {
     wd_request request{};
     State state = State::kFree;
-    Slot* next_free = nullptr;
+    Slot* next = nullptr;  // in the list of free ones, or of those whose waiter is to be called
+    void (*call)(void*) = nullptr;  // the waiter: what poll_and_call() calls when it is done
+    void* argument = nullptr;
   };
 
   /// Returns nullptr and sets `error` on failure.
@@ -326,13 +328,13 @@ class Channel {
   Slot* take(const wd_request& request) {
     Slot* const slot = free_;
     if (slot == nullptr) return nullptr;
-    free_ = slot->next_free;
+    free_ = slot->next;
     slot->request = request;
     return slot;
   }
   void give_back(Slot* slot) {
     slot->state = State::kFree;
-    slot->next_free = free_;
+    slot->next = free_;
     free_ = slot;
   }
 
@@ -342,6 +344,38 @@ class Channel {
       finish(got);
     }
     return received;
+  }
+  /// Also calls who waits for what is done by now, in that order. Returns how many were received.
+  int poll_and_call(int most) {
+    const int received = poll(most);
+    if (waiters_ != 0 && wd_in_flight(&queue_) == 0) lose_pending();
+    while (to_call_ != nullptr) {
+      Slot* const slot = to_call_;
+      to_call_ = slot->next;
+      --waiters_;
+      std::exchange(slot->call, nullptr)(slot->argument);
+    }
+    return received;
+  }
+  /// Whether there is something for poll_and_call() to do; if not, fd() tells when there is.
+  bool arm() { return to_call_ != nullptr || wd_arm(&queue_) != 0; }
+  void set_waiter(Slot& slot, void (*call)(void*), void* argument) {
+    forget_waiter(slot);
+    slot.call = call;
+    slot.argument = argument;
+    ++waiters_;
+  }
+  /// Nobody waits for `slot` any more.
+  void forget_waiter(Slot& slot) {
+    if (slot.call == nullptr) return;
+    slot.call = nullptr;
+    --waiters_;
+    for (Slot** at = &to_call_; *at != nullptr; at = &(*at)->next) {
+      if (*at == &slot) {
+        *at = slot.next;
+        return;
+      }
+    }
   }
   /// Waits until `slot` is done.
   void settle(Slot& slot) {
@@ -362,7 +396,7 @@ class Channel {
       slot.request.done = 0;
       slot.request.fault_address = 0;
       slot.request.opaque[0] = 0;
-      slot.state = State::kDone;
+      finish(slot);
     }
   }
   /// Like settle(), until `deadline`. Returns whether the slot is done.
@@ -392,14 +426,24 @@ class Channel {
   }
 
  private:
-  static void finish(wd_request* request) {
+  void finish(wd_request* request) {
     static_assert(std::is_standard_layout_v<Slot>);  // the request is the slot's first member
-    reinterpret_cast<Slot*>(request)->state = State::kDone;
+    finish(*reinterpret_cast<Slot*>(request));
+  }
+  void finish(Slot& slot) {
+    slot.state = State::kDone;
+    if (slot.call == nullptr) return;
+    Slot** end = &to_call_;
+    while (*end != nullptr) end = &(*end)->next;
+    slot.next = nullptr;
+    *end = &slot;
   }
 
   wd_queue queue_ = WD_QUEUE_INIT;
   std::vector<Slot> slots_;
   Slot* free_ = nullptr;
+  Slot* to_call_ = nullptr;  // done, in that order
+  unsigned waiters_ = 0;     // slots with a waiter
   unsigned references_ = 1;
 };
 
@@ -469,6 +513,13 @@ class [[nodiscard]] Op {
     }
     return get();
   }
+  /// Has Queue::poll() call `call(argument)` once when it is done; false, and no call, when it is
+  /// already. For adapters to whatever runs the program: see coroutine.hpp.
+  bool call_when_done(void (*call)(void*), void* argument) {
+    if (ready()) return false;
+    channel_->set_waiter(*slot_, call, argument);
+    return true;
+  }
   /// Tries to withdraw it. Returns whether the attempt was in time to be made; get() then says
   /// Code::kCancelled, or the result when the engine was faster.
   bool cancel() {
@@ -485,6 +536,7 @@ class [[nodiscard]] Op {
   bool pending() const { return slot_->state == detail::Channel::State::kPending; }
   void finish() {
     if (slot_ == nullptr) return;
+    channel_->forget_waiter(*slot_);
     channel_->settle(*slot_);
     channel_->give_back(slot_);
     slot_ = nullptr;
@@ -642,10 +694,19 @@ class Queue {
   }
 
   /// For event loops: a descriptor that is readable after arm() once something is done. When arm()
-  /// says true, something is done already. poll() then finishes at most `most` operations.
+  /// says true, something is done already. poll() then finishes at most `most` operations, and
+  /// goes on with coroutines that await them. Returns how many it finished.
   int fd() { return wd_fd(&main_->queue()); }
-  bool arm() { return wd_arm(&main_->queue()) != 0; }
-  int poll(int most) { return main_->poll(most); }
+  bool arm() { return inline_waits() || main_->arm(); }
+  int poll(int most) {
+    const detail::ChannelRef main(main_), small(inline_);  // who is called may end the queue
+    const int finished = main->poll_and_call(most);
+    return small ? finished + small->poll_and_call(most) : finished;
+  }
+  /// Operations started and not finished.
+  unsigned in_flight() {
+    return wd_in_flight(&main_->queue()) + (inline_ ? wd_in_flight(&inline_->queue()) : 0);
+  }
 
   /// Opens it again after Code::kDeviceLost, with the same parameters.
   Result<void, Error> reopen() {
@@ -664,6 +725,10 @@ class Queue {
   explicit Queue(detail::ChannelRef main) : main_(std::move(main)) {}
   detail::ChannelRef& channel_for(std::size_t size_bytes) {
     return size_bytes < inline_below_ ? inline_ : main_;
+  }
+  /// What runs in the caller is run by poll(), not by waiting for the descriptor.
+  bool inline_waits() {
+    return inline_ && (wd_in_flight(&inline_->queue()) != 0 || inline_->arm());
   }
 
   detail::ChannelRef main_, inline_;
