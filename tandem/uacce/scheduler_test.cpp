@@ -255,8 +255,8 @@ Completion moved(std::uint64_t bytes_copied, std::uint64_t bytes_zero_copy = 0) 
   return {.bytes_zero_copy = bytes_zero_copy, .bytes_copied = bytes_copied};
 }
 
-/// Jain's index over the engine time that tenants with these habits get of one engine.
-double fairness_of_time(const std::vector<Habit>& habits, bool quick = false) {
+/// The engine time that tenants with these habits get of one engine.
+std::vector<double> shares_of_time(const std::vector<Habit>& habits, bool quick = false) {
   constexpr auto kMeasured = milliseconds(300);
   std::vector<std::atomic<std::int64_t>> spent(habits.size());
   const auto total = [&] {
@@ -299,8 +299,11 @@ double fairness_of_time(const std::vector<Habit>& habits, bool quick = false) {
   for (std::size_t i = 0; i < spent.size(); ++i) {
     shares.push_back(static_cast<double>(spent[i] - before[i]));
   }
-  return jain(shares);
+  return shares;
 }
+
+/// Jain's index over them.
+double fairness_of_time(const std::vector<Habit>& habits) { return jain(shares_of_time(habits)); }
 
 const Habit kHonest{{{microseconds(13), moved(128 * 1024)}}};
 
@@ -319,7 +322,10 @@ TEST(Scheduler, ASlowOperationAmongQuickOnesCostsTheTimeItTook) {
   Habit mixed;
   mixed.kinds.assign(70, {microseconds(0), moved(0, 128)});
   mixed.kinds.push_back({milliseconds(1), {.status = TANDEM_STATUS_FAULT}});
-  expect_fair([&] { return fairness_of_time({honest, mixed}, true); });
+  // Not the index: when other processes take the CPU, what is timed is billed for it, what is not
+  // is not.
+  const auto shares = shares_of_time({honest, mixed}, true);
+  EXPECT_GT(shares[0], 0.8 * shares[1]);
 }
 
 TEST(Scheduler, TwoBusyQueuesOfOneClientUseTwoEngines) {
