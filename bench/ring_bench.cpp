@@ -251,7 +251,9 @@ std::vector<Case> cases(const Options& options) {
            .target = Target::kTimesFaster,
            .limit = 3,
            .ours =
-               [=] { return world->ring.round_trips(10'000 * scale, Ring::copy(to, from, size)); },
+               [=] {
+                 return world->shallow.round_trips(10'000 * scale, Ring::copy(to, from, size));
+               },
            .peer = [=, p = pool] { return pool_copy(p, 2'000 * scale, to, from, size); }});
     }
   }
