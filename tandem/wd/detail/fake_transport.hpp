@@ -287,7 +287,10 @@ class FakeTransport final : public Transport {
       }
       set_parked(1);
       global_fence() ? heavy_fence_global() : full_fence();
-      while (behaviour_.overslept.load() && !stop_.load()) std::this_thread::yield();
+      while (behaviour_.overslept.load() && !stop_.load()) {
+        set_parked(1);  // also for queues that are opened meanwhile
+        std::this_thread::yield();
+      }
       if (!poll_queues() && !stop_.load()) {
         pollfd wake{wake_.get(), POLLIN, 0};
         ::poll(&wake, 1, behaviour_.paused.load() ? 1 : 1000);
