@@ -233,12 +233,21 @@ void expect_fair(Measure measure) {
   EXPECT_GE(index, 0.95);
 }
 
+// ThreadSanitizer makes what is measured many times slower, and unevenly so.
+#if defined(__SANITIZE_THREAD__)
+#define TANDEM_NEEDS_TIME() GTEST_SKIP() << "shares of time mean little under ThreadSanitizer"
+#else
+#define TANDEM_NEEDS_TIME() static_cast<void>(0)
+#endif
+
 TEST(Scheduler, ATenantWithEightQueuesGetsNoMoreThanOneWithOne) {
+  TANDEM_NEEDS_TIME();
   expect_fair([] { return fairness(1, {{1, 65536}, {8, 65536}}); });
   expect_fair([] { return fairness(1, {{1, 4096}, {8, 65536}}); });
 }
 
 TEST(Scheduler, TwoEnginesAreSharedFairly) {
+  TANDEM_NEEDS_TIME();
   expect_fair([] { return fairness(2, {{1, 65536}, {8, 65536}}); });
   expect_fair([] { return fairness(2, {{1, 65536}, {1, 65536}, {2, 65536}, {4, 65536}}); });
 }

@@ -289,7 +289,7 @@ class FakeTransport final : public Transport {
       global_fence() ? heavy_fence_global() : full_fence();
       while (behaviour_.overslept.load() && !stop_.load()) {
         set_parked(1);  // also for queues that are opened meanwhile
-        std::this_thread::yield();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));  // lets others have the mutex
       }
       if (!poll_queues() && !stop_.load()) {
         pollfd wake{wake_.get(), POLLIN, 0};
