@@ -51,9 +51,7 @@ int guarded(Body&& body) noexcept {
   }
 }
 
-Context* raw_context(const wd_queue* q) {
-  return reinterpret_cast<Context*>(q->opaque[0]);
-}
+Context* raw_context(const wd_queue* q) { return reinterpret_cast<Context*>(q->opaque[0]); }
 
 /// Copies with a terminator, cutting what does not fit.
 template <std::size_t N>
