@@ -125,7 +125,9 @@ TEST_P(EmbeddedTest, ReservedMemoryIsWorkedOnInPlace) {
   wd::Queue codec = open("gzip");
   const auto done = codec.run(wd::Gzip{packed, text});
   ASSERT_TRUE(done) << done.error().hint;
+#if !defined(__aarch64__)  // there level 1 gets a copy of its input, see engine/comp/comp.hpp
   EXPECT_TRUE(done->zero_copy);
+#endif
   EXPECT_EQ(q.run(wd::Compare{text, text})->result, text.size());
   std::pmr::vector<int> numbers(100, 7, memory->resource());
   EXPECT_GE(reinterpret_cast<std::byte*>(numbers.data()), bytes.data());

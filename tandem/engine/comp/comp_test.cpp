@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tandem/engine/comp/detail/codec.hpp"
 #include "tandem/engine/test_space.hpp"
 
 namespace tandem::engine::comp {
@@ -136,8 +137,9 @@ TEST_F(Comp, OperandsPastTheInPlaceLimitAndInAnApertureWorkTheSame) {
 TEST_F(Comp, HostRamIsWorkedOnInPlaceOnceItsTranslationsAreKnown) {
   run(TANDEM_OP_GZIP, kPlain, 65'536, kPacked, 80'000);
   const Completion packed = run(TANDEM_OP_GZIP, kPlain, 65'536, kPacked, 80'000);
-  EXPECT_EQ(packed.bytes_zero_copy, 65'536u + packed.done);
-  EXPECT_EQ(packed.bytes_copied, 0u);
+  const std::uint64_t moved = 65'536u + packed.done;
+  EXPECT_EQ(packed.bytes_zero_copy, Compressor::input_may_change(1) ? moved : 0);
+  EXPECT_EQ(packed.bytes_copied, Compressor::input_may_change(1) ? 0 : moved);
   const Completion back = run(TANDEM_OP_GZIP_INFLATE, kPacked, packed.done, kBack, 65'536);
   EXPECT_EQ(back.bytes_zero_copy, 65'536u);
   EXPECT_EQ(back.bytes_copied, packed.done);

@@ -82,8 +82,8 @@ CodecResult Compressor::compress(Format format, unsigned level, std::span<const 
   if (output.size() <= around) return {.status = TANDEM_STATUS_OUTPUT_TOO_SMALL};
 
   const std::span<std::byte> body = output.subspan(header.size, output.size() - around);
-  std::size_t size =
-      level <= 2 ? isal(level == 1 ? 1 : 3, input, body) : libdeflate(level, input, body);
+  std::size_t size = kUsesIsal && level <= 2 ? isal(level == 1 ? 1 : 3, input, body)
+                                             : libdeflate(level, input, body);
   if (size == 0) size = store(input, body);
   if (size == 0) return {.status = TANDEM_STATUS_OUTPUT_TOO_SMALL};
 

@@ -109,6 +109,7 @@ Bytef* octets(std::span<const std::byte> bytes) {
 class ChangingBuffers : public testing::TestWithParam<std::size_t> {};
 
 TEST_P(ChangingBuffers, CompressingAtLevelOneStaysInsideThem) {
+  if (!Compressor::input_may_change(1)) GTEST_SKIP() << "here level 1 gets a copy of its input";
   const Guarded input(GetParam());
   Compressor compressor;
   for (const Format format : {Format::kDeflate, Format::kZlib, Format::kGzip}) {

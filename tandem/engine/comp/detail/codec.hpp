@@ -57,8 +57,16 @@ class Compressor {
   Compressor();
   ~Compressor();
 
+  /// Whether isa-l makes levels 1 and 2, else libdeflate. On aarch64 isa-l (2.30) reads past the
+  /// end of its input, and there a page may end: GuardedBuffers.EveryLevelStaysInsideThem.
+#if defined(__aarch64__)
+  static constexpr bool kUsesIsal = false;
+#else
+  static constexpr bool kUsesIsal = true;
+#endif
+
   /// Whether `level` tolerates input that changes while it runs.
-  static constexpr bool input_may_change(unsigned level) { return level <= 1; }
+  static constexpr bool input_may_change(unsigned level) { return kUsesIsal && level <= 1; }
 
   /// Writes one member. `level` is a descriptor's: 0 … 12. With tandem_compress_bound(input) bytes
   /// of output it always succeeds: what does not shrink is stored.
