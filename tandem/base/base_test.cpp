@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
-#include <cstddef>
 #include <cstring>
-#include <iterator>
 #include <string_view>
 #include <thread>
 
@@ -24,6 +18,7 @@
 #include "tandem/base/futex.hpp"
 #include "tandem/base/mapping.hpp"
 #include "tandem/base/result.hpp"
+#include "tandem/base/test_sandbox.hpp"
 
 namespace tandem {
 namespace {
@@ -86,24 +81,11 @@ TEST(AsymmetricFence, HeavyHalfRunsOnceRegistered) {
   full_fence();
 }
 
-/// Makes the kernel refuse membarrier() to this thread, as a sandbox may. Returns whether it does.
-bool forbid_membarrier() {
-  sock_filter filter[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
-  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
 TEST(AsymmetricFence, SandboxThatForbidsItEndsNobody) {
   if (!register_global_fence() || !register_process_fence()) GTEST_SKIP() << "no membarrier here";
   const pid_t child = ::fork();
   if (child == 0) {
-    if (!forbid_membarrier()) ::_exit(77);
+    if (!refuse_system_call(SYS_membarrier, EPERM)) ::_exit(77);
     const auto before = std::chrono::steady_clock::now();
     heavy_fence_global();
     heavy_fence_process();

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,6 +21,7 @@
 #include "tandem/abi/control.h"
 #include "tandem/base/cpu.hpp"
 #include "tandem/base/mapping.hpp"
+#include "tandem/base/test_sandbox.hpp"
 #include "tandem/wd/wd.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -346,21 +344,6 @@ TEST_P(EmbeddedTest, ForkInTheMiddleOfAnotherThreadsWork) {
 }
 
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-/// From here on any system call but exit ends the process.
-void forbid_system_calls() {
-  sock_filter filter[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-      ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
-    ::_exit(77);
-  }
-}
-
 TEST(Embedded, AMillionOperationsMakeNoSystemCall) {
   if (usable_cpus() == 1) GTEST_SKIP() << "one CPU: the engine needs the scheduler";
   EXPECT_EQ(in_child([] {

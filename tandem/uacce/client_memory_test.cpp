@@ -205,18 +205,41 @@ TEST_F(MappingKinds, AFuseFileNeedsStagingAndDoesNotBlock) {
 
 // ---- Accesses that do not end ------------------------------------------------------------------
 
+/// A page of this process whose first access, the kernel's too, hangs until it is answered.
+class HangingPage {
+ public:
+  explicit HangingPage(SelfProcess& self)
+      : fd_(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC))),
+        address_(self.map(kPage, PROT_READ | PROT_WRITE)) {
+    uffdio_api api{};
+    api.api = UFFD_API;
+    uffdio_register range{};
+    range.range = {address_, kPage};
+    range.mode = UFFDIO_REGISTER_MODE_MISSING;
+    if (!fd_) return;
+    TANDEM_CHECK(::ioctl(fd_.get(), UFFDIO_API, &api) == 0);
+    TANDEM_CHECK(::ioctl(fd_.get(), UFFDIO_REGISTER, &range) == 0);
+  }
+  /// Whether it does: false where userfaultfd is not allowed.
+  bool hangs() const { return static_cast<bool>(fd_); }
+  std::uint64_t address() const { return address_; }
+  /// Fills it with zeros. Returns: whether the kernel did so.
+  bool answer() {
+    uffdio_zeropage page{};
+    page.range = {address_, kPage};
+    return ::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &page) == 0;
+  }
+
+ private:
+  const UniqueFd fd_;
+  const std::uint64_t address_;
+};
+
 TEST(StuckAccess, IsNoticedAndQuarantinesItsPasidOnly) {
   SelfProcess self;
-  const UniqueFd fault_fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC)));
-  if (!fault_fd) GTEST_SKIP() << "userfaultfd for kernel accesses needs privilege";
-  uffdio_api api{};
-  api.api = UFFD_API;
-  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_API, &api), 0);
-  const auto at = self.map(kPage, PROT_READ | PROT_WRITE);
-  uffdio_register range{};
-  range.range = {at, kPage};
-  range.mode = UFFDIO_REGISTER_MODE_MISSING;
-  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_REGISTER, &range), 0);
+  HangingPage page(self);
+  if (!page.hangs()) GTEST_SKIP() << "userfaultfd for kernel accesses needs privilege";
+  const auto at = page.address();
 
   auto host = Host::create();
   ASSERT_TRUE(host);
@@ -243,9 +266,7 @@ TEST(StuckAccess, IsNoticedAndQuarantinesItsPasidOnly) {
     const auto next = (*host)->bind({});
     EXPECT_TRUE(next && (*next)->pasid() != (*mm)->pasid());
   }
-  uffdio_zeropage page{};
-  page.range = {at, kPage};
-  EXPECT_EQ(::ioctl(fault_fd.get(), UFFDIO_ZEROPAGE, &page), 0);
+  EXPECT_TRUE(page.answer());
   engine.join();
   EXPECT_FALSE((*mm)->stuck_for(0ms));
   (*host)->remove_endpoint(**endpoint);
@@ -253,17 +274,10 @@ TEST(StuckAccess, IsNoticedAndQuarantinesItsPasidOnly) {
 
 TEST(StuckAccess, IsTheLastOfAnOperationWhoseQueueIsDead) {
   SelfProcess self;
-  const UniqueFd fault_fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC)));
-  if (!fault_fd) GTEST_SKIP() << "userfaultfd for kernel accesses needs privilege";
-  uffdio_api api{};
-  api.api = UFFD_API;
-  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_API, &api), 0);
-  const auto at = self.map(kPage, PROT_READ | PROT_WRITE);
+  HangingPage page(self);
+  if (!page.hangs()) GTEST_SKIP() << "userfaultfd for kernel accesses needs privilege";
+  const auto at = page.address();
   const auto beside = self.map(kPage, PROT_READ | PROT_WRITE);
-  uffdio_register range{};
-  range.range = {at, kPage};
-  range.mode = UFFDIO_REGISTER_MODE_MISSING;
-  ASSERT_EQ(::ioctl(fault_fd.get(), UFFDIO_REGISTER, &range), 0);
 
   auto host = Host::create();
   ASSERT_TRUE(host);
@@ -289,9 +303,7 @@ TEST(StuckAccess, IsTheLastOfAnOperationWhoseQueueIsDead) {
   });
   while (!(*mm)->stuck_for(5ms)) std::this_thread::yield();
   death = TANDEM_QUEUE_STUCK;
-  uffdio_zeropage page{};
-  page.range = {at, kPage};
-  EXPECT_EQ(::ioctl(fault_fd.get(), UFFDIO_ZEROPAGE, &page), 0);
+  EXPECT_TRUE(page.answer());
   engine.join();
   EXPECT_TRUE((*mm)->unbind());
   (*host)->remove_endpoint(**endpoint);

@@ -122,6 +122,14 @@ class GateEngine final : public Engine {
 
 class ClientTest : public testing::Test {
  protected:
+  /// Reserved memory at kAt; returns its id.
+  static std::uint64_t reserve_and_attach(Client& client, std::uint64_t size_bytes) {
+    const auto memory = client.reserve(size_bytes);
+    EXPECT_TRUE(memory);
+    if (!memory) return 0;
+    EXPECT_TRUE(client.attach_reserved(memory->id, kAt));
+    return memory->id;
+  }
   void make(Framework::Options options, bool sva = true) {
     auto created = Framework::create(options);
     ASSERT_TRUE(created);
@@ -310,14 +318,12 @@ TEST_F(ClientTest, ReleasedMemoryInUseIsFreedWithItsQuotaWhenTheOperationEnds) {
   options.reserved_bytes_per_tenant = 4 * kPageSize;
   make(options);
   auto client = connect(1);
-  const auto memory = client->reserve(3 * kPageSize);
-  ASSERT_TRUE(memory);
-  ASSERT_TRUE(client->attach_reserved(memory->id, kAt));
+  const std::uint64_t memory = reserve_and_attach(*client, 3 * kPageSize);
   RawQueue queue(*client, "gate");
   submit(queue, kWork, kAt);
   ASSERT_TRUE(inside(1));
-  EXPECT_EQ(error_of(client->release_reserved(memory->id)), ETIMEDOUT);
-  EXPECT_EQ(error_of(client->release_reserved(memory->id)), ENOENT) << "it is given back";
+  EXPECT_EQ(error_of(client->release_reserved(memory)), ETIMEDOUT);
+  EXPECT_EQ(error_of(client->release_reserved(memory)), ENOENT) << "it is given back";
   EXPECT_EQ(client->stats().reserved_bytes, 0u);
   EXPECT_EQ(error_of(client->reserve(2 * kPageSize)), ENOMEM) << "it is not free yet";
   gate_->open();
@@ -334,18 +340,16 @@ TEST_F(ClientTest, DetachedMemoryInUseCanBeAttachedAgainAndReleasedLater) {
   options.reserved_bytes_per_tenant = 4 * kPageSize;
   make(options);
   auto client = connect(1);
-  const auto memory = client->reserve(3 * kPageSize);
-  ASSERT_TRUE(memory);
-  ASSERT_TRUE(client->attach_reserved(memory->id, kAt));
+  const std::uint64_t memory = reserve_and_attach(*client, 3 * kPageSize);
   RawQueue queue(*client, "gate");
   submit(queue, kWork, kAt);
   ASSERT_TRUE(inside(1));
-  EXPECT_EQ(error_of(client->detach_reserved(memory->id)), ETIMEDOUT);
-  EXPECT_EQ(error_of(client->detach_reserved(memory->id)), EINVAL) << "it is detached";
-  EXPECT_TRUE(client->attach_reserved(memory->id, kAt + (1 << 20)));
+  EXPECT_EQ(error_of(client->detach_reserved(memory)), ETIMEDOUT);
+  EXPECT_EQ(error_of(client->detach_reserved(memory)), EINVAL) << "it is detached";
+  EXPECT_TRUE(client->attach_reserved(memory, kAt + (1 << 20)));
   gate_->open();
   ASSERT_TRUE(queue.wait());
-  EXPECT_TRUE(eventually([&] { return client->release_reserved(memory->id).has_value(); }));
+  EXPECT_TRUE(eventually([&] { return client->release_reserved(memory).has_value(); }));
   EXPECT_TRUE(client->reserve(4 * kPageSize));
 }
 

@@ -395,21 +395,33 @@ class Gate {
   int inside_ = 0;
 };
 
+/// Two tenants on one engine thread: an operation of the first waits at the gate, a queue of the
+/// second is hot beside it.
+struct OneStuckOneBeside {
+  explicit OneStuckOneBeside(milliseconds stuck_after)
+      : framework(make(options(stuck_after), [gate = gate](const tandem_descriptor& descriptor) {
+          if (descriptor.operand == 1) gate->pass();
+          return Completion{};
+        })) {
+    EXPECT_TRUE(good->hold(beside.id(), true));
+    stuck.submit(TestEngine::kOperate, 1, 0, 1);
+    gate->wait_inside(1);
+  }
+  static Framework::Options options(milliseconds stuck_after) {
+    Framework::Options options;
+    options.stuck_after = stuck_after;
+    return options;
+  }
+
+  std::shared_ptr<Gate> gate = std::make_shared<Gate>();
+  std::unique_ptr<Framework> framework;
+  std::unique_ptr<Client> bad = connect(*framework, 1), good = connect(*framework, 2);
+  RawQueue stuck{*bad, "test"}, beside{*good, "test"};
+};
+
 TEST(Scheduler, AStuckOperationEndsItsQueueAndNobodyElses) {
-  Framework::Options options;
-  options.stuck_after = milliseconds(100);
-  auto gate = std::make_shared<Gate>();
-  auto framework = make(options, [gate](const tandem_descriptor& descriptor) {
-    if (descriptor.operand == 1) gate->pass();
-    return Completion{};
-  });
-  auto bad = connect(*framework, 1);
-  auto good = connect(*framework, 2);
-  RawQueue stuck(*bad, "test");
-  RawQueue beside(*good, "test");
-  ASSERT_TRUE(good->hold(beside.id(), true));  // hot on the thread that gets stuck
-  stuck.submit(TestEngine::kOperate, 1, 0, 1);
-  gate->wait_inside(1);
+  OneStuckOneBeside pair(milliseconds(100));
+  auto& [gate, framework, bad, good, stuck, beside] = pair;
   beside.submit(TestEngine::kOperate, 2);
   const auto completion = beside.wait();
   ASSERT_TRUE(completion);
@@ -470,20 +482,8 @@ class NoThreads {
 };
 
 TEST(Scheduler, AStuckLaneWaitsForAThreadWhenThereIsNone) {
-  Framework::Options options;
-  options.stuck_after = milliseconds(50);
-  auto gate = std::make_shared<Gate>();
-  auto framework = make(options, [gate](const tandem_descriptor& descriptor) {
-    if (descriptor.operand == 1) gate->pass();
-    return Completion{};
-  });
-  auto bad = connect(*framework, 1);
-  auto good = connect(*framework, 2);
-  RawQueue stuck(*bad, "test");
-  RawQueue beside(*good, "test");
-  ASSERT_TRUE(good->hold(beside.id(), true));  // hot on the thread that gets stuck
-  stuck.submit(TestEngine::kOperate, 1, 0, 1);
-  gate->wait_inside(1);
+  OneStuckOneBeside pair(milliseconds(50));
+  auto& [gate, framework, bad, good, stuck, beside] = pair;
   {
     NoThreads none;
     ASSERT_TRUE(eventually([&] { return stuck.state() == TANDEM_QUEUE_STUCK; }));

@@ -3,21 +3,17 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <thread>
 
 #include "tandem/base/mapping.hpp"
+#include "tandem/base/test_sandbox.hpp"
 #include "tandem/base/unique_fd.hpp"
 #include "tandem/uacce/detail/test_process.hpp"
 
@@ -104,20 +100,6 @@ TEST_F(VmaSourceTest, SaysWhereNothingIs) {
   EXPECT_EQ(next->start, start + 2 * kPageSize);
 }
 
-/// Has the kernel answer ioctl() of this thread with `error`, as a sandbox may. Returns whether it
-/// does.
-bool refuse_ioctl(unsigned error) {
-  sock_filter filter[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
-  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
 TEST_F(VmaSourceTest, ReadsTheTextWhereTheQueryIsMissingOrForbidden) {
   const auto mapping = Mapping::anonymous(kPageSize);
   ASSERT_TRUE(mapping);
@@ -126,7 +108,7 @@ TEST_F(VmaSourceTest, ReadsTheTextWhereTheQueryIsMissingOrForbidden) {
   for (const int error : {ENOTTY, ENOSYS, EPERM}) {
     const VmaSource source(maps_.get());
     std::thread([&] {
-      refused = refuse_ioctl(static_cast<unsigned>(error));
+      refused &= refuse_system_call(SYS_ioctl, error);
       const auto vma = source.covering(start);
       ASSERT_TRUE(vma) << vma.error().message();
       EXPECT_LE(vma->start, start);

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include <array>
@@ -12,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "tandem/base/test_sandbox.hpp"
 #include "tandem/wd/detail/fixture.hpp"
 
 namespace tandem::wd::detail {
@@ -231,13 +228,7 @@ TEST_F(ContextTest, SleeperIsWokenByACompletion) {
   behaviour.paused = true;
   wd_request request = nop();
   ASSERT_EQ(wd_send(&q, &request), 0);
-  std::thread engine([] {
-    while (std::atomic_ref(engine_side().doorbell().waiting).load() != TANDEM_WAIT_FUTEX) {
-      std::this_thread::yield();
-    }
-    behaviour.paused = false;
-    fake->wake();
-  });
+  std::thread engine(go_on_once_somebody_sleeps);
   wd_request* got = nullptr;
   EXPECT_EQ(wd_recv_sync(&q, &got), 1);
   engine.join();
@@ -495,21 +486,6 @@ TEST_F(ContextTest, EveryErrorAndStatusHasWords) {
 }
 
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-/// From here on any system call but exit ends the thread's process.
-void forbid_system_calls() {
-  sock_filter filter[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-      ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
-    ::_exit(77);
-  }
-}
-
 TEST_F(ContextTest, AMillionOperationsMakeNoSystemCall) {
   if (usable_cpus() == 1) GTEST_SKIP() << "one CPU: the engine needs the scheduler";
   EXPECT_EQ(in_child([] {
@@ -529,34 +505,15 @@ TEST_F(ContextTest, AMillionOperationsMakeNoSystemCall) {
 }
 #endif
 
-/// Makes the kernel refuse membarrier() to this thread, as a sandbox may. Returns whether it does.
-bool forbid_membarrier() {
-  sock_filter filter[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
-  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
 TEST_F(ContextTest, SandboxWithoutMembarrierStillSleepsAndWakes) {
   wd_queue q = open();
   const int fd = wd_fd(&q);
   std::thread sandboxed([&] {
-    if (!forbid_membarrier()) GTEST_SKIP() << "no seccomp here";
+    if (!refuse_system_call(SYS_membarrier, EPERM)) GTEST_SKIP() << "no seccomp here";
     behaviour.paused = true;
     wd_request request = nop(5);
     EXPECT_EQ(wd_send(&q, &request), 0);
-    std::thread engine([] {
-      while (std::atomic_ref(engine_side().doorbell().waiting).load() != TANDEM_WAIT_FUTEX) {
-        std::this_thread::yield();
-      }
-      behaviour.paused = false;
-      fake->wake();
-    });
+    std::thread engine(go_on_once_somebody_sleeps);
     wd_request* got = nullptr;
     EXPECT_EQ(wd_recv_sync(&q, &got), 1);
     EXPECT_EQ(request.result, 5u);

@@ -99,6 +99,14 @@ class WdTest : public ::testing::Test {
     ASSERT_EQ(got, &request);
   }
   /// The only queue of the fake.
+  /// Lets a paused engine go on when the client sleeps on the first queue's futex.
+  static void go_on_once_somebody_sleeps() {
+    while (std::atomic_ref(engine_side().doorbell().waiting).load() != TANDEM_WAIT_FUTEX) {
+      std::this_thread::yield();
+    }
+    behaviour.paused = false;
+    fake->wake();
+  }
   static FakeTransport::Queue& engine_side(std::uint32_t id = 1) { return fake->queue(id); }
 };
 
