@@ -224,6 +224,14 @@ std::vector<Case> cases(const Options& options) {
                   .limit = 0.7,
                   .ours = [=] { return world->ring.nops_per_second(640'000 * scale); },
                   .peer = [=] { return spsc_stream(640'000 * scale); }});
+  list.push_back({.name = "ring/nops/batch:32/bare",
+                  .unit = "op/s",
+                  .peer_name = "two threads with rings of the same layout and nothing else",
+                  .higher_is_better = true,
+                  .target = Target::kAtLeastRatio,
+                  .limit = 0.7,
+                  .ours = [=] { return world->ring.nops_per_second(640'000 * scale); },
+                  .peer = [=] { return bare_ring_stream(640'000 * scale); }});
   for (const bool spinning : {true, false}) {
     list.push_back(
         {.name = fmt::format("ring/nop-vs-socket/{}", spinning ? "spinning" : "sleeping"),

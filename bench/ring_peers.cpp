@@ -109,6 +109,82 @@ double spsc_stream(int items) {
   return items * 1e9 / static_cast<double>(now_ns() - start);
 }
 
+double bare_ring_stream(int items) {
+  constexpr std::uint64_t kDepth = 256, kInFlight = 128, kBatch = 32;
+  struct Half {  // a completion: two to a line
+    std::uint64_t tag, fault, result, last;
+  };
+  struct Request {
+    std::array<std::uint64_t, 11> words;
+  };
+  std::vector<Line> descriptors(kDepth);
+  std::vector<Half> completions(kDepth);
+  std::vector<Request> requests(kInFlight);
+  Word tail;
+  const auto phase = [](std::uint64_t number) { return (number / kDepth) % 2 == 0 ? 1u : 0u; };
+  std::jthread other([&] {
+    pin_thread(1);
+    std::array<Half, kBatch> answers;
+    for (std::uint64_t head = 0;;) {
+      const auto now = tail.value.load(std::memory_order_acquire);
+      if (now == kStop) return;
+      const auto count = std::min(now - head, kBatch);
+      if (count == 0) {
+        cpu_pause();
+        continue;
+      }
+      for (std::uint64_t i = 0; i < count; ++i) {
+        const Line copy = descriptors[(head + i) % kDepth];
+        answers[i] = {copy.words[5], 0, 0, phase(head + i) | (copy.words[6] | copy.words[7]) << 1};
+      }
+      for (std::uint64_t i = count; i-- > 0;) {
+        Half& to = completions[(head + i) % kDepth];
+        to.tag = answers[i].tag;
+        to.fault = answers[i].fault;
+        to.result = answers[i].result;
+        std::atomic_ref(to.last).store(answers[i].last, std::memory_order_release);
+      }
+      head += count;
+    }
+  });
+  pin_thread(0);
+  std::uint64_t sent = 0, received = 0;
+  const auto stream = [&](std::uint64_t count) {
+    const std::uint64_t goal = received + count;
+    while (received < goal) {
+      for (; sent < goal && sent - received + kBatch <= kInFlight;
+           tail.value.store(sent, std::memory_order_release)) {
+        for (std::uint64_t i = 0; i < kBatch; ++i, ++sent) {
+          Request& request = requests[sent % kInFlight];
+          Line& to = descriptors[sent % kDepth];
+          std::copy_n(request.words.begin(), 5, to.words.begin());
+          to.words[5] = sent;
+          to.words[6] = to.words[7] = 0;
+          request.words[9] = sent;
+        }
+      }
+      const std::uint64_t before = received;
+      for (; received < sent; ++received) {
+        Half& from = completions[received % kDepth];
+        const auto last = std::atomic_ref(from.last).load(std::memory_order_acquire);
+        if ((last & 1) != phase(received)) break;
+        Request& request = requests[received % kInFlight];
+        request.words[6] = last;
+        request.words[7] = from.result;
+        request.words[8] = from.fault;
+        if (from.tag != received) std::abort();
+      }
+      if (received == before) cpu_pause();
+    }
+  };
+  stream(10'000 / kBatch * kBatch);
+  const auto start = now_ns();
+  stream(static_cast<std::uint64_t>(items));
+  const double rate = items * 1e9 / static_cast<double>(now_ns() - start);
+  tail.value.store(kStop, std::memory_order_release);
+  return rate;
+}
+
 double socket_echo(int rounds, bool spinning) {
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) std::abort();

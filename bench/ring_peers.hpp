@@ -15,6 +15,10 @@ double line_ping_pong(int rounds, std::size_t slots);
 /// 64-byte items a second through a boost::lockfree::spsc_queue, pushed and popped 32 at a time.
 double spsc_stream(int items);
 
+/// Nops a second, 32 to a tail, through rings laid out as a queue's are, with nothing else around
+/// them: what the layout allows.
+double bare_ring_stream(int items);
+
 /// Nanoseconds for 64 bytes one way and 32 back over a unix socket pair.
 double socket_echo(int rounds, bool spinning);
 

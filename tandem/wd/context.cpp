@@ -6,7 +6,6 @@
 #include <bit>
 #include <cerrno>
 #include <ctime>
-#include <type_traits>
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/cpu.hpp"
@@ -54,23 +53,14 @@ std::uint64_t word_of(std::uint16_t first, std::uint16_t second, std::uint32_t h
 static_assert(offsetof(tandem_descriptor, param) == 4 && offsetof(tandem_descriptor, src) == 8 &&
               offsetof(tandem_descriptor, dst_len) == 28 && offsetof(tandem_descriptor, tag) == 40);
 
-/// Writes what `request` asks for with the buffers of `buffers`, as whole words straight to their
-/// place: fields put together on the stack and copied from there would wait for the narrow stores.
-template <class Buffers>
-inline void put_descriptor(tandem_descriptor& to, const wd_request& request, const Buffers& buffers,
-                           std::uint64_t number) {
-  const auto address = [](auto value) {
-    if constexpr (std::is_pointer_v<decltype(value)>) {
-      return reinterpret_cast<std::uint64_t>(value);
-    } else {
-      return value;
-    }
-  };
+/// Writes what `request` asks for, as whole words straight to their place: fields put together on
+/// the stack and copied from there would wait for the narrow stores.
+inline void put_descriptor(tandem_descriptor& to, const wd_request& request, std::uint64_t number) {
   auto* const words = reinterpret_cast<std::uint64_t*>(&to);
   words[0] = word_of(request.opcode, request.flags, request.param);
-  words[1] = address(buffers.src);
-  words[2] = address(buffers.dst);
-  words[3] = word_of(buffers.src_len, buffers.dst_len);
+  words[1] = reinterpret_cast<std::uint64_t>(request.src);
+  words[2] = reinterpret_cast<std::uint64_t>(request.dst);
+  words[3] = word_of(request.src_len, request.dst_len);
   words[4] = request.operand;
   words[5] = number;
   words[6] = 0;
@@ -178,17 +168,8 @@ bool Context::accepts(wd_request& request) {
 
 void Context::write_descriptor(wd_request& request, const StagedRequest* staged) {
   const std::uint64_t slot = submitted_ & mask_;
-  if (staged == nullptr) {
-    put_descriptor(descriptors_[slot], request, request, submitted_);
-  } else {
-    tandem_descriptor redirected{};
-    redirected.src = reinterpret_cast<std::uint64_t>(request.src);
-    redirected.dst = reinterpret_cast<std::uint64_t>(request.dst);
-    redirected.src_len = request.src_len;
-    redirected.dst_len = request.dst_len;
-    staged->redirect(redirected);
-    put_descriptor(descriptors_[slot], request, redirected, submitted_);
-  }
+  put_descriptor(descriptors_[slot], staged == nullptr ? request : staged->redirected(request),
+                 submitted_);
   table_[slot] = &request;
   request.opaque[0] = serial_;
   request.opaque[1] = submitted_;
@@ -212,7 +193,7 @@ unsigned Context::submit_plain(wd_request* const* requests, unsigned count) {
         request->opcode == TANDEM_OP_INFLATE_STREAM) [[unlikely]]
       break;
     prefetch_for_write(&descriptors[(number + kPrefetch) & mask]);
-    put_descriptor(descriptors[number & mask], *request, *request, number);
+    put_descriptor(descriptors[number & mask], *request, number);
     table[number & mask] = request;
     request->opaque[0] = serial;
     request->opaque[1] = number;
@@ -480,13 +461,16 @@ int Context::deliver(wd_request* request, wd_request** out) {
 int Context::receive(wd_request** request) {
   if (ready_count_ != 0) [[unlikely]]
     return deliver(pop_ready(), request);
-  if (reap_plain(request, 1) != 0) return 1;
-  if ((++empty_polls_ % kPollsBetweenChecks) == 0 && holds_ == 0 && !transport_.alive()) {
-    dead_ = true;
+  if (completion_waits()) {
+    if (reap_plain(request, 1) != 0) return 1;
+  } else {
+    if ((++empty_polls_ % kPollsBetweenChecks) == 0 && holds_ == 0 && !transport_.alive()) {
+      dead_ = true;
+    }
+    // Nothing yet from an engine that lives: the poll that has to be quick.
+    if (!in_caller_ && !dead_ && load_state() == TANDEM_QUEUE_ALIVE) [[likely]]
+      return -EAGAIN;
   }
-  // Nothing yet from an engine that lives: the poll that has to be quick.
-  if (!in_caller_ && !dead_ && !completion_waits() && load_state() == TANDEM_QUEUE_ALIVE) [[likely]]
-    return -EAGAIN;
   if (wd_request* const got = reap_thoroughly(); got != nullptr) return deliver(got, request);
   return in_flight_ == 0 && died() ? -ESHUTDOWN : -EAGAIN;
 }

@@ -102,13 +102,14 @@ void StagedRequest::fill_failure(wd_request& request) const {
   request.fault_address = fault_address_;
 }
 
-void StagedRequest::redirect(tandem_descriptor& descriptor) const {
-  if (src_.copy != nullptr) descriptor.src = address_of(src_.copy);
-  if (dst_.copy != nullptr) descriptor.dst = address_of(dst_.copy);
+wd_request StagedRequest::redirected(wd_request request) const {
+  if (src_.copy != nullptr) request.src = src_.copy;
+  if (dst_.copy != nullptr) request.dst = dst_.copy;
   if (faulted_) {
-    descriptor.src_len = readable_;
-    descriptor.dst_len = std::min(descriptor.dst_len, readable_);
+    request.src_len = readable_;
+    request.dst_len = std::min(request.dst_len, readable_);
   }
+  return request;
 }
 
 bool StagedRequest::map_back(const Operand& operand, std::uint64_t& address) {

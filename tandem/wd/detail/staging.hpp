@@ -64,8 +64,8 @@ class StagedRequest {
   bool failed() const { return failed_; }
   void fill_failure(wd_request& request) const;
 
-  /// The descriptor to send instead of the user's own.
-  void redirect(tandem_descriptor& descriptor) const;
+  /// What to send instead of the request of the user.
+  wd_request redirected(wd_request request) const;
   /// Turns the engine's completion into the user's: copies out, maps addresses back.
   void finish(const wd_request& request, tandem_completion& completion) const;
 
