@@ -48,7 +48,7 @@ class Worker final : public uacce::Worker {
     for (std::size_t i = 0; i < d.src_len; ++i) {
       output->bytes()[i] = std::byte(rotated(static_cast<char>(input->bytes()[i])));
     }
-    const auto written = output->commit(d.src_len);
+    const auto written = output->commit(d.src_len, std::move(*input));
     const auto done = static_cast<std::uint32_t>(written.done_bytes);
     if (!written.ok()) return uacce::Completion::from_fault(*written.fault, done);
     uacce::Completion completion;

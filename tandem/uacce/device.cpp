@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 namespace tandem::uacce {
 namespace {
@@ -108,8 +109,9 @@ Result<Output, pcie::DmaFault> Output::prepare(const pcie::AddressSpace& space,
   return output;
 }
 
-pcie::DmaResult Output::commit(std::size_t length) {
+pcie::DmaResult Output::commit(std::size_t length, Input used) {
   TANDEM_CHECK(length <= bytes_.size());
+  { const Input ends = std::move(used); }
   if (in_place_ || length == 0) return {length, std::nullopt};
   return space_->write(pcie::Iova{address_}, bytes_.first(length));
 }

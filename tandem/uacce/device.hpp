@@ -102,7 +102,9 @@ class Input {
 class Output {
  public:
   /// In place, a fault shows here; with a scratch buffer nothing is checked before commit(), whose
-  /// result then says what could be written. `space` must outlive the output. Bytes of a scratch
+  /// result then says what could be written. Memory that needs a page request is not mapped while
+  /// the input is in place: it is copied, and is at hand for the next operation. `space` must
+  /// outlive the output. Bytes of a scratch
   /// buffer start out unspecified (an earlier operation's, perhaps another client's): commit only
   /// what was written.
   static Result<Output, pcie::DmaFault> prepare(const pcie::AddressSpace& space,
@@ -111,8 +113,9 @@ class Output {
                                                 std::vector<std::byte>& scratch);
   std::span<std::byte> bytes() const { return bytes_; }
   bool in_place() const { return in_place_; }
-  /// Makes the first `length` bytes visible to the client.
-  pcie::DmaResult commit(std::size_t length);
+  /// Makes the first `length` bytes visible to the client. `used` is the operation's input, or {}:
+  /// it ends first, because a thread that holds a window cannot have pages faulted in.
+  pcie::DmaResult commit(std::size_t length, Input used);
 
  private:
   const pcie::AddressSpace* space_ = nullptr;

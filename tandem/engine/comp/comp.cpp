@@ -133,8 +133,6 @@ class CompWorker final : public uacce::Worker {
     account(completion, input->in_place(), input->bytes().size());
     const auto room = static_cast<std::size_t>(
         std::min<std::uint64_t>(descriptor.dst_len, tandem_compress_bound(descriptor.src_len)));
-    // While the input's window is held, map() takes no page faults: what it cannot have at once is
-    // copied out, and then is at hand for the next operation.
     auto output =
         Output::prepare(space, descriptor.dst, room, !snapshot && in_place(room), output_scratch_);
     if (!output) return faulted(completion, output.error(), 0);
@@ -142,10 +140,9 @@ class CompWorker final : public uacce::Worker {
     const CodecResult result =
         compressor_.compress(format, descriptor.param, input->bytes(), output->bytes());
     completion.status = result.status;
-    { const Input release = std::move(*input); }  // commit() below may have to fault pages in
     if (result.status != TANDEM_STATUS_OK) return failed(*output, completion);
     completion.result = result.checksum;
-    return commit(*output, result.produced, completion);
+    return commit(*output, result.produced, std::move(*input), completion);
   }
 
   Completion inflate(const tandem_descriptor& descriptor, const pcie::AddressSpace& space,
@@ -162,12 +159,13 @@ class CompWorker final : public uacce::Worker {
     completion.status = result.status;
     if (result.status != TANDEM_STATUS_OK) return failed(*output, completion);
     completion.result = result.consumed;
-    return commit(*output, result.produced, completion);
+    return commit(*output, result.produced, std::move(*input), completion);
   }
 
   /// `completion` with the output's first `produced` bytes written, or the fault that kept them.
-  static Completion commit(Output& output, std::size_t produced, Completion completion) {
-    const pcie::DmaResult written = output.commit(produced);
+  static Completion commit(Output& output, std::size_t produced, Input used,
+                           Completion completion) {
+    const pcie::DmaResult written = output.commit(produced, std::move(used));
     const auto done = static_cast<std::uint32_t>(written.done_bytes);
     account(completion, output.in_place(), done);
     if (!written.ok()) return faulted(completion, *written.fault, done);
@@ -218,7 +216,7 @@ class CompWorker final : public uacce::Worker {
       if (!output) return total;
       const CodecResult result =
           session.stream->step(input->bytes(), output->bytes(), last && in_size == in_left);
-      const pcie::DmaResult written = output->commit(result.produced);
+      const pcie::DmaResult written = output->commit(result.produced, std::move(*input));
       total.done += static_cast<std::uint32_t>(written.done_bytes);
       account(total, false, result.consumed);
       account(total, output->in_place(), written.done_bytes);
