@@ -86,7 +86,7 @@ class rcu_domain {
   ///           grace period. (D) it is visible before the load of `wake`; pairs with (F).
   void unlock() noexcept;
 
-  /// Whether the calling thread is in a section of this domain. For assertions; async-signal-safe.
+  /// Whether the calling thread is in a section of this domain. For assertions.
   bool in_section() const noexcept {
     const detail::Reader* const self = known_reader();
     return self && self->nesting != 0;
