@@ -73,6 +73,7 @@ TEST(Features, HaveTheirDocumentedNames) {
   EXPECT_EQ(feature_name(Feature::kMembarrier), "membarrier");
   EXPECT_EQ(feature_name(Feature::kPeerPidfd), "peerpidfd");
   EXPECT_EQ(feature_name(Feature::kProcMem), "procmem");
+  EXPECT_EQ(feature_name(Feature::kRseq), "rseq");
 }
 
 TEST(AsymmetricFence, HeavyHalfRunsOnceRegistered) {

@@ -7,8 +7,8 @@
 namespace tandem {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"procmap_query", "membarrier", "peerpidfd",
-                                                    "procmem"};
+constexpr std::array<std::string_view, 5> kNames = {"procmap_query", "membarrier", "peerpidfd",
+                                                    "procmem", "rseq"};
 
 unsigned disabled_mask() noexcept {
   const char* list = std::getenv("TANDEM_DISABLE");

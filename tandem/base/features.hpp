@@ -11,6 +11,7 @@ enum class Feature {
   kMembarrier,    ///< "membarrier": expedited commands, Linux 4.16
   kPeerPidfd,     ///< "peerpidfd": SO_PEERPIDFD, Linux 6.5
   kProcMem,       ///< "procmem": handing out /proc/self/mem
+  kRseq,          ///< "rseq": restartable sequences, Linux 4.18 and glibc 2.35
 };
 
 /// Whether TANDEM_DISABLE (a comma-separated list) lets us try `feature`.
