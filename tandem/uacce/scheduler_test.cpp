@@ -486,7 +486,7 @@ TEST(Scheduler, AStuckLaneWaitsForAThreadWhenThereIsNone) {
   auto& [gate, framework, bad, good, stuck, beside] = pair;
   {
     NoThreads none;
-    ASSERT_TRUE(eventually([&] { return stuck.state() == TANDEM_QUEUE_STUCK; }));
+    ASSERT_TRUE(eventually([&queue = stuck] { return queue.state() == TANDEM_QUEUE_STUCK; }));
     ASSERT_TRUE(bad->put(stuck.id()));
     beside.submit(TestEngine::kOperate, 2);
     EXPECT_FALSE(beside.wait(milliseconds(100)));
