@@ -143,7 +143,8 @@ double direct_isal(std::span<const std::byte> corpus, int memory = -1) {
 struct CompWorld {
   explicit CompWorld(std::size_t size) : corpus(make_corpus(size)) {}
   std::vector<std::byte> corpus;
-  broker::BrokerProcess broker{1, cpu_at(1)};
+  std::unique_ptr<broker::BrokerProcess> broker =
+      broker::BrokerProcess::start({.cpu = cpu_at(1)}).value();
   Stream reserved{true, corpus}, heap{false, corpus};
 };
 

@@ -140,7 +140,8 @@ class Ring {
 
 /// What the cases share; lives as long as they do.
 struct World {
-  broker::BrokerProcess broker{1, cpu_at(1)};
+  std::unique_ptr<broker::BrokerProcess> broker =
+      broker::BrokerProcess::start({.cpu = cpu_at(1)}).value();
   Ring ring;
   // So shallow that its lines pass back and forth, as the peer's do, instead of taking turns.
   Ring shallow{4};
@@ -148,7 +149,7 @@ struct World {
 
 /// Percent of a core that a broker uses while `clients` processes hold a queue and do nothing.
 double idle_clients(int clients, std::chrono::seconds length) {
-  const broker::BrokerProcess broker(1);
+  const auto broker = broker::BrokerProcess::start({}).value();
   std::vector<pid_t> children;
   std::array<int, 2> ends{};
   if (::pipe(ends.data()) != 0) throw std::runtime_error("cannot make a pipe");
@@ -173,9 +174,9 @@ double idle_clients(int clients, std::chrono::seconds length) {
     all &= ::read(ends[0], &byte, 1) == 1 && byte == 'y';
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  const double before = broker.cpu_seconds();
+  const double before = broker->cpu_seconds();
   std::this_thread::sleep_for(length);
-  const double used = broker.cpu_seconds() - before;
+  const double used = broker->cpu_seconds() - before;
   for (const pid_t child : children) {
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);

@@ -4,7 +4,6 @@
 
 #include <memory>
 
-#include "apps/tandem/private_broker.hpp"
 #include "apps/tandem/tenant.hpp"
 
 namespace tandem::cli {
@@ -47,18 +46,11 @@ void add_demo(CLI::App& app, Registry& registry) {
 
 void add_internal(CLI::App& app, Registry& registry) {
   struct Arguments {
-    std::string socket, corpus;
-    int engines = 1, fd = -1, other_fd = -1;
+    std::string corpus;
+    int fd = -1, other_fd = -1;
     unsigned number = 0;
   };
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* broker = app.add_subcommand("internal-broker", "")->group("");
-  broker->add_option("--socket", arguments->socket)->required();
-  broker->add_option("--engines", arguments->engines);
-  broker->add_option("--report-fd", arguments->fd)->required();
-  registry.emplace_back(broker, [arguments] {
-    return run_private_broker(arguments->socket, arguments->engines, arguments->fd);
-  });
   CLI::App* tenant = app.add_subcommand("internal-tenant", "")->group("");
   tenant->add_option("--board-fd", arguments->fd)->required();
   tenant->add_option("--number", arguments->number)->required();

@@ -12,8 +12,8 @@
 #include <cstring>
 #include <optional>
 
+#include "apps/broker_process/broker_process.hpp"
 #include "apps/tandem/demo.hpp"
-#include "apps/tandem/private_broker.hpp"
 #include "apps/tandem/queue.hpp"
 #include "tandem/base/mapping.hpp"
 
@@ -85,14 +85,14 @@ class Story {
   std::optional<Failure> open();
   std::optional<Failure> send_without_receiving();
   std::optional<Failure> fork_child();
-  std::optional<Failure> hear_from_child(const PrivateBroker::Event& child);
+  std::optional<Failure> hear_from_child(const broker::BrokerProcess::Event& child);
   std::optional<Failure> receive_ours();
   std::optional<Failure> exec_child();
   std::optional<Failure> go_on();
   void live_as_child(int report_fd);
 
   int step_ = 0;
-  std::unique_ptr<PrivateBroker> broker_;
+  std::unique_ptr<broker::BrokerProcess> broker_;
   std::unique_ptr<Queue> queue_;
   std::span<std::byte> reserved_;
   std::array<wd_request, 2> pending_{};
@@ -103,10 +103,9 @@ class Story {
 };
 
 std::optional<Failure> Story::open() {
-  auto broker = PrivateBroker::start(1);
-  if (!broker) return broker.error();
+  auto broker = broker::BrokerProcess::start({.events = true});
+  if (!broker) return Failure{kFailure, "private broker: " + broker.error()};
   broker_ = std::move(*broker);
-  broker_->select();
   step("Open a queue, compute something");
   auto queue = Queue::open("crc32c", 16);
   if (!queue) return from_wd("opening the device", queue.error());
@@ -196,7 +195,7 @@ std::optional<Failure> Story::fork_child() {
   pipe_.write_end.reset();
   const auto* child = broker_->wait_for("connected", child_, kPatience);
   if (child == nullptr) return Failure{kFailure, "the child did not connect by itself"};
-  const PrivateBroker::Event seen = *child;
+  const broker::BrokerProcess::Event seen = *child;
   if (auto failure = hear_from_child(seen)) return failure;
   if (auto failure = receive_ours()) return failure;
   hold->write_end.reset();
@@ -207,7 +206,7 @@ std::optional<Failure> Story::fork_child() {
   return std::nullopt;
 }
 
-std::optional<Failure> Story::hear_from_child(const PrivateBroker::Event& child) {
+std::optional<Failure> Story::hear_from_child(const broker::BrokerProcess::Event& child) {
   ChildReport report;
   if (!read_exactly(pipe_.read_end.get(), &report, sizeof report)) {
     return Failure{kFailure, "the child does not say anything"};

@@ -9,9 +9,9 @@
 #include <memory>
 #include <thread>
 
+#include "apps/broker_process/broker_process.hpp"
 #include "apps/tandem/demo.hpp"
 #include "apps/tandem/direct.hpp"
-#include "apps/tandem/private_broker.hpp"
 #include "apps/tandem/tenant.hpp"
 #include "tandem/base/cpu.hpp"
 
@@ -90,7 +90,7 @@ class Show {
 
   const ShareSettings& settings_;
   Corpus corpus_;
-  std::unique_ptr<PrivateBroker> broker_;
+  std::unique_ptr<broker::BrokerProcess> broker_;
   Mapping memory_;
   Board* board_ = nullptr;
   std::array<pid_t, Board::kTenants> processes_{};
@@ -102,7 +102,7 @@ class Show {
   std::array<double, Board::kTenants> fair_bytes_{};
   double fair_seconds_ = 0;
   Clock::time_point killed_at_;
-  PrivateBroker::Event victim_end_;
+  broker::BrokerProcess::Event victim_end_;
   std::uint64_t bytes_at_kill_ = 0;
 };
 
@@ -133,16 +133,14 @@ std::optional<Failure> Show::start() {
     }
     return std::nullopt;
   }
-  auto broker = PrivateBroker::start(std::max(1, usable_cpus() / 2));
-  if (!broker) return broker.error();
+  auto broker =
+      broker::BrokerProcess::start({.engines = std::max(1, usable_cpus() / 2), .events = true});
+  if (!broker) return Failure{kFailure, "private broker: " + broker.error()};
   broker_ = std::move(*broker);
-  broker_->select();
   const std::string list = broker_->directory() + "/corpus";
   if (auto failure = corpus_.save(list)) return failure;
   for (unsigned i = 0; i < Board::kTenants; ++i) {
-    const auto pid = spawn_self({"internal-tenant", "--board-fd", std::to_string(fd->get()),
-                                 "--number", std::to_string(i), "--corpus", list},
-                                {fd->get()});
+    const auto pid = start_tenant_process(fd->get(), i, list);
     if (!pid) return pid.error();
     processes_[i] = *pid;
   }
@@ -422,7 +420,7 @@ std::optional<Failure> Show::run() {
   if (auto failure = wait_until_ready()) return failure;
   if (broker_ != nullptr) {
     progress_.say(fmt::format("  private broker, pid {}, {}, at {}", broker_->pid(),
-                              ::geteuid() == 0 ? "as root" : "rootless", broker_->socket()));
+                              ::geteuid() == 0 ? "as root" : "rootless", broker_->socket_path()));
   }
   if (auto failure = work()) return failure;
   if (auto failure = finish()) return failure;

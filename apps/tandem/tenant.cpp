@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/tandem/tenant.hpp"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -322,6 +325,23 @@ void run_tenant(Board& board, unsigned number, Corpus& corpus, TenantKind kind) 
   } catch (const TenantFailure& failure) {
     seat.fail(failure.text);
   }
+}
+
+Result<pid_t, Failure> start_tenant_process(int board_fd, unsigned number,
+                                            const std::string& corpus_list) {
+  const std::string fd = std::to_string(board_fd), which = std::to_string(number);
+  const pid_t parent = ::getpid();
+  const pid_t child = ::fork();
+  if (child < 0) return Unexpected{from_errno("starting a process", errno)};
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(kFailure);
+    ::fcntl(board_fd, F_SETFD, 0);
+    ::execl("/proc/self/exe", "tandem", "internal-tenant", "--board-fd", fd.c_str(), "--number",
+            which.c_str(), "--corpus", corpus_list.c_str(), nullptr);
+    ::_exit(127);
+  }
+  return child;
 }
 
 int run_tenant_process(int board_fd, unsigned number, const std::string& corpus_list) {

@@ -23,7 +23,11 @@ enum class TenantKind { kProcess, kThread };
 /// pointers, when the board says so and it is this tenant's part. Failures go to its seat.
 void run_tenant(Board& board, unsigned number, Corpus& corpus, TenantKind kind);
 
-/// `tandem internal-tenant`.
+/// Starts a process that is tenant `number`, on the board behind `board_fd`; it does not outlive
+/// the calling thread. `corpus_list` is what Corpus::save() wrote.
+Result<pid_t, Failure> start_tenant_process(int board_fd, unsigned number,
+                                            const std::string& corpus_list);
+/// `tandem internal-tenant`, which that process is.
 int run_tenant_process(int board_fd, unsigned number, const std::string& corpus_list);
 
 }  // namespace tandem::cli

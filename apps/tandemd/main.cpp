@@ -9,6 +9,8 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <nlohmann/json.hpp>
+#include <string>
 
 #include "apps/broker/broker.hpp"
 #include "tandem/base/cpu.hpp"
@@ -61,6 +63,35 @@ void print_event(const Event& event) {
   }
 }
 
+const char* kind_name(Event::Kind kind) {
+  switch (kind) {
+    case Event::Kind::kConnected:
+      return "connected";
+    case Event::Kind::kRefused:
+      return "refused";
+    default:
+      return "ended";
+  }
+}
+
+/// One line of JSON. A reader that has gone is no reason to end.
+void write_event(int fd, const Event& event) {
+  const nlohmann::json json{{"kind", kind_name(event.kind)},
+                            {"client", event.client},
+                            {"pid", event.pid},
+                            {"uid", event.uid},
+                            {"pasid", event.pasid},
+                            {"why", event.why},
+                            {"queues", event.queues},
+                            {"reserved_bytes", event.reserved_bytes},
+                            {"reserved_kept", event.reserved_kept},
+                            {"took_us", event.took.count()},
+                            {"quarantined", event.quarantined}};
+  const std::string line =
+      json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  [[maybe_unused]] const ssize_t written = ::write(fd, line.data(), line.size());
+}
+
 int report(const std::string& message, int code) {
   say("{}", message);
   return code;
@@ -80,7 +111,7 @@ int serve(int argc, char** argv) {
   app.footer(kExamples);
   std::string socket = tandem::broker::default_socket_path();
   int engines = tandem::usable_cpus() > 1 ? tandem::usable_cpus() / 2 : 1;
-  int ready_fd = -1;
+  int ready_fd = -1, events_fd = -1;
   bool quiet = false, verbose = false;
   app.add_option("--socket", socket, "where to listen")
       ->option_text(fmt::format("PATH [{}]", socket.empty() ? "none" : socket));
@@ -92,6 +123,8 @@ int serve(int argc, char** argv) {
       ->option_text(fmt::format("N [{}]", connections))
       ->check(CLI::Range(1u, 1u << 20));
   app.add_option("--ready-fd", ready_fd, "write one line there when clients can connect")
+      ->type_name("FD");
+  app.add_option("--events-fd", events_fd, "write who comes and goes there, a JSON object a line")
       ->type_name("FD");
   app.add_flag("-q,--quiet", quiet, "errors only");
   app.add_flag("-v,--verbose", verbose, "tell who connects and who goes");
@@ -118,7 +151,13 @@ int serve(int argc, char** argv) {
   options.connections_per_uid = connections;
   options.tenant =
       system ? tandem::broker::Options::Tenant::kUser : tandem::broker::Options::Tenant::kProcess;
-  if (verbose && !quiet) options.on_event = print_event;
+  verbose = verbose && !quiet;
+  if (verbose || events_fd >= 0) {
+    options.on_event = [verbose, events_fd](const Event& event) {
+      if (verbose) print_event(event);
+      if (events_fd >= 0) write_event(events_fd, event);
+    };
+  }
   auto broker = Broker::create(std::move(*place), std::move(options));
   if (!broker) return report("start: " + broker.error().message(), kFailure);
 

@@ -207,7 +207,7 @@ class Chaos : public testing::Test {
 };
 
 TEST_F(Chaos, EveryRequestComesBackOnceThroughForksKillsAndExecs) {
-  const broker::BrokerProcess broker(1);
+  const auto broker = broker::BrokerProcess::start({}).value();
   const auto end = deadline_from_environment();
   const unsigned rounds =
       end == std::chrono::steady_clock::time_point::max() ? rounds_from_environment() : ~0u;

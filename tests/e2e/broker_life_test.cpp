@@ -86,7 +86,7 @@ class BrokerLife : public testing::Test {
     return pid;
   }
 
-  std::unique_ptr<broker::BrokerProcess> broker_ = std::make_unique<broker::BrokerProcess>(1);
+  std::unique_ptr<broker::BrokerProcess> broker_ = broker::BrokerProcess::start({}).value();
 };
 
 TEST_F(BrokerLife, AKilledTenantsQueuesAreCleanedUp) {
@@ -367,7 +367,7 @@ TEST_F(BrokerLife, WhenTheBrokerIsKilledEveryRequestComesBackOnce) {
 
   // Another broker comes: the library can open again.
   broker_.reset();
-  broker_ = std::make_unique<broker::BrokerProcess>(1);
+  broker_ = broker::BrokerProcess::start({}).value();
   wd_queue again = WD_QUEUE_INIT;
   ASSERT_EQ(wd_open(&again, "memory"), 0) << "a new broker";
   requests[0] = wd_request{};

@@ -19,7 +19,7 @@ namespace {
 
 class BrokerProtocol : public testing::Test {
  protected:
-  RawClient connect() { return RawClient(broker_.socket_path()); }
+  RawClient connect() { return RawClient(broker_->socket_path()); }
 
   /// Every test ends with this: somebody else still gets an answer, and a right one.
   void TearDown() override {
@@ -39,11 +39,11 @@ class BrokerProtocol : public testing::Test {
 
   long descriptors_of_broker() const {
     const auto entries =
-        std::filesystem::directory_iterator("/proc/" + std::to_string(broker_.pid()) + "/fd");
+        std::filesystem::directory_iterator("/proc/" + std::to_string(broker_->pid()) + "/fd");
     return std::distance(begin(entries), end(entries));
   }
 
-  broker::BrokerProcess broker_{1};
+  std::unique_ptr<broker::BrokerProcess> broker_ = broker::BrokerProcess::start({}).value();
 };
 
 TEST_F(BrokerProtocol, HelloIsAnsweredWithAPasidAndTwoDescriptors) {
@@ -321,7 +321,7 @@ TEST_F(BrokerProtocol, ASecondBrokerAtTheSamePlaceDoesNotStart) {
   const pid_t second = ::fork();
   if (second == 0) {
     ::close(2);  // having nobody to tell is no reason to crash
-    ::execl(program.c_str(), "tandemd", "--socket", broker_.socket_path().c_str(), nullptr);
+    ::execl(program.c_str(), "tandemd", "--socket", broker_->socket_path().c_str(), nullptr);
     ::_exit(127);
   }
   int status = 0;

@@ -74,7 +74,7 @@ class Demos(unittest.TestCase):
         _, errors = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 1)
         self.assertIn("interrupted", errors)
-        left = {n for n in set(os.listdir("/tmp")) - before if n.startswith("tandem-demo")}
+        left = {n for n in set(os.listdir("/tmp")) - before if n.startswith("tandem-private")}
         self.assertEqual(left, set())
 
     def test_share_without_such_a_file(self):

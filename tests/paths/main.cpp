@@ -6,6 +6,6 @@
 /// Runs the suite with a private broker for the broker's paths.
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  const tandem::broker::BrokerProcess broker(1);
+  const auto broker = tandem::broker::BrokerProcess::start({}).value();
   return RUN_ALL_TESTS();
 }
