@@ -141,6 +141,11 @@ Result<std::string, Failure> Job::output_name(const std::string& name) const {
 ExitCode Job::replace(const std::string& name, const UniqueFd& from, const struct stat& source) {
   const auto output_path = output_name(name);
   if (!output_path) return fail(output_path.error());
+  struct stat there {};
+  if (::lstat(output_path->c_str(), &there) == 0 && there.st_dev == source.st_dev &&
+      there.st_ino == source.st_ino) {
+    return fail({kUsage, *output_path + ": is the source itself; try: -o another name"});
+  }
   auto output = OutputFile::create(*output_path, settings_.force);
   if (!output) return fail(output.error());
   const auto totals =

@@ -5,7 +5,9 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
+#include <new>
 
+#include "apps/standard_descriptors.hpp"
 #include "apps/tandem/cli.hpp"
 
 namespace tandem::cli {
@@ -85,8 +87,10 @@ int run(int argc, char** argv) {
 }  // namespace tandem::cli
 
 int main(int argc, char** argv) {
+  if (!tandem::reserve_standard_descriptors()) return tandem::cli::kFailure;
   // A reader that has gone ends us quietly, even when our parent ignored the signal.
   std::signal(SIGPIPE, SIG_DFL);
+  std::signal(SIGXFSZ, SIG_IGN);  // the write fails, and is told
   try {
     const int code = tandem::cli::run(argc, argv);
     // Data that did not get out is a failure, whatever the command thinks.
@@ -94,6 +98,8 @@ int main(int argc, char** argv) {
       return tandem::cli::report(tandem::cli::from_errno("standard output", errno));
     }
     return code;
+  } catch (const std::bad_alloc&) {
+    return tandem::cli::report(tandem::cli::from_errno("memory", ENOMEM));
   } catch (const std::exception& error) {
     return tandem::cli::report({tandem::cli::kFailure, error.what()});
   }

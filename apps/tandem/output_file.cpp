@@ -8,7 +8,9 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 namespace tandem::cli {
@@ -17,7 +19,7 @@ namespace {
 /// The temporary name, for the signal handler; empty: none. Written with the signals blocked.
 char unfinished[4096];
 
-constexpr std::array kStopSignals{SIGINT, SIGTERM, SIGHUP};
+constexpr std::array kStopSignals{SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGXCPU};
 
 void remove_unfinished(int signal) {
   if (unfinished[0] != '\0') ::unlink(unfinished);
@@ -25,13 +27,26 @@ void remove_unfinished(int signal) {
   ::raise(signal);
 }
 
+/// Keeps them from coming while it lives.
+class StopSignalsBlocked {
+ public:
+  StopSignalsBlocked() {
+    sigset_t stop;
+    sigemptyset(&stop);
+    for (const int signal : kStopSignals) sigaddset(&stop, signal);
+    ::pthread_sigmask(SIG_BLOCK, &stop, &before_);
+  }
+  ~StopSignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  StopSignalsBlocked(const StopSignalsBlocked&) = delete;
+  StopSignalsBlocked& operator=(const StopSignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 void set_unfinished(const char* path) {
-  sigset_t stop, before;
-  sigemptyset(&stop);
-  for (const int signal : kStopSignals) sigaddset(&stop, signal);
-  ::pthread_sigmask(SIG_BLOCK, &stop, &before);
+  const StopSignalsBlocked blocked;
   std::strncpy(unfinished, path, sizeof unfinished - 1);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void handle_stop_signals() {
@@ -72,24 +87,27 @@ int write_all(int fd, std::span<const std::byte> bytes) noexcept {
 Result<OutputFile, Failure> OutputFile::create(const std::string& path, bool replace) {
   struct stat found {};
   if (::lstat(path.c_str(), &found) == 0) {
-    if (!replace) return Unexpected{exists(path)};
     if (S_ISDIR(found.st_mode)) return Unexpected{from_errno(path, EISDIR)};
+    // A rename would put a file in the place of, say, /dev/null or /dev/stdout.
+    if (!S_ISREG(found.st_mode)) {
+      return Unexpected{
+          Failure{kFailure, fmt::format("{}: is not a regular file; try: -c >{}", path, path)}};
+    }
+    if (!replace) return Unexpected{exists(path)};
   }
   handle_stop_signals();
   OutputFile file(path, replace);
   const std::string directory = directory_of(path);
-  file.temporary_ = directory + ".tandem-" + std::to_string(::getpid()) + ".partial";
-  if (file.temporary_.size() >= sizeof unfinished)
-    return Unexpected{from_errno(path, ENAMETOOLONG)};
+  // Not named by the process id alone: in a container it is always the same, and what a killed one
+  // left would be in the way.
+  constexpr std::string_view kEnd = ".partial";
+  std::string temporary = directory + ".tandem-XXXXXX" + std::string(kEnd);
+  if (temporary.size() >= sizeof unfinished) return Unexpected{from_errno(path, ENAMETOOLONG)};
+  const StopSignalsBlocked blocked;
+  file.fd_ = UniqueFd(::mkostemps(temporary.data(), static_cast<int>(kEnd.size()), O_CLOEXEC));
+  if (!file.fd_) return Unexpected{from_errno(path, errno)};
+  file.temporary_ = std::move(temporary);
   set_unfinished(file.temporary_.c_str());
-  file.fd_ = UniqueFd(
-      ::open(file.temporary_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file.fd_) {
-    const int error = errno;
-    file.temporary_.clear();
-    set_unfinished("");
-    return Unexpected{from_errno(path, error)};
-  }
   return file;
 }
 

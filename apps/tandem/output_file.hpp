@@ -20,11 +20,12 @@ int write_all(int fd, std::span<const std::byte> bytes) noexcept;
 ///
 /// It is written under a temporary name in the same directory. commit() gives it the source's mode,
 /// times and, where allowed, owner, makes it durable, and renames it. Without commit(), and on
-/// SIGINT, SIGTERM and SIGHUP, the temporary file is removed.
+/// SIGINT, SIGTERM, SIGHUP, SIGPIPE and SIGXCPU, the temporary file is removed.
 /// Thread safety: one at a time in a process.
 class OutputFile {
  public:
-  /// Errors: exists already and not `replace`; the directory's errors.
+  /// Errors: exists already and not `replace`, or is not a regular file, which is never replaced;
+  /// the directory's errors.
   static Result<OutputFile, Failure> create(const std::string& path, bool replace);
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;

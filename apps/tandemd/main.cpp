@@ -13,6 +13,7 @@
 #include <string>
 
 #include "apps/broker/broker.hpp"
+#include "apps/standard_descriptors.hpp"
 #include "tandem/base/cpu.hpp"
 
 namespace {
@@ -185,6 +186,7 @@ int serve(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (!tandem::reserve_standard_descriptors()) return kFailure;
   try {
     return serve(argc, argv);
   } catch (const std::exception& error) {

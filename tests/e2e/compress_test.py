@@ -4,6 +4,7 @@ import gzip
 import os
 import pty
 import random
+import resource
 import signal
 import stat
 import subprocess
@@ -260,6 +261,61 @@ class Files(unittest.TestCase):
         self.assertEqual(run("decompress", self.directory.name + "/a.tgz").returncode, 0)
         self.assertIn("a.tar", self.names())
 
+    def test_closed_standard_descriptors_are_nobody_elses(self):
+        """What is opened next would get their numbers, and what is meant for them."""
+        def started(closed, *arguments):
+            words = [TANDEM, *arguments]
+            return subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words],
+                                  capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        result = started("<&-", "compress")
+        self.assertEqual((result.returncode, result.stdout), (1, b""))
+        self.assertIn(b"standard input: Bad file descriptor", result.stderr)
+        result = started(">&-", "compress", "-c", self.path)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"output: Bad file descriptor", result.stderr)
+        for closed in (">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"):
+            self.assertEqual(started(closed, "compress", "-kfv", self.path).returncode, 0, closed)
+            self.assertEqual(gzip.decompress(self.read(self.path + ".gz")), self.data, closed)
+
+    def test_output_replaces_neither_the_source_nor_what_is_no_file(self):
+        result = run("compress", "-f", "-o", self.path, self.path)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn(b"is the source itself", result.stderr)
+        self.assertEqual(self.read(self.path), self.data)
+        link, pipe = (os.path.join(self.directory.name, name) for name in ("link", "pipe"))
+        os.symlink("/dev/null", link)
+        os.mkfifo(pipe)
+        for force in ([], ["-f"]):
+            for path in (link, pipe):
+                result = run("compress", *force, "-o", path, self.path)
+                self.assertEqual(result.returncode, 1, path)
+                self.assertIn(b"is not a regular file; try: -c", result.stderr)
+            result = run("compress", *force, "-o", self.directory.name, self.path)
+            self.assertIn(b"Is a directory", result.stderr)
+        self.assertTrue(os.path.islink(link))
+        self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+        self.assertEqual(self.names(), ["file", "link", "pipe"])
+
+    def test_a_limit_of_the_file_size_is_told_and_leaves_nothing_behind(self):
+        path = self.write("random", os.urandom(100_000))
+        result = subprocess.run([TANDEM, "compress", path], capture_output=True, timeout=60,
+                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
+                                                                      (20_000, 20_000)))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"File too large", result.stderr)
+        self.assertEqual(self.names(), ["file", "random"])
+
+    def test_what_a_killed_one_left_is_in_nobodys_way(self):
+        # In a container the process id, too, is the same each time.
+        def started(after_fork):
+            return subprocess.run([TANDEM, "compress", "-k", self.path], preexec_fn=after_fork,
+                                  capture_output=True, timeout=60)
+        def leave():
+            self.write(f".tandem-{os.getpid()}.partial", b"half")
+        result = started(leave)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(gzip.decompress(self.read(self.path + ".gz")), self.data)
+
     def as_nobody(self, *arguments):
         """Runs without root's rights, which no permission stops."""
         def drop():
@@ -286,17 +342,18 @@ class Files(unittest.TestCase):
 
     def test_interrupted_it_removes_what_it_wrote(self):
         big = self.write("large", bytes(400 << 20))
-        process = subprocess.Popen([TANDEM, "compress", big])
-        deadline = time.time() + 30
-        while not any(n.endswith(".partial") for n in self.names()) and process.poll() is None:
-            self.assertLess(time.time(), deadline)
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-        if process.returncode == 0:
-            self.skipTest("it was faster than the signal")
-        self.assertEqual(process.returncode, -signal.SIGINT)
-        self.assertEqual([n for n in self.names() if "partial" in n or n == "large.gz"], [])
-        self.assertEqual(os.stat(big).st_size, 400 << 20)
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXCPU):
+            process = subprocess.Popen([TANDEM, "compress", "-9", big])
+            deadline = time.time() + 30
+            while not any(n.endswith(".partial") for n in self.names()) and process.poll() is None:
+                self.assertLess(time.time(), deadline)
+            process.send_signal(stop)
+            process.wait(timeout=30)
+            if process.returncode == 0:
+                self.skipTest("it was faster than the signal")
+            self.assertEqual(process.returncode, -stop)
+            self.assertEqual([n for n in self.names() if "partial" in n or n == "large.gz"], [])
+            self.assertEqual(os.stat(big).st_size, 400 << 20)
 
     def test_one_output_for_two_files_is_refused(self):
         other = self.write("other", b"x")
