@@ -29,7 +29,13 @@ Failure from_wd(std::string_view what, int error) {
   if (!known) {
     return {kUsage, fmt::format("TANDEM={}: no such mode; try: TANDEM=auto", mode)};
   }
+  if (by_socket && mode.size() == 5) {
+    return {kUsage, "TANDEM=unix: names no socket; try: TANDEM=unix:PATH"};
+  }
   switch (error) {
+    case -EAGAIN:  // opening a queue: of a thread
+      return {kFailure,
+              fmt::format("{}: no thread can be started; raise the limit of processes", what)};
     case -EACCES:
     case -EPERM:
       return {kDenied, fmt::format("{}: {}; try: TANDEM=embedded", what, wd_strerror(error))};
@@ -44,6 +50,13 @@ Failure from_wd(std::string_view what, int error) {
       }
       return {kNotFound, fmt::format("{}: {}; try: tandem devices", what, wd_strerror(error))};
     case -ESHUTDOWN:
+      if (mode == "embedded" || mode == "inline") {
+        return {kFailure, fmt::format("{}: {}", what, wd_strerror(error))};
+      }
+      return {kBrokerUnreachable,
+              fmt::format("{}: the broker hung up: it has ended, or takes no more clients; see its "
+                          "log",
+                          what)};
     case -ETIMEDOUT:
     case -EPROTO:
       return {kBrokerUnreachable, fmt::format("{}: {}", what, wd_strerror(error))};

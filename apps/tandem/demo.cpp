@@ -2,6 +2,8 @@
 /// tandem demo …, and the internal commands behind its processes.
 #include "apps/tandem/demo.hpp"
 
+#include <cmath>
+#include <cstdlib>
 #include <memory>
 
 #include "apps/tandem/tenant.hpp"
@@ -18,6 +20,11 @@ Examples:
 Exit status 0: every result was verified and every bad pointer faulted.
 )";
 
+/// Why `text` is none, which a Range lets pass: nothing is outside of it.
+std::string not_a_number(const std::string& text) {
+  return std::isnan(std::strtod(text.c_str(), nullptr)) ? "not a number: " + text : std::string();
+}
+
 }  // namespace
 
 void add_demo(CLI::App& app, Registry& registry) {
@@ -32,7 +39,7 @@ void add_demo(CLI::App& app, Registry& registry) {
   share->add_flag("--embedded", settings->embedded, "tenants as threads, without a broker");
   share->add_option("--seconds", settings->seconds, "how long at least")
       ->option_text("N [6]")
-      ->check(CLI::Range(0.5, 86400.0));
+      ->check(CLI::Range(0.5, 86400.0) & CLI::Validator(not_a_number, ""));
   share->footer(std::string(kShareExamples));
   registry.emplace_back(share, [settings] { return demo_share(*settings); });
 

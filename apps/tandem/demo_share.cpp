@@ -29,7 +29,7 @@ constexpr double kProbeAt = 0.25, kForkAt = 0.5, kKillAt = 0.7;
 // machine stays above it.
 constexpr double kLeastFair = 0.8, kFairSeconds = 0.2;
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t interrupted = 0;  // by this signal
 
 /// The line at the bottom of a terminal that says how far it is. Elsewhere there is none.
 class Progress {
@@ -447,14 +447,19 @@ int demo_share(const ShareSettings& settings) {
       settings.files.empty() ? Corpus::of_this_machine(kCorpusBytes) : Corpus::of(settings.files);
   if (!corpus) return report(corpus.error());
   struct sigaction stop {};
-  stop.sa_handler = [](int) { interrupted = 1; };
-  ::sigaction(SIGINT, &stop, nullptr);
-  ::sigaction(SIGTERM, &stop, nullptr);
+  stop.sa_handler = [](int signal) { interrupted = signal; };
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    struct sigaction before {};
+    ::sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) ::sigaction(signal, &stop, nullptr);  // nohup
+  }
   std::optional<Failure> failure;
   {
     Show show(settings, std::move(*corpus));
     failure = show.run();
   }
+  std::signal(SIGPIPE, SIG_DFL);
+  if (interrupted == SIGPIPE) ::raise(SIGPIPE);  // nobody reads what we could say
   return failure ? report({failure->code, "demo share: " + failure->text}) : kOk;
 }
 

@@ -64,18 +64,23 @@ class Demos(unittest.TestCase):
             self.assertRegex(result.stderr, r"\ntandem: demo share: tenant")
 
     def test_share_leaves_nothing_behind_when_interrupted(self):
-        before = set(os.listdir("/tmp"))
-        process = subprocess.Popen([TANDEM, "demo", "share", "--seconds", "60", *self.files],
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            if "private broker" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-        self.assertEqual(process.returncode, 1)
-        self.assertIn("interrupted", errors)
-        left = {n for n in set(os.listdir("/tmp")) - before if n.startswith("tandem-private")}
-        self.assertEqual(left, set())
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            process = subprocess.Popen([TANDEM, "demo", "share", "--seconds", "60", *self.files],
+                                       env={**os.environ, "XDG_RUNTIME_DIR": self.directory.name},
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for line in process.stderr:
+                if "private broker" in line:
+                    break
+            self.assertIn(self.directory.name, line)
+            process.send_signal(stop)
+            _, errors = process.communicate(timeout=30)
+            if stop == signal.SIGPIPE:
+                self.assertEqual(process.returncode, -stop)
+            else:
+                self.assertEqual(process.returncode, 1)
+                self.assertIn("interrupted", errors)
+            left = [n for n in os.listdir(self.directory.name) if n.startswith("tandem-private")]
+            self.assertEqual(left, [], stop)
 
     def test_share_without_such_a_file(self):
         result = run("demo", "share", "/no/such/file")
@@ -118,6 +123,11 @@ class Devices(unittest.TestCase):
         self.assertEqual(result.returncode, 5)
         self.assertIn("try: tandemd --socket /no/such/broker.sock", result.stderr)
 
+    def test_with_a_socket_that_has_no_name(self):
+        result = run("devices", env={"TANDEM": "unix:"})
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("TANDEM=unix: names no socket", result.stderr)
+
     def test_with_a_mode_that_is_none(self):
         result = run("devices", env={"TANDEM": "bogus"})
         self.assertEqual(result.returncode, 2)
@@ -136,7 +146,8 @@ class Command(unittest.TestCase):
 
     def test_usage_errors(self):
         for arguments in (["nonsense"], ["compress", "--nonsense"], ["demo"],
-                          ["demo", "share", "--seconds", "x"]):
+                          ["demo", "share", "--seconds", "x"],
+                          ["demo", "share", "--seconds", "nan"]):
             result = run(*arguments)
             self.assertEqual(result.returncode, 2, arguments)
             self.assertRegex(result.stderr, r"^tandem: .*try: tandem.*--help\n$")
