@@ -522,6 +522,9 @@ Result<std::unique_ptr<Broker>> Broker::create(Place place, Options options) {
   state->options = std::move(options);
   state->place = std::move(place);
   state->global_fence = register_global_fence();
+  for (const Lane* lane : {&state->hellos, &state->requests, &state->endings}) {
+    if (!lane->ready()) return errno_error(EAGAIN);
+  }
   state->options.framework.global_fence = state->global_fence;
   // A client costs a few descriptors; take what the system lets us have.
   rlimit files{};

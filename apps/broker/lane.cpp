@@ -46,9 +46,23 @@ struct Lane::State {
   }
 };
 
-Lane::Lane(Options options) : state_(std::make_shared<State>(options)) {}
+Lane::Lane(Options options) : state_(std::make_shared<State>(options)) {
+  const MutexLock lock(state_->mutex);
+  ready_ = start_thread_locked(state_);
+}
 
 Lane::~Lane() { stop(std::chrono::milliseconds(0)); }
+
+bool Lane::start_thread_locked(const std::shared_ptr<State>& state) {
+  try {
+    std::thread([state] { work(state); }).detach();
+  } catch (const std::system_error&) {
+    return false;
+  }
+  ++state->threads;
+  ++state->coming;
+  return true;
+}
 
 void Lane::run(std::uint32_t account, std::function<void()> task) {
   const MutexLock lock(state_->mutex);
@@ -58,13 +72,7 @@ void Lane::run(std::uint32_t account, std::function<void()> task) {
   ++state_->waiting;
   state_->offer_locked(account, of);
   if (state_->ready.size() > state_->coming && state_->threads < state_->options.threads_max) {
-    try {
-      std::thread([state = state_] { work(state); }).detach();
-      ++state_->threads;
-      ++state_->coming;
-    } catch (const std::system_error&) {
-      // No thread to be had: the ones we have get to it.
-    }
+    start_thread_locked(state_);  // none to be had: the ones we have get to it
   }
   state_->changed.notify_one();
 }

@@ -19,8 +19,13 @@ class Lane {
     unsigned threads_max = 64;
     unsigned threads_per_account = 8;
   };
+  /// Starts the first thread, so that tasks get done however few threads the system lets us have
+  /// later on.
   explicit Lane(Options options);
   ~Lane();  ///< stop(0)
+
+  /// Whether the first thread could be started; without it run() may wait for ever.
+  bool ready() const { return ready_; }
 
   /// Runs `task` on some thread, as one of `account`'s. Ignored after stop().
   void run(std::uint32_t account, std::function<void()> task);
@@ -31,8 +36,10 @@ class Lane {
 
  private:
   struct State;
+  static bool start_thread_locked(const std::shared_ptr<State>& state);
   static void work(const std::shared_ptr<State>& state);
   std::shared_ptr<State> state_;
+  bool ready_ = false;
 };
 
 }  // namespace tandem::broker

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -101,6 +102,53 @@ class Demos(unittest.TestCase):
                       "memory read", "invalidation request", "invalidation completion",
                       "process directory", "page table level 3", "fault at 0x"):
             self.assertIn(words, result.stdout)
+
+
+class Scarcity(unittest.TestCase):
+    """What a command and the broker do where the system gives little."""
+    TANDEMD = os.path.join(os.path.dirname(TANDEM), "../tandemd/tandemd")
+
+    @unittest.skipUnless(os.geteuid() == 0, "a limit of processes of another user needs root")
+    def test_a_broker_that_gets_too_few_threads_does_not_start_or_serves(self):
+        with tempfile.TemporaryDirectory() as directory:
+            os.chown(directory, 65534, 65534)
+            socket = os.path.join(directory, "broker.sock")
+
+            def as_nobody(processes):
+                os.setgroups([])
+                os.setgid(65534)
+                resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+                os.setuid(65534)
+
+            def tandem_as_nobody(*arguments):
+                return subprocess.run([TANDEM, *arguments], capture_output=True, text=True,
+                                      timeout=60, preexec_fn=lambda: as_nobody(1000),
+                                      env={**os.environ, "TANDEM": "unix:" + socket})
+            try:
+                tandem_as_nobody("version")
+            except OSError:
+                self.skipTest("the program is not reachable for another user")
+            started = 0
+            for processes in range(1, 14):
+                ready, told = os.pipe()
+                broker = subprocess.Popen(
+                    [self.TANDEMD, "--socket", socket, "--engines", "1", "--ready-fd", str(told)],
+                    pass_fds=[told], stderr=subprocess.PIPE, text=True,
+                    preexec_fn=lambda: as_nobody(processes))
+                os.close(told)
+                up = os.read(ready, 1) != b""
+                os.close(ready)
+                if up:
+                    started += 1
+                    served = tandem_as_nobody("devices")
+                    broker.terminate()
+                _, errors = broker.communicate(timeout=30)
+                if up:
+                    self.assertEqual(served.returncode, 0, (processes, served.stderr))
+                else:
+                    self.assertEqual(broker.returncode, 1, errors)
+                    self.assertIn("tandemd: start: ", errors)
+            self.assertGreater(started, 0)
 
 
 class Devices(unittest.TestCase):
