@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <unistd.h>
+
 #include <mutex>
 
 #if defined(__clang__)
@@ -27,8 +29,18 @@ class TANDEM_CAPABILITY("mutex") Mutex {
   void unlock() TANDEM_RELEASE() { mutex_.unlock(); }
   bool try_lock() TANDEM_TRY_ACQUIRE(true) { return mutex_.try_lock(); }
 
+  /// Whether the calling thread holds it. For assertions: asks the kernel who it is. Where the C
+  /// library does not say who holds a mutex, true.
+  bool held() const noexcept {
+#ifdef __GLIBC__
+    return __atomic_load_n(&mutex_.native_handle()->__data.__owner, __ATOMIC_RELAXED) == ::gettid();
+#else
+    return true;
+#endif
+  }
+
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;  // native_handle() is not const
 };
 
 /// Holds a Mutex for a scope. Works with std::condition_variable_any.
