@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
+// Readers, and the grace periods that wait for them.
 #include "tandem/rcu/detail/core.hpp"
 
-#include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <climits>
-#include <optional>
 
 #include "tandem/base/cpu.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/process.hpp"
+#include "tandem/rcu/stall.hpp"
 
 namespace tandem::rcu::detail {
 namespace {
@@ -20,11 +20,30 @@ constexpr int kSpins = 64;   // scans with a pause between them, about 10 µs
 constexpr int kYields = 16;  // then scans with a yield between them
 constexpr int kPauses = 8;   // in one pause
 
-/// How long to sleep for a reader whose wake-up may be lost: readers that fence for themselves do
-/// not fence in unlock(), where (D) would cost as much again.
-constexpr std::chrono::milliseconds kLossySleep{1};
-
 }  // namespace
+
+Core::Core(std::atomic<std::uint64_t>& domain_sequence, std::uint64_t process_generation,
+           Core* parents)
+    : sequence(domain_sequence), generation(process_generation), parent(parents) {
+  for (Lane& lane : lanes) lane.core = this;
+  last_resort.lane.store(&lanes[0], std::memory_order_relaxed);
+  last_resort.owned = true;
+  queues.store(&last_resort, std::memory_order_relaxed);
+}
+
+Core::~Core() {
+  for (Queue* queue = queues.load(std::memory_order_relaxed); queue != nullptr;) {
+    Queue* const next = queue->next;
+    for (Chunk* chunk = queue->filling; chunk != nullptr;) {  // emptied: the last one is left
+      Chunk* const after = chunk->next.load(std::memory_order_relaxed);
+      delete chunk;
+      chunk = after;
+    }
+    delete queue->spare.load(std::memory_order_relaxed);
+    if (queue != &last_resort) delete queue;
+    queue = next;
+  }
+}
 
 void Core::release() noexcept {
   if (references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
@@ -32,6 +51,7 @@ void Core::release() noexcept {
 
 void Core::link(Reader& reader) noexcept {
   const MutexLock lock(registry);
+  reader.thread = ::gettid();
   reader.previous = nullptr;
   reader.next = readers;
   if (readers) readers->previous = &reader;
@@ -43,8 +63,25 @@ void Core::unlink(Reader& reader) noexcept {
     const MutexLock lock(registry);
     (reader.previous ? reader.previous->next : readers) = reader.next;
     if (reader.next) reader.next->previous = reader.previous;
+    if (reader.is_plain) plain_readers.fetch_sub(1, std::memory_order_relaxed);
+    reader.is_plain = false;
+    unboost(reader);
+    if (reader.queue != &no_queue) reader.queue->owned = false;
+    reader.queue = &no_queue;
   }
   wake_all();
+}
+
+/// Ordering: (H) the count rises before the reader's first plain section, with a full fence in
+///           between; pairs with the fence before fence() reads it. Either the grace period sees
+///           the count, or the section sees what was updated before.
+void Core::count_plain(Reader& reader) noexcept {
+  {
+    const MutexLock lock(registry);
+    if (!reader.is_plain) plain_readers.fetch_add(1, std::memory_order_seq_cst);
+    reader.is_plain = true;
+  }
+  full_fence();  // (H)
 }
 
 void Core::wake_all() noexcept {
@@ -68,6 +105,19 @@ std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {
   return oldest;
 }
 
+/// Only plain readers leave their fence to us; where there is none but the caller's own, outside
+/// its sections, a fence of our own does.
+void Core::fence(const Reader* self) noexcept {
+  full_fence();  // (H)
+  const std::uint32_t own = self != nullptr && self->is_plain ? 1 : 0;
+  // Readers that make their own fences are not counted.
+  if (plain_readers.load(std::memory_order_seq_cst) > own) {
+    grace_period_fence();
+  } else {
+    Counters::add(counters.fences_skipped);
+  }
+}
+
 /// Why one fence and one scan suffice.
 ///
 /// The caller loaded `bound` from the sequence, or wrote it, after the update it guards. Take a
@@ -76,16 +126,22 @@ std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {
 /// the section's last access. Or it is not, and then everything that the section loads after (A)
 /// comes after (F): it sees the update. A state of at least `bound` was loaded with acquire (B)
 /// from a sequence advanced after the update: that section sees it, too.
-void Core::wait_for_readers(std::uint64_t bound) noexcept {
+void Core::wait_for_readers(std::uint64_t bound, const Reader* self) noexcept {
   if (planted_fault("rcu-early-grace-period")) return;
-  grace_period_fence();  // (F)
+  fence(self);  // (F)
+  if (oldest_reader(bound) >= bound) return;
+  const auto begin = Clock::now();
+  auto next_report = stall_limit(false);
+  unsigned reports = 0;
   for (int round = 0; oldest_reader(bound) < bound; ++round) {
     if (round < kSpins) {
       for (int i = 0; i < kPauses; ++i) cpu_pause();
     } else if (round < kSpins + kYields) {
       ::sched_yield();
     } else {
-      sleep_for_readers(bound);
+      const auto age = Clock::now() - begin;
+      if (age >= next_report) next_report = report_stall(bound, age, ++reports, false);
+      sleep_for_readers(bound, next_report - age);
     }
   }
 }
@@ -93,7 +149,9 @@ void Core::wait_for_readers(std::uint64_t bound) noexcept {
 /// Ordering: `wake` is stored before (F) and the state is loaded after it; the reader stores its
 ///           state before (D) and loads `wake` after it. So either we see that it left, or it sees
 ///           that we wait, and changes `moved` after we have read it.
-void Core::sleep_for_readers(std::uint64_t bound) noexcept {
+void Core::sleep_for_readers(std::uint64_t bound, Clock::duration at_most) noexcept {
+  /// Where no fence can be made on a reader's thread its wake-up may be lost.
+  constexpr std::chrono::milliseconds kLossySleep{1};
   const std::uint32_t seen = moved.load(std::memory_order_acquire);
   {
     const MutexLock lock(registry);
@@ -102,23 +160,94 @@ void Core::sleep_for_readers(std::uint64_t bound) noexcept {
       if (state != 0 && state < bound) reader->wake.store(1, std::memory_order_relaxed);
     }
   }
-  grace_period_fence();  // (F)
+  if (!planted_fault("rcu-lost-wake")) grace_period_fence();  // (F)
   if (oldest_reader(bound) >= bound) return;
-  const bool lossy = kInstrumented || !process.light.load(std::memory_order_relaxed);
-  futex_wait(moved, seen,
-             lossy ? std::optional<std::chrono::nanoseconds>(kLossySleep) : std::nullopt);
+  Counters::add(counters.waits);
+  const bool lossy = kInstrumented || !light_readers.load(std::memory_order_relaxed);
+  futex_wait(moved, seen, lossy ? std::min<Clock::duration>(at_most, kLossySleep) : at_most);
 }
 
-/// A caller advances the sequence to `target`. Whoever then gets `grace` and finds `completed` at
-/// or above it was served: that grace period loaded its bound from our advance or a later one,
-/// hence after our update, before it fenced and scanned.
-void Core::synchronize() noexcept {
-  const std::uint64_t target = sequence.fetch_add(1, std::memory_order_acq_rel) + 1;
-  const MutexLock lock(grace);
-  if (completed >= target) return;
-  const std::uint64_t bound = sequence.load(std::memory_order_acquire);
-  wait_for_readers(bound);
-  completed = bound;
+void Core::complete(std::uint64_t bound) noexcept {
+  std::uint64_t before = completed.load(std::memory_order_relaxed);
+  while (before < bound &&
+         !completed.compare_exchange_weak(before, bound, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed)) {
+  }
+}
+
+/// Who finds `completed` at or above its cookie was served: that grace period loaded its bound
+/// after somebody advanced the sequence to the cookie, hence after our update, before it fenced and
+/// scanned. One thread drives; the others sleep until it has ended and then see whether it served
+/// them.
+void Core::await(std::uint64_t cookie, const Reader* self) noexcept {
+  while (!completed_for(cookie)) {
+    const std::uint32_t seen = turn.load(std::memory_order_acquire);  // before the lock is tried
+    if (grace.try_lock()) {
+      std::uint64_t bound = sequence.load(std::memory_order_acquire);
+      // A polled cookie may name a value that nobody has advanced to.
+      if (bound < cookie) bound = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
+      wait_for_readers(bound, self);
+      complete(planted_fault("rcu-completes-too-much") ? bound + kStep : bound);
+      Counters::add(counters.grace_periods);
+      grace.unlock();
+      announce();
+      continue;
+    }
+    for (int i = 0; i < kSpins && turn.load(std::memory_order_relaxed) == seen; ++i) cpu_pause();
+    in_line.fetch_add(1, std::memory_order_seq_cst);
+    if (!completed_for(cookie)) futex_wait(turn, seen);
+    in_line.fetch_sub(1, std::memory_order_relaxed);
+  }
+}
+
+void Core::announce() noexcept {
+  turn.fetch_add(1, std::memory_order_seq_cst);
+  if (in_line.load(std::memory_order_seq_cst) != 0) futex_wake(turn, INT_MAX);
+}
+
+void Core::synchronize(const Reader* self) noexcept {
+  await(sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep, self);
+}
+
+domain_stats Core::snapshot() noexcept {
+  const auto read = [](const Counters::Count& count) {
+    return count.load(std::memory_order_relaxed);
+  };
+  domain_stats stats;
+  stats.grace_periods = read(counters.grace_periods);
+  stats.expedited = read(counters.expedited);
+  stats.fences_skipped = read(counters.fences_skipped);
+  stats.waits = read(counters.waits);
+  stats.boosts = read(counters.boosts);
+  stats.stalls = read(counters.stalls);
+  stats.callbacks = read(counters.callbacks);
+  stats.throttled = read(counters.throttled);
+  stats.overflowed = read(counters.overflowed);
+  stats.worker_wakes = read(counters.worker_wakes);
+  stats.waiting_words = read(backlog_words);
+  stats.waiting_bytes = read(backlog_bytes);
+  stats.light_readers = !kInstrumented && light_readers.load(std::memory_order_relaxed);
+  const MutexLock lock(registry);
+  for (const Reader* reader = readers; reader; reader = reader->next) ++stats.readers;
+  return stats;
+}
+
+bool Core::try_await(std::uint64_t cookie) noexcept {
+  if (completed_for(cookie)) return true;
+  std::uint64_t now = sequence.load(std::memory_order_acquire);
+  if (now < cookie) now = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
+  fence(nullptr);  // (F)
+  if (!registry.try_lock()) return false;
+  bool clear = true;
+  for (const Reader* reader = readers; reader; reader = reader->next) {
+    const std::uint64_t state = reader->state.load(std::memory_order_acquire);  // (C)
+    clear = clear && (state == 0 || state >= now);
+  }
+  registry.unlock();
+  if (!clear) return false;
+  complete(now);
+  announce();
+  return true;
 }
 
 }  // namespace tandem::rcu::detail

@@ -7,16 +7,13 @@
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/check.hpp"
-#include "tandem/base/mapping.hpp"
 
 namespace tandem::rcu::detail {
 namespace {
 
-constinit std::atomic<std::uint64_t> before_first_use{kWiped};
-constinit std::atomic<std::uint64_t> word_without_page{kWiped};  // where mmap() failed
-constinit std::atomic<std::uint64_t> last_generation{0};         // survives fork
-constinit std::atomic<bool> hooks_set{false};                    // survives fork
-pthread_key_t exit_key;                                          // written before hooks_set
+constinit std::atomic<std::uint64_t> last_generation{0};  // survives fork
+constinit std::atomic<bool> hooks_set{false};             // survives fork
+pthread_key_t exit_key;                                   // written before hooks_set
 
 // Asked for before threads exist, so that no fork can catch its one-time guard half done.
 [[maybe_unused]] const bool asked_early = register_process_fence();
@@ -25,33 +22,17 @@ void exit_hook(void*) { on_thread_exit(); }
 
 /// Also right where the kernel did not wipe the page.
 void fork_hook() {
-  process.generation.load(std::memory_order_relaxed)->store(kWiped, std::memory_order_relaxed);
+  process.generation.store(kWiped, std::memory_order_relaxed);
   on_fork_child();
-}
-
-/// The word to use from now on; whoever is first decides.
-std::atomic<std::uint64_t>& generation_word() noexcept {
-  auto* word = process.generation.load(std::memory_order_acquire);
-  if (word != &before_first_use) return *word;
-  auto* fresh = &word_without_page;
-  auto page = Mapping::anonymous(kPageSize);
-  if (page) {
-    ::madvise(page->data(), page->size(), MADV_WIPEONFORK);
-    fresh = reinterpret_cast<std::atomic<std::uint64_t>*>(page->data());
-  }
-  if (!process.generation.compare_exchange_strong(word, fresh, std::memory_order_acq_rel)) {
-    return *word;
-  }
-  if (page) page->release();
-  return *fresh;
 }
 
 }  // namespace
 
-constinit Process process{&before_first_use, false};
+constinit Process process;
+constinit std::atomic<bool> light_readers{false};
 
 std::uint64_t enter_generation() noexcept {
-  std::atomic<std::uint64_t>& word = generation_word();
+  std::atomic<std::uint64_t>& word = process.generation;
   for (;;) {
     std::uint64_t value = kWiped;
     if (word.compare_exchange_strong(value, kEntering, std::memory_order_acquire)) break;
@@ -64,7 +45,9 @@ std::uint64_t enter_generation() noexcept {
     TANDEM_CHECK(::pthread_atfork(nullptr, nullptr, fork_hook) == 0);
     hooks_set.store(true, std::memory_order_release);
   }
-  process.light.store(register_process_fence(), std::memory_order_relaxed);
+  // Where the kernel cannot, fork() itself is noticed all the same.
+  ::madvise(&process, sizeof process, MADV_WIPEONFORK);
+  light_readers.store(register_process_fence(), std::memory_order_relaxed);
   const std::uint64_t generation = last_generation.fetch_add(1, std::memory_order_relaxed) + 1;
   word.store(generation, std::memory_order_release);
   return generation;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/rcu/rcu.hpp"
 
+#include <algorithm>
 #include <memory>
 
 #include "tandem/rcu/detail/core.hpp"
@@ -22,8 +23,8 @@ rcu_domain::rcu_domain() : id_(next_domain_id.fetch_add(1, std::memory_order_rel
 rcu_domain::~rcu_domain() {
   if (!core_.load(std::memory_order_acquire)) return;
   detail::Core& mine = core();
-  while (mine.queued.load(std::memory_order_acquire) != 0) barrier();  // deleters may retire
-  mine.stop_worker();
+  while (!mine.holds_nothing()) barrier();  // deleters may retire
+  mine.stop_workers();
   mine.dead.store(true, std::memory_order_release);
   mine.release();
 }
@@ -41,21 +42,85 @@ detail::Core& rcu_domain::core() noexcept {
   return *current;
 }
 
-void rcu_domain::retire(detail::Node& node) noexcept {
-  const detail::Reader* const self = known_reader();
-  core().retire(node, /*may_sleep=*/!self || self->nesting == 0);
+bool rcu_domain::push_slowly(detail::Reader& self, const std::uintptr_t* words, std::size_t count,
+                             std::size_t bytes) noexcept {
+  if (self.generation != detail::current_generation()) attach(self);
+  if (!self.core->make_room(self, count)) return false;
+  detail::Queue& queue = *self.queue;
+  queue.cursor = std::copy_n(words, count, queue.cursor);
+  queue.bytes += bytes;
+  queue.pushed.store(queue.pushed.load(std::memory_order_relaxed) + count,
+                     std::memory_order_release);
+  full_fence();  // (G)
+  if (queue.asleep->load(std::memory_order_relaxed) != 0) wake_worker(self);
+  return true;
 }
 
+void rcu_domain::wake_worker(detail::Reader& self) noexcept {
+  self.core->wake(*self.queue->lane.load(std::memory_order_relaxed));
+}
+
+void rcu_domain::retire(detail::Node& node, std::size_t bytes) noexcept {
+  node.stamp = detail::DomainAccess::stamp(*this);
+  const std::uintptr_t word = reinterpret_cast<std::uintptr_t>(&node) | detail::kStamped;
+  if (!push<1>({word}, bytes)) spill(word);
+}
+
+void rcu_domain::spill(std::uintptr_t word) noexcept { attached_reader().core->spill(word); }
+
+namespace {
+
+/// This thread's reader, which a wait for readers must not find in a section: a thread that is
+/// online is in a quiescent state while it waits.
+class OutOfSection {
+ public:
+  explicit OutOfSection(detail::Reader* self) : self_(self) {
+    if (self_ == nullptr) return;
+    TANDEM_CHECK(self_->nesting() == (self_->online ? 1 : 0));  // would wait for itself
+    if (self_->online) detail::go_offline(*self_);
+  }
+  ~OutOfSection() {
+    if (self_ != nullptr && self_->online) detail::go_online(*self_);
+  }
+  OutOfSection(const OutOfSection&) = delete;
+  OutOfSection& operator=(const OutOfSection&) = delete;
+
+ private:
+  detail::Reader* self_;
+};
+
+}  // namespace
+
 void rcu_domain::synchronize() noexcept {
-  const detail::Reader* const self = known_reader();
-  TANDEM_CHECK(!self || self->nesting == 0);  // would wait for itself
-  core().synchronize();
+  detail::Reader* const self = known_reader();
+  const OutOfSection outside(self);
+  core().synchronize(self);
 }
 
 void rcu_domain::barrier() noexcept {
-  const detail::Reader* const self = known_reader();
-  core().barrier(self && self->nesting != 0 ? self->state.load(std::memory_order_relaxed)
-                                            : sequence_.load(std::memory_order_acquire));
+  detail::Reader* const self = known_reader();
+  if (self && self->nesting() > (self->online ? 1 : 0)) {
+    return core().barrier_in_section(self->state.load(std::memory_order_relaxed));
+  }
+  const OutOfSection outside(self);
+  core().barrier(self);
 }
+
+void detail::DomainAccess::expedite(rcu_domain& domain) noexcept {
+  Reader* const self = domain.known_reader();
+  const OutOfSection outside(self);
+  domain.core().expedite(self);
+}
+
+void detail::DomainAccess::await(rcu_domain& domain, std::uint64_t cookie,
+                                 bool expedited) noexcept {
+  if (domain.core().completed_for(cookie)) return;
+  Reader* const self = domain.known_reader();
+  const OutOfSection outside(self);
+  if (expedited) return domain.core().expedite(self);
+  domain.core().await(cookie, self);
+}
+
+domain_stats stats(rcu_domain& dom) noexcept { return detail::DomainAccess::core(dom).snapshot(); }
 
 }  // namespace tandem::rcu

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -10,6 +12,7 @@
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/check.hpp"
 #include "tandem/base/cpu.hpp"
+#include "tandem/rcu/detail/queue.hpp"
 #include "tandem/rcu/detail/reader.hpp"
 
 /// Read-copy-update with the names of C++26 <rcu>.
@@ -30,21 +33,27 @@
 /// A reader copies it into its own cache line on entry and stores 0 on exit. A grace period ends
 /// once no line holds an older value. The fence that a reader needs between its store and its loads
 /// is executed for it by the grace period, through membarrier; where the kernel refuses that, the
-/// reader pays for it.
+/// reader pays for it. What is retired goes to a queue of the thread's own.
 ///
-/// Threads register at their first section and unregister at their exit, by themselves. Deleters
-/// run on a thread of the domain, started at the first retire, and on threads inside
-/// rcu_barrier(), never inside retire itself (unless no thread can be started).
+/// Threads register at their first section or retire and unregister at their exit, by themselves.
+/// Deleters run on threads of the domain, started at the first retire, and on threads inside
+/// rcu_barrier(), several at a time if there are several such threads; never inside retire itself,
+/// unless no thread can be started or the retiring thread's CPU was told so (offload.hpp).
+///
+/// A signal handler may enter sections of a domain in which its thread has been in one before, and
+/// poll grace periods (grace_period.hpp); it must not retire, wait or call barrier.
 ///
 /// Fork: a child may use every domain at once, also inside a section that was open. What was
 /// retired before the fork is the parent's: the child neither runs nor frees it. A child made by
 /// the raw system call, bypassing fork(), must enter a section on its first thread before others
 /// rely on one that was open.
 ///
-/// Lock order: role → registry, grace → registry; all are internal and no user code runs under
-/// grace or registry. Deleters run under role, one at a time per domain.
+/// Lock order: queue → registry, grace → registry; all are internal, and no user code runs under
+/// grace or registry. Deleters run under the lock of their queue.
 ///
-/// Left out: sleepable, polled and expedited grace periods.
+/// Beside this header: call.hpp (callbacks without a destructor), grace_period.hpp (polling),
+/// expedite.hpp, quiescent.hpp (readers of event loops, fenced readers), offload.hpp, stall.hpp,
+/// stats.hpp, srcu.hpp (readers that sleep), tasks.hpp (readers without marks).
 ///
 /// Spec: C++26 [saferecl.rcu].
 namespace tandem::rcu {
@@ -89,31 +98,46 @@ class rcu_domain {
   /// Whether the calling thread is in a section of this domain. For assertions.
   bool in_section() const noexcept {
     const detail::Reader* const self = known_reader();
-    return self && self->nesting != 0;
+    return self && self->nesting() != 0;
   }
 
  private:
   friend union detail::DefaultDomain;
   friend struct detail::DomainAccess;
-  friend void rcu_synchronize(rcu_domain& dom) noexcept;
-  friend void rcu_barrier(rcu_domain& dom) noexcept;
 
   explicit constexpr rcu_domain(std::uint64_t id) : id_(id) {}
 
   detail::Reader& reader() noexcept;
   detail::Reader& find_reader() noexcept;
+  /// This thread's reader, registered.
+  detail::Reader& attached_reader() noexcept {
+    detail::Reader& self = reader();
+    if (self.generation != detail::process.generation.load(std::memory_order_relaxed)) attach(self);
+    return self;
+  }
   /// This thread's reader if it ever was in a section, else null.
-  const detail::Reader* known_reader() const noexcept;
-  /// Makes grace periods wait for `reader`, this thread's, which keeps the section it may be in.
+  detail::Reader* known_reader() const noexcept;
+  /// Registers `reader`, this thread's, which keeps the section it may be in.
   void attach(detail::Reader& reader) noexcept;
+  /// lock() for the first time, and always where readers make their own fences.
+  void lock_slowly(detail::Reader& reader) noexcept;
+  void make_plain(detail::Reader& reader) noexcept;
+  void lock_fenced(detail::Reader& reader) noexcept;
   /// This process's part of the domain; a new one in a forked child.
   detail::Core& core() noexcept;
-  void retire(detail::Node& node) noexcept;
+  /// Queues an object of `bytes` bytes. Returns: false when there was no memory for it.
+  template <std::size_t N>
+  bool push(const std::array<std::uintptr_t, N>& words, std::size_t bytes) noexcept;
+  bool push_slowly(detail::Reader& self, const std::uintptr_t* words, std::size_t count,
+                   std::size_t bytes) noexcept;
+  void wake_worker(detail::Reader& self) noexcept;
+  void retire(detail::Node& node, std::size_t bytes) noexcept;
+  void spill(std::uintptr_t word) noexcept;
   void synchronize() noexcept;
   void barrier() noexcept;
 
   // Written by updaters, read by readers: its line travels as often as the pointers they follow.
-  alignas(kCacheLine) std::atomic<std::uint64_t> sequence_{1};
+  alignas(kCacheLine) std::atomic<std::uint64_t> sequence_{detail::kFirstSequence};
   const std::uint64_t id_;  // never reused within the process; 0 is the default domain
   std::atomic<detail::Core*> core_{nullptr};
 };
@@ -129,8 +153,32 @@ extern constinit DefaultDomain default_domain;
 
 /// For the module's own functions that cannot be named as friends.
 struct DomainAccess {
-  static void retire(rcu_domain& domain, Node& node) noexcept { domain.retire(node); }
+  static void retire(rcu_domain& domain, Node& node, std::size_t bytes) noexcept {
+    domain.retire(node, bytes);
+  }
+  template <std::size_t N>
+  static bool push(rcu_domain& domain, const std::array<std::uintptr_t, N>& words,
+                   std::size_t bytes) noexcept {
+    return domain.push(words, bytes);
+  }
+  static void spill(rcu_domain& domain, std::uintptr_t word) noexcept { domain.spill(word); }
+  static std::uint64_t stamp(rcu_domain& domain) noexcept {
+    return domain.sequence_.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
+  }
+  static std::atomic<std::uint64_t>& sequence(rcu_domain& domain) noexcept {
+    return domain.sequence_;
+  }
   static void attach(rcu_domain& domain, Reader& reader) noexcept { domain.attach(reader); }
+  static Reader& reader(rcu_domain& domain) noexcept { return domain.attached_reader(); }
+  static Reader* known_reader(rcu_domain& domain) noexcept { return domain.known_reader(); }
+  static void lock_fenced(rcu_domain& domain) noexcept {
+    domain.lock_fenced(domain.attached_reader());
+  }
+  static Core& core(rcu_domain& domain) noexcept { return domain.core(); }
+  static void synchronize(rcu_domain& domain) noexcept { domain.synchronize(); }
+  static void barrier(rcu_domain& domain) noexcept { domain.barrier(); }
+  static void expedite(rcu_domain& domain) noexcept;
+  static void await(rcu_domain& domain, std::uint64_t cookie, bool expedited) noexcept;
 };
 }  // namespace detail
 
@@ -141,22 +189,27 @@ inline rcu_domain& rcu_default_domain() noexcept { return detail::default_domain
 ///
 /// Units:         about 0.5 µs without running readers, else an inter-processor interrupt and the
 ///                rest of the longest section. Concurrent callers share grace periods.
-/// Thread safety: any thread outside sections of `dom` (checked); not from a deleter of `dom` while
-///                others call rcu_barrier() inside a section.
+/// Thread safety: any thread outside sections of `dom` (checked).
 /// Ordering:      what happened before the call is visible to sections that it does not wait for;
 ///                the ends of the others happen before its return.
 /// Spec:          [saferecl.rcu.domain.func].
-inline void rcu_synchronize(rcu_domain& dom = rcu_default_domain()) noexcept { dom.synchronize(); }
+inline void rcu_synchronize(rcu_domain& dom = rcu_default_domain()) noexcept {
+  detail::DomainAccess::synchronize(dom);
+}
 
 /// Returns once the deleters of everything retired before the call have returned.
 ///
-/// Inside a section it waits for what was retired before that section began. Inside a deleter it
-/// does not wait for the deleters below it on this stack. May run deleters of `dom` itself.
+/// Inside a section it waits for what was retired before that section began; what call() and free()
+/// took is not waited for there. Inside a deleter it does not wait for the deleters below it on
+/// this stack, nor for those below another deleter that is in rcu_barrier(). May run deleters of
+/// `dom`.
 ///
 /// Thread safety: any thread that holds no lock that a deleter takes. Deleters of two domains must
 ///                not call each other's barrier: each may wait for the other on another thread.
 /// Spec:          [saferecl.rcu.domain.func].
-inline void rcu_barrier(rcu_domain& dom = rcu_default_domain()) noexcept { dom.barrier(); }
+inline void rcu_barrier(rcu_domain& dom = rcu_default_domain()) noexcept {
+  detail::DomainAccess::barrier(dom);
+}
 
 /// Base of objects that are retired without an allocation.
 ///
@@ -167,18 +220,19 @@ class rcu_obj_base : private detail::Node {
   /// Has `d` called on this object once every section that may hold it has ended.
   ///
   /// Ownership:     the domain's from here on; the object was unpublished before.
-  /// Thread safety: any thread, inside or outside sections, also from deleters. Past 65536 waiting
-  ///                objects a call outside sections and deleters sleeps up to 1 ms for the
-  ///                domain's thread to catch up.
+  /// Thread safety: any thread, inside or outside sections, also from deleters. While more than
+  ///                65536 objects or 16 MiB wait, one call in about five hundred outside sections
+  ///                and deleters sleeps until fewer do, at most 1 ms, and longer each time (128
+  ///                ms).
   /// Fork:          in a child, objects retired before the fork stay unreclaimed.
   void retire(D d = D(), rcu_domain& dom = rcu_default_domain()) noexcept {
     deleter_ = std::move(d);
-    this->run = [](detail::Node* node) noexcept {
-      auto* const self = static_cast<rcu_obj_base*>(node);
+    this->run = [](callback_head* head) noexcept {
+      auto* const self = static_cast<rcu_obj_base*>(static_cast<detail::Node*>(head));
       D deleter = std::move(self->deleter_);
       deleter(static_cast<T*>(self));
     };
-    detail::DomainAccess::retire(dom, *this);
+    detail::DomainAccess::retire(dom, *this, sizeof(T));
   }
 
  protected:
@@ -195,22 +249,45 @@ class rcu_obj_base : private detail::Node {
 
 /// Has `d(p)` called once every section that may hold `*p` has ended; for objects of any type.
 ///
-/// As rcu_obj_base::retire() but allocates a node. Pass deleters that own something by value.
+/// As rcu_obj_base::retire(). Allocates a node if D has a state; a few words in a queue otherwise.
+/// Pass deleters that own something by value.
 /// Errors: std::bad_alloc, and what moving D throws; then nothing is scheduled.
 /// Spec:   [saferecl.rcu.domain.func].
 template <class T, class D = std::default_delete<T>>
 void rcu_retire(T* p, D d = D(), rcu_domain& dom = rcu_default_domain()) {
+  constexpr std::size_t kBytes = [] {
+    if constexpr (std::is_object_v<T>) {
+      return sizeof(T);
+    } else {
+      return std::size_t{0};
+    }
+  }();
+  if constexpr (std::is_empty_v<D> && std::is_trivially_copyable_v<D> &&
+                std::is_default_constructible_v<D>) {
+    static constexpr detail::Operation kOperation{
+        [](void* object) noexcept { D()
+                                    (static_cast<T*>(object)); }, /*stamped=*/true};
+    const auto object = reinterpret_cast<std::uintptr_t>(p);
+    if (object != 0 && (object & detail::kBare) == 0 &&
+        detail::DomainAccess::push<3>(
+            dom,
+            {object | detail::kBare, reinterpret_cast<std::uintptr_t>(&kOperation),
+             detail::DomainAccess::stamp(dom)},
+            kBytes)) {
+      return;
+    }
+  }
   struct Scheduled : detail::Node {
     Scheduled(T* object, D&& deleter) : object_(object), deleter_(std::move(deleter)) {}
     T* object_;
     [[no_unique_address]] D deleter_;
   };
   auto* const scheduled = new Scheduled(p, std::move(d));
-  scheduled->run = [](detail::Node* node) noexcept {
-    const std::unique_ptr<Scheduled> self(static_cast<Scheduled*>(node));
+  scheduled->run = [](callback_head* head) noexcept {
+    const std::unique_ptr<Scheduled> self(static_cast<Scheduled*>(head));
     self->deleter_(self->object_);
   };
-  detail::DomainAccess::retire(dom, *scheduled);
+  detail::DomainAccess::retire(dom, *scheduled, kBytes + sizeof(Scheduled));
 }
 
 TANDEM_RCU_READER_PATH inline detail::Reader& rcu_domain::reader() noexcept {
@@ -229,30 +306,58 @@ TANDEM_RCU_READER_PATH inline detail::Reader& rcu_domain::reader() noexcept {
 
 TANDEM_RCU_READER_PATH inline void rcu_domain::lock() noexcept {
   detail::Reader& self = reader();
-  const auto* const generation = detail::process.generation.load(std::memory_order_relaxed);
-  if (self.generation != generation->load(std::memory_order_relaxed)) [[unlikely]] {
-    attach(self);
+  if (self.plain != detail::process.generation.load(std::memory_order_relaxed)) [[unlikely]] {
+    return lock_slowly(self);
   }
-  if (self.nesting++ != 0) return;
+  const std::uint64_t state = self.state.load(std::memory_order_relaxed);
+  if (state != 0) {
+    TANDEM_CHECK((state & detail::kNesting) != detail::kNesting);
+    self.state.store(state + 1, std::memory_order_relaxed);
+    return;
+  }
   self.state.store(sequence_.load(std::memory_order_acquire), detail::kReaderOrder);  // (B)
-  if (!detail::kInstrumented && detail::process.light.load(std::memory_order_relaxed)) [[likely]] {
-    light_fence();  // (A)
-  } else {
+  if constexpr (detail::kInstrumented) {
     full_fence();  // (A)
+  } else {
+    light_fence();  // (A)
   }
 }
 
 TANDEM_RCU_READER_PATH inline void rcu_domain::unlock() noexcept {
   detail::Reader& self = reader();
-  if (--self.nesting == 0) {
-    self.state.store(0, detail::kReaderOrder);  // (C)
-    light_fence();                              // (D)
-    if (self.wake.load(std::memory_order_relaxed) != 0) [[unlikely]] {
-      detail::wake_waiters(self);
-    }
-  } else {
-    TANDEM_CHECK(self.nesting != ~std::uint32_t{0});
+  const std::uint64_t state = self.state.load(std::memory_order_relaxed);
+  if ((state & detail::kNesting) != 1) {
+    TANDEM_CHECK(state != 0);
+    self.state.store(state - 1, std::memory_order_relaxed);
+    return;
   }
+  self.state.store(0, detail::kReaderOrder);  // (C)
+  light_fence();                              // (D)
+  if (self.wake.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    detail::wake_waiters(self);
+  }
+}
+
+/// Ordering: (G) the words are published before `asleep` is loaded; pairs with the fence that a
+///           worker makes on every thread between its store of `asleep` and its look at the queues.
+template <std::size_t N>
+TANDEM_RCU_READER_PATH inline bool rcu_domain::push(const std::array<std::uintptr_t, N>& words,
+                                                    std::size_t bytes) noexcept {
+  detail::Reader& self = reader();
+  detail::Queue& queue = *self.queue;
+  if (self.generation != detail::process.generation.load(std::memory_order_relaxed) ||
+      queue.limit - queue.cursor < static_cast<std::ptrdiff_t>(N) ||
+      queue.bytes > detail::kChunkObjectBytes) [[unlikely]] {
+    return push_slowly(self, words.data(), N, bytes);
+  }
+  for (std::size_t i = 0; i < N; ++i) queue.cursor[i] = words[i];
+  queue.cursor += N;
+  queue.bytes += bytes;
+  queue.pushed.store(queue.pushed.load(std::memory_order_relaxed) + N, std::memory_order_release);
+  light_fence();  // (G)
+  if (queue.asleep->load(std::memory_order_relaxed) != 0) [[unlikely]]
+    wake_worker(self);
+  return true;
 }
 
 }  // namespace tandem::rcu

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/process.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -31,8 +32,10 @@ void detach(Reader& reader) noexcept {
   }
   reader.state.store(0, std::memory_order_release);
   reader.wake.store(0, std::memory_order_relaxed);
-  reader.nesting = 0;
   reader.generation = kDetached;
+  reader.plain = kDetached;
+  reader.queue = &no_queue;
+  reader.online = false;
   reader.core = nullptr;
 }
 
@@ -55,11 +58,25 @@ void on_thread_exit() noexcept {
 }
 
 void on_fork_child() noexcept {
-  if (default_reader.nesting != 0) DomainAccess::attach(rcu_default_domain(), default_reader);
+  const auto keep = [](rcu_domain& domain, Reader& reader) {
+    if (reader.nesting() != 0) DomainAccess::attach(domain, reader);
+  };
+  keep(rcu_default_domain(), default_reader);
   if (!further_readers) return;
-  for (FurtherReader& entry : *further_readers) {
-    if (entry.reader->nesting != 0) DomainAccess::attach(*entry.domain, *entry.reader);
-  }
+  for (FurtherReader& entry : *further_readers) keep(*entry.domain, *entry.reader);
+}
+
+/// Ordering: (A), (B) as in rcu_domain::lock(), with a fence of our own.
+void go_online(Reader& self) noexcept {
+  self.state.store(self.core->sequence.load(std::memory_order_acquire), kReaderOrder);  // (B)
+  full_fence();                                                                         // (A)
+}
+
+/// Ordering: (C), (D) as in rcu_domain::unlock(), with a fence of our own.
+void go_offline(Reader& self) noexcept {
+  self.state.store(0, kReaderOrder);  // (C)
+  full_fence();                       // (D)
+  if (self.wake.load(std::memory_order_relaxed) != 0) wake_waiters(self);
 }
 
 }  // namespace detail
@@ -86,7 +103,7 @@ detail::Reader& rcu_domain::find_reader() noexcept {
   return *further_readers->back().reader;
 }
 
-const detail::Reader* rcu_domain::known_reader() const noexcept {
+detail::Reader* rcu_domain::known_reader() const noexcept {
   if (this == &detail::default_domain.domain) return &detail::default_reader;
   if (!detail::further_readers) return nullptr;
   for (const detail::FurtherReader& entry : *detail::further_readers) {
@@ -98,11 +115,43 @@ const detail::Reader* rcu_domain::known_reader() const noexcept {
 void rcu_domain::attach(detail::Reader& reader) noexcept {
   detail::Core& mine = core();
   detail::watch_thread_exit();
-  // In a forked child the links and the reference to the parent's core are forgotten.
+  // In a forked child the links, the queue and the reference to the parent's core are forgotten.
   mine.acquire();
+  const bool was_plain = reader.is_plain;
+  reader.is_plain = false;
+  reader.boosted = 0;
+  reader.plain = detail::kDetached;
+  reader.queue = &detail::no_queue;
   reader.core = &mine;
   reader.generation = mine.generation;
   mine.link(reader);
+  // The section that goes on may be a plain one.
+  if (was_plain && reader.nesting() != 0) make_plain(reader);
+}
+
+/// From here on grace periods make the reader's fences, if they can.
+void rcu_domain::make_plain(detail::Reader& reader) noexcept {
+  if (!detail::light_readers.load(std::memory_order_relaxed)) return;
+  reader.core->count_plain(reader);
+  reader.plain = reader.generation;
+}
+
+void rcu_domain::lock_slowly(detail::Reader& self) noexcept {
+  if (self.generation != detail::current_generation()) attach(self);
+  make_plain(self);
+  lock_fenced(self);
+}
+
+/// Ordering: as lock(), with a fence of our own.
+void rcu_domain::lock_fenced(detail::Reader& self) noexcept {
+  const std::uint64_t state = self.state.load(std::memory_order_relaxed);
+  if (state != 0) {
+    TANDEM_CHECK((state & detail::kNesting) != detail::kNesting);
+    self.state.store(state + 1, std::memory_order_relaxed);
+    return;
+  }
+  self.state.store(sequence_.load(std::memory_order_acquire), detail::kReaderOrder);  // (B)
+  if (!planted_fault("rcu-reader-without-fence")) full_fence();                       // (A)
 }
 
 }  // namespace tandem::rcu

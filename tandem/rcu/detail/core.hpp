@@ -1,67 +1,195 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <pthread.h>
+#include <sched.h>
+
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <optional>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/base/result.hpp"
+#include "tandem/rcu/detail/queue.hpp"
 #include "tandem/rcu/detail/reader.hpp"
+#include "tandem/rcu/stats.hpp"
+
+namespace tandem::rcu {
+struct offload_options;
+}
 
 namespace tandem::rcu::detail {
 
-/// First in, first out.
-struct NodeList {
-  Node* head = nullptr;
-  Node* tail = nullptr;
+struct Core;
 
-  bool empty() const noexcept { return head == nullptr; }
-  void push(Node& node) noexcept;
-  Node& pop() noexcept;
+using Clock = std::chrono::steady_clock;
+
+/// A thread of a core: started once, on demand, and joined by its last words.
+class Worker {
+ public:
+  /// Starts `main(argument)` on a new thread named `name` with all signals blocked, unless it runs.
+  /// Returns: whether it runs. ThreadSanitizer starts none in a child of a process with threads.
+  bool start(Core& core, const char* name, void (*main)(void*), void* argument) noexcept;
+  bool running() const noexcept { return state_.load(std::memory_order_acquire) == kRuns; }
+  /// The worker's last action; it touches nothing of the core's afterwards.
+  void ended(Core& core) noexcept;
+  void wait_for_end() noexcept;
+  /// Errors: the errno of pthread_setaffinity_np() or pthread_setschedparam(), 0 when it does not
+  /// run.
+  int configure(const cpu_set_t* cpus, int policy, int priority) noexcept;
+
+ private:
+  enum State : std::uint32_t { kNone, kStarting, kRuns, kEnded };
+  std::atomic<std::uint32_t> state_{kNone};  // futex
+  pthread_t thread_{};                       // valid while kRuns
+  void (*main_)(void*) = nullptr;
+  void* argument_ = nullptr;
+};
+
+/// Some CPUs, and the worker that runs what threads on them retire.
+struct Lane {
+  Core* core = nullptr;
+  cpu_set_t cpus{};                      // under core->registry; lane 0: those of no other
+  std::atomic<bool> offloaded{true};     // false: threads run their own, the worker what they leave
+  std::atomic<std::uint32_t> asleep{0};  // futex: 1 while the worker has nothing to do
+  std::atomic<std::uint32_t> hurry{0};   // futex: counts reasons to end the worker's pause
+  std::atomic<std::uint32_t> pausing{0};  // whether it pauses
+  Worker worker;
+  cpu_set_t worker_cpus{};       // under core->registry
+  bool has_worker_cpus = false;  // under core->registry
+  int policy = -1;               // under core->registry; -1: inherited
+  int priority = 0;              // under core->registry
 };
 
 /// The part of a domain that belongs to one process: readers, grace periods, retired objects.
 ///
 /// A forked child never touches the parent's core, whose locks and lists may be half way through
-/// anything; it makes a new one. The domain holds one reference, each attached reader and the
+/// anything; it makes a new one. The domain holds one reference, each attached reader and each
 /// worker another, so that a thread may outlive a domain it once used.
 struct Core {
-  Core(std::atomic<std::uint64_t>& domain_sequence, std::uint64_t process_generation, Core* parents)
-      : sequence(domain_sequence), generation(process_generation), parent(parents) {}
+  static constexpr std::size_t kLanes = 8;
+
+  Core(std::atomic<std::uint64_t>& domain_sequence, std::uint64_t process_generation,
+       Core* parents);
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
+  ~Core();
 
   void acquire() noexcept { references.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept;
 
-  // Readers and grace periods: core.cpp.
+  // Readers: core.cpp.
 
   void link(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
   void unlink(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
-  /// The lowest state of a reader in a section, at most `bound`.
-  std::uint64_t oldest_reader(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
-  /// Returns once no reader is in a section with a state below `bound`.
-  void wait_for_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
-  void sleep_for_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
-  void synchronize() noexcept TANDEM_EXCLUDES(grace);
+  void count_plain(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
   void wake_all() noexcept;
 
-  // Retired objects: reclaim.cpp.
+  // Grace periods: core.cpp.
 
-  void retire(Node& node, bool may_sleep) noexcept;
-  /// `limit`: runs everything stamped up to it. Returns at once in the child if a deleter forks.
-  void barrier(std::uint64_t limit) noexcept;
-  /// Ends the worker. Only without retired objects, readers and other callers.
-  void stop_worker() noexcept;
+  /// The lowest state of a reader in a section, at most `bound`.
+  std::uint64_t oldest_reader(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
+  /// A fence on this thread and on every reader that does not fence for itself. (F)
+  void fence(const Reader* self) noexcept;
+  /// Returns once no reader is in a section with a state below `bound`. `self`: the caller's.
+  void wait_for_readers(std::uint64_t bound, const Reader* self) noexcept TANDEM_EXCLUDES(registry);
+  void sleep_for_readers(std::uint64_t bound, Clock::duration at_most) noexcept
+      TANDEM_EXCLUDES(registry);
+  void complete(std::uint64_t bound) noexcept;
+  /// Wakes those who wait for somebody else's grace period.
+  void announce() noexcept;
+  bool completed_for(std::uint64_t cookie) const noexcept {
+    return completed.load(std::memory_order_acquire) >= cookie;
+  }
+  /// Names a grace period that begins after the call.
+  std::uint64_t cookie() noexcept {
+    return sequence.fetch_add(0, std::memory_order_acq_rel) + kStep;
+  }
+  void synchronize(const Reader* self) noexcept TANDEM_EXCLUDES(grace);
+  /// Returns once the grace period of `cookie` has ended, whoever drives it.
+  void await(std::uint64_t cookie, const Reader* self) noexcept TANDEM_EXCLUDES(grace);
+  /// Tries to end it without waiting for anybody, not even for a lock. Async-signal-safe.
+  bool try_await(std::uint64_t cookie) noexcept;
+  void want(std::uint64_t cookie) noexcept;
 
-  /// Runs what no reader can hold any more. Returns false in a child that a deleter forked, where
-  /// this core must not be touched any more.
-  [[nodiscard]] bool reclaim_pass() noexcept TANDEM_REQUIRES(role);
-  void collect() noexcept TANDEM_REQUIRES(role);
-  bool holds_up_to(std::uint64_t limit) const noexcept TANDEM_REQUIRES(role);
-  void notify_worker() noexcept;
-  bool start_worker() noexcept;
-  void worker_main() noexcept;
-  void throttle() noexcept;
+  // Expedited grace periods: expedite.cpp.
+
+  void expedite(const Reader* self) noexcept;
+  void expedite_main() noexcept;
+  void boost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
+  void unboost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
+  static void unboost(Reader& reader) noexcept;
+
+  // Stalls: stall.cpp.
+
+  /// Reports the readers below `bound`. Returns: when to look again, after the grace period's
+  /// begin.
+  Clock::duration report_stall(std::uint64_t bound, Clock::duration age, unsigned reports,
+                               bool expedited) noexcept TANDEM_EXCLUDES(registry);
+
+  // Queues: queue.cpp. The consumer's side needs queue.consumer.
+
+  /// Makes room for `words` in `self`'s queue. Outside sections and deleters it may sleep, or run
+  /// deleters of its own thread's objects. Returns: false when no memory is left.
+  bool make_room(Reader& self, std::size_t words) noexcept;
+  bool next_chunk(Queue& queue, Lane& lane, bool may_sleep) noexcept;
+  [[nodiscard]] bool run_own(Reader& self, bool has_worker) noexcept;
+  bool give_queue(Reader& self) noexcept TANDEM_EXCLUDES(registry);
+  void spill(std::uintptr_t word) noexcept;
+  void throttle(Queue& queue) noexcept;
+  bool too_much() const noexcept;
+  void wake(Lane& lane) noexcept;
+  Lane& lane_of_cpu(int cpu) noexcept TANDEM_EXCLUDES(registry);
+
+  struct Entry {
+    callback_head* head = nullptr;
+    void* object = nullptr;
+    const Operation* operation = nullptr;
+    std::uint64_t stamp = 0;  // 0: none
+  };
+  /// Whether something waits for its grace period now.
+  bool stage(Queue& queue) noexcept TANDEM_REQUIRES(queue.consumer);
+  Entry take(Queue& queue) noexcept TANDEM_REQUIRES(queue.consumer);
+  static Entry read(const Chunk& chunk, std::uint32_t at, std::uint32_t& words) noexcept;
+  /// Runs what is ready, at most `limit` objects. False: a deleter forked and this is the child,
+  /// where this core must not be touched any more.
+  [[nodiscard]] bool run_ready(Queue& queue, std::uint64_t limit) noexcept
+      TANDEM_REQUIRES(queue.consumer);
+  /// Runs, out of turn, what is stamped up to `safe`. `left`: whether more is, up to `limit`.
+  [[nodiscard]] bool run_stamped(Queue& queue, std::uint64_t safe, std::uint64_t limit,
+                                 bool& left) noexcept TANDEM_REQUIRES(queue.consumer);
+  [[nodiscard]] bool run_stamped_spills(Queue& queue, std::uint64_t safe, std::uint64_t limit,
+                                        bool& left) noexcept TANDEM_REQUIRES(queue.consumer);
+  [[nodiscard]] bool run(const Entry& entry, const Queue& queue) noexcept;
+  static bool holds_nothing(const Queue& queue) noexcept;
+  void free_emptied(Queue& queue, Chunk* chunk) noexcept;
+
+  // Barriers: barrier.cpp.
+
+  /// Returns once everything pushed before the call has run, or at once in a child that a deleter
+  /// forked.
+  void barrier(const Reader* self) noexcept;
+  /// The same from a section with state `limit`, for what was stamped before the section.
+  void barrier_in_section(std::uint64_t limit) noexcept;
+  bool holds_nothing() const noexcept;
+
+  // Groups of CPUs: offload.cpp.
+
+  Result<Lane*> lane_for(const cpu_set_t& cpus) noexcept TANDEM_REQUIRES(registry);
+  Result<void> set_offload(const offload_options& options) noexcept TANDEM_EXCLUDES(registry);
+  std::size_t run_callbacks(Reader& self) noexcept;
+
+  // Workers: lane.cpp.
+
+  bool start_worker(Lane& lane) noexcept;
+  void lane_main(Lane& lane) noexcept;
+  bool lane_holds_something(const Lane& lane) const noexcept;
+  [[nodiscard]] bool lane_pass(Lane& lane, bool leave_busy) noexcept;
+  [[nodiscard]] bool run_queue(Queue& queue, bool leave_busy) noexcept
+      TANDEM_EXCLUDES(queue.consumer);
+  void stop_workers() noexcept;
 
   std::atomic<std::uint64_t>& sequence;  // the domain's
   const std::uint64_t generation;
@@ -69,25 +197,44 @@ struct Core {
   std::atomic<std::uint32_t> references{1};
   std::atomic<bool> dead{false};        // the domain's destructor sets; threads drop their readers
   std::atomic<std::uint32_t> moved{0};  // futex: a reader that someone waited for has moved
+  std::atomic<std::uint32_t> plain_readers{0};  // that leave their fences to (F)
 
   Mutex registry;
   Reader* readers TANDEM_GUARDED_BY(registry) = nullptr;
 
-  Mutex grace;  // one grace period at a time; who waits for it shares its result
-  std::uint64_t completed TANDEM_GUARDED_BY(grace) = 0;  // no reader below it is left
+  Mutex grace;  // of the thread that drives the grace period all others wait for
+  alignas(kCacheLine) std::atomic<std::uint64_t> completed{0};  // no reader below it is left
+  std::atomic<std::uint64_t> wanted{0};                         // cookie that somebody polls for
+  std::atomic<std::uint32_t> turn{0};     // futex: counts grace periods driven to their end
+  std::atomic<std::uint32_t> in_line{0};  // threads that sleep on `turn`
 
-  alignas(kCacheLine) std::atomic<Node*> incoming{nullptr};  // retire() pushes, collect() takes
-  std::atomic<std::uint64_t> queued{0};                      // retired and not yet deleted
-  std::atomic<std::uint32_t> work{1};                        // futex: 0 while the worker is idle
-  std::atomic<std::uint32_t> hurry{0};      // futex: counts reasons to end the worker's pause
-  std::atomic<std::uint32_t> drained{0};    // futex: counts passes, for throttled threads
+  Worker expediter;
+  std::atomic<std::uint64_t> hasty{0};           // cookie asked of the expediter
+  std::atomic<std::uint32_t> hasty_requests{0};  // futex: counts them
+  std::atomic<std::uint32_t> hasty_done{0};      // futex: counts its answers
+
+  std::atomic<Queue*> queues{nullptr};          // all there are; pushed to under `registry`
+  Queue last_resort;                            // the oldest of them: takes what found no memory
+  std::atomic<std::uint64_t> backlog_words{0};  // in closed chunks
+  std::atomic<std::uint64_t> backlog_bytes{0};
+  std::atomic<std::uint32_t> drained{0};    // futex: counts emptied chunks, for throttled threads
   std::atomic<std::uint32_t> throttled{0};  // threads that sleep on `drained`
-  std::atomic<std::uint32_t> worker{0};     // futex: a WorkerState
-  std::atomic<bool> stop{false};            // stop_worker() sets, the worker reads
+  std::atomic<bool> stop{false};            // stop_workers() sets, workers read
+  std::array<Lane, kLanes> lanes;
+  std::atomic<std::size_t> lane_count{1};
 
-  Mutex role;                                // of the thread that runs deleters
-  NodeList pending TANDEM_GUARDED_BY(role);  // readers may hold them
-  NodeList ready TANDEM_GUARDED_BY(role);    // no reader holds them
+  domain_stats snapshot() noexcept TANDEM_EXCLUDES(registry);
+  Counters counters;
 };
+
+/// The deleters on this thread's stack, innermost first.
+struct Frame {
+  const Core* core;
+  const Queue* queue;  // null: the overflow list
+  const Frame* outer;
+};
+extern constinit thread_local const Frame* frames;
+
+bool runs_deleters_of(const Core& core) noexcept;
 
 }  // namespace tandem::rcu::detail

@@ -19,8 +19,7 @@ std::uint64_t enter_generation() noexcept;
 ///
 /// Thread safety: any thread; takes no lock that a thread of the parent could have held.
 inline std::uint64_t current_generation() noexcept {
-  const std::uint64_t value =
-      process.generation.load(std::memory_order_acquire)->load(std::memory_order_acquire);
+  const std::uint64_t value = process.generation.load(std::memory_order_acquire);
   return value == kWiped || value == kEntering ? enter_generation() : value;
 }
 

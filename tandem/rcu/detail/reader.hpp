@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -25,6 +27,8 @@
 namespace tandem::rcu::detail {
 
 struct Core;
+struct Queue;
+extern constinit Queue no_queue;  // has room for nothing
 
 /// Whether ThreadSanitizer watches. It knows neither membarrier nor stand-alone fences, so readers
 /// then use sequentially consistent stores and full fences.
@@ -36,21 +40,37 @@ inline constexpr bool kInstrumented = false;
 inline constexpr std::memory_order kReaderOrder =
     kInstrumented ? std::memory_order_seq_cst : std::memory_order_release;
 
-/// Reader::generation of a reader that no domain knows of; never a process generation.
+/// Reader::generation and Reader::plain of a reader that no domain knows of; no process generation.
 inline constexpr std::uint64_t kDetached = ~std::uint64_t{0};
 
+/// The sequence advances by kStep; its low bits stay 1. Only in a reader's state do they count how
+/// deep its sections are nested, so one word says both and one store changes both.
+inline constexpr std::uint64_t kStep = std::uint64_t{1} << 10;
+inline constexpr std::uint64_t kNesting = kStep - 1;
+inline constexpr std::uint64_t kFirstSequence = kStep + 1;
+
 /// One thread in one domain. `state` is 0 outside sections, else the sequence at the outermost
-/// lock(); the line belongs to the thread, and others touch it only in grace periods.
+/// lock(), or at the last quiescent state of a thread that is online, plus the nesting. The lines
+/// belong to the thread; others touch them only in grace periods.
 struct alignas(kCacheLine) Reader {
   std::atomic<std::uint64_t> state{0};   // owner writes; grace periods read
   std::atomic<std::uint32_t> wake{0};    // a sleeping grace period sets; owner clears
-  std::uint32_t nesting = 0;             // owner only
+  pid_t thread = 0;                      // under core->registry: the kernel's number of the owner
+  std::uint64_t plain = kDetached;       // owner only: `generation` where fences are left to others
   std::uint64_t generation = kDetached;  // owner only: process generation in which it was attached
+  Queue* queue = &no_queue;              // owner only: where retired objects go
   Core* core = nullptr;                  // owner only: holds a reference
   Reader* next = nullptr;                // under core->registry
   Reader* previous = nullptr;            // under core->registry
+
+  int boosted = 0;        // under core->registry: the policy to go back to, plus 1
+  bool is_plain = false;  // under core->registry: counted in core->plain_readers
+  bool online = false;    // owner only: in a quiescent_reader
+
+  std::uint64_t nesting() const noexcept {
+    return state.load(std::memory_order_relaxed) & kNesting;
+  }
 };
-static_assert(sizeof(Reader) == kCacheLine);
 
 /// The reader that the thread used last in a domain other than the default one.
 struct LastReader {
@@ -64,27 +84,18 @@ extern constinit thread_local Reader default_reader TANDEM_RCU_TLS;
 extern constinit thread_local LastReader last_reader TANDEM_RCU_TLS;
 #undef TANDEM_RCU_TLS
 
-/// What all domains of a process share.
-struct Process {
-  /// Points to the generation word, on a page that the kernel wipes in a forked child; before the
-  /// first use to a word that stays 0. Written once.
-  std::atomic<std::atomic<std::uint64_t>*> generation;
-  /// Whether readers may leave the fence to membarrier. Written once, false to true.
-  std::atomic<bool> light;
+/// What all domains of a process share. A page of its own, which the kernel wipes in a forked
+/// child.
+struct alignas(4096) Process {
+  std::atomic<std::uint64_t> generation{0};
 };
 extern constinit Process process;
+/// Whether readers may leave the fence to membarrier. Written once, false to true.
+extern constinit std::atomic<bool> light_readers;
 
-/// An object waiting for its grace period. Copying copies nothing: the links belong to the domain.
-struct Node {
-  Node* next = nullptr;
-  std::uint64_t stamp = 0;                // the first sequence whose readers cannot hold the object
-  void (*run)(Node*) noexcept = nullptr;  // evaluates the deleter; the node is gone afterwards
-
-  Node() = default;
-  Node(const Node&) noexcept {}
-  Node& operator=(const Node&) noexcept { return *this; }
-  ~Node() = default;
-};
+/// A thread that is online is in a section from one quiescent state to the next.
+void go_online(Reader& self) noexcept;
+void go_offline(Reader& self) noexcept;
 
 /// Wakes the grace periods that sleep until `reader` leaves its section.
 void wake_waiters(Reader& reader) noexcept;
