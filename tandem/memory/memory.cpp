@@ -8,6 +8,7 @@
 #include "tandem/base/futex.hpp"
 #include "tandem/base/mapping.hpp"
 #include "tandem/memory/detail/view.hpp"
+#include "tandem/rcu/checked.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::memory {
@@ -29,10 +30,10 @@ std::error_code check_range(PhysAddr base, std::uint64_t size_bytes) {
 
 /// Runs `access(host)` on the naturally aligned word at `at` inside a reader section.
 template <class Word, class Access>
-Fault with_word(const std::atomic<View*>& view, PhysAddr at, bool write, Access access) {
+Fault with_word(const rcu::rcu_ptr<View>& view, PhysAddr at, bool write, Access access) {
   if (at.value % sizeof(Word) != 0) return Fault::kMisaligned;
   const std::scoped_lock reader(rcu_default_domain());
-  const Region* const region = view.load(std::memory_order_acquire)->find(at.value);  // (V)
+  const Region* const region = rcu::dereference(view)->find(at.value);  // (V)
   if (region == nullptr) return Fault::kNoRegion;
   if (region->host == nullptr) return Fault::kMisaligned;
   if (write && !region->writable) return Fault::kReadOnly;
@@ -41,7 +42,7 @@ Fault with_word(const std::atomic<View*>& view, PhysAddr at, bool write, Access 
 }
 
 template <class Word>
-Result<Word, Fault> load(const std::atomic<View*>& view, PhysAddr at, std::memory_order order) {
+Result<Word, Fault> load(const rcu::rcu_ptr<View>& view, PhysAddr at, std::memory_order order) {
   Word value{};
   const Fault fault = with_word<Word>(
       view, at, false, [&](std::atomic_ref<Word> word) { value = word.load(order); });
@@ -50,7 +51,7 @@ Result<Word, Fault> load(const std::atomic<View*>& view, PhysAddr at, std::memor
 }
 
 template <class Word>
-Result<void, Fault> store(const std::atomic<View*>& view, PhysAddr at, Word value,
+Result<void, Fault> store(const rcu::rcu_ptr<View>& view, PhysAddr at, Word value,
                           std::memory_order order) {
   const Fault fault = with_word<Word>(
       view, at, true, [&](std::atomic_ref<Word> word) { word.store(value, order); });
@@ -122,7 +123,7 @@ Outcome IoPin::write(std::span<const std::byte> from) const {
 Memory::Memory() : view_(new View) {}
 
 Memory::~Memory() {
-  const std::unique_ptr<View> view(view_.load(std::memory_order_relaxed));
+  const std::unique_ptr<View> view(rcu::dereference_protected(view_, true));  // nobody else is left
   for (const View::Part& part : view->parts) {
     const std::unique_ptr<detail::Chunk> chunk(part.chunk);
     for (std::size_t i = 0; i < chunk->count; ++i) delete chunk->entries[i].region;
@@ -135,12 +136,12 @@ Result<RegionId> Memory::insert(std::unique_ptr<Region> region) {
   std::uint64_t id = 0;
   {
     const MutexLock lock(mutex_);
-    old = view_.load(std::memory_order_relaxed);
+    old = rcu::dereference_protected(view_, rcu::held(mutex_));
     if (old->overlaps(region->base, region->size_bytes)) return errno_error(EEXIST);
     id = next_id_++;
     bases_.emplace(id, PhysAddr{region->base});
     change = detail::with_region(*old, *region.release());
-    view_.store(change.view.release(), std::memory_order_release);  // (V) the view's contents
+    view_.assign(change.view.release());  // (V) the view's contents
   }
   rcu::rcu_retire(old);
   if (change.dropped) rcu::rcu_retire(change.dropped.release());
@@ -179,11 +180,11 @@ Result<void> Memory::remove(RegionId id) {
     const MutexLock lock(mutex_);
     const auto base = bases_.find(static_cast<std::uint64_t>(id));
     if (base == bases_.end()) return errno_error(ENOENT);
-    old.reset(view_.load(std::memory_order_relaxed));
+    old.reset(rcu::dereference_protected(view_, rcu::held(mutex_)));
     region.reset(old->find(base->second.value));
     bases_.erase(base);
     change = detail::without_region(*old, *region);
-    view_.store(change.view.release(), std::memory_order_release);  // (V)
+    view_.assign(change.view.release());  // (V)
     // After the view: who reads the new version also finds the new view.
     version_.fetch_add(1, std::memory_order_release);
   }
@@ -231,7 +232,7 @@ Result<std::uint64_t, Fault> Memory::compare_exchange64(PhysAddr at, std::uint64
 
 Target Memory::resolve(PhysAddr at, std::size_t length, bool write) const {
   Target target;
-  Region* const region = view_.load(std::memory_order_acquire)->find(at.value);  // (V)
+  Region* const region = rcu::dereference(view_)->find(at.value);  // (V)
   if (region == nullptr) {
     target.fault = Fault::kNoRegion;
     return target;
@@ -254,7 +255,7 @@ Target Memory::resolve(PhysAddr at, std::size_t length, bool write) const {
 
 std::byte* Memory::host_pointer(PhysAddr at, std::size_t length) const {
   const std::scoped_lock reader(rcu_default_domain());
-  const Region* const region = view_.load(std::memory_order_acquire)->find(at.value);  // (V)
+  const Region* const region = rcu::dereference(view_)->find(at.value);  // (V)
   if (region == nullptr || region->host == nullptr || !region->writable) return nullptr;
   const std::uint64_t offset = at.value - region->base;
   return length <= region->size_bytes - offset ? region->host + offset : nullptr;

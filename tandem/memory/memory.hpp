@@ -21,6 +21,7 @@
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/base/result.hpp"
+#include "tandem/rcu/checked.hpp"
 
 namespace tandem::memory {
 
@@ -158,7 +159,7 @@ class Memory {
   Mutex mutex_;
   std::unordered_map<std::uint64_t, PhysAddr> bases_ TANDEM_GUARDED_BY(mutex_);  // by RegionId
   std::uint64_t next_id_ TANDEM_GUARDED_BY(mutex_) = 1;
-  std::atomic<detail::View*> view_;        // written under mutex_, read in reader sections
+  rcu::rcu_ptr<detail::View> view_;        // written under mutex_, read in reader sections
   std::atomic<std::uint64_t> version_{1};  // written under mutex_, read by anyone
 };
 
