@@ -15,16 +15,8 @@ using memory::Fault;
 using memory::Outcome;
 
 Aperture::~Aperture() {
-  for (auto& entry : leaves_) {
-    const std::unique_ptr<Leaf> leaf(entry.load(std::memory_order_relaxed));
-    if (!leaf) continue;
-    for (auto& window : *leaf) delete window.load(std::memory_order_relaxed);
-  }
-}
-
-std::atomic<const Aperture::Window*>* Aperture::slot(std::uint64_t number) {
-  Leaf* const leaf = leaves_[number / kLeafEntries].load(std::memory_order_acquire);
-  return leaf == nullptr ? nullptr : &(*leaf)[number % kLeafEntries];
+  windows_.for_each(/*condition=*/true,  // nobody else is left
+                    [](std::uint64_t, const Window& window) { delete &window; });
 }
 
 Result<std::uint32_t> Aperture::take_number_locked() {
@@ -34,10 +26,6 @@ Result<std::uint32_t> Aperture::take_number_locked() {
     return number;
   }
   if (fresh_ == kWindows) return errno_error(ENOSPC);
-  auto& leaf = leaves_[fresh_ / kLeafEntries];
-  if (leaf.load(std::memory_order_relaxed) == nullptr) {
-    leaf.store(new Leaf{}, std::memory_order_release);
-  }
   return fresh_++;
 }
 
@@ -47,15 +35,19 @@ Result<WindowNumber> Aperture::open(std::shared_ptr<ClientMemory> client, std::u
   const MutexLock lock(mutex_);
   const auto number = take_number_locked();
   if (!number) return Unexpected{number.error()};
-  slot(*number)->store(window.release(), std::memory_order_release);
+  const auto stored = windows_.store(*number, *window);
+  if (!stored) {
+    freed_.push_front({*number, {}});
+    return Unexpected{stored.error()};
+  }
+  (void)window.release();  // windows_ has it
   return WindowNumber{*number};
 }
 
 void Aperture::close(std::span<const WindowNumber> windows, bool reuse) {
   std::vector<std::unique_ptr<const Window>> ended;
   for (const WindowNumber number : windows) {
-    ended.emplace_back(
-        slot(static_cast<std::uint32_t>(number))->exchange(nullptr, std::memory_order_acq_rel));
+    ended.emplace_back(windows_.erase(static_cast<std::uint32_t>(number)));
   }
   if (ended.empty()) return;
   rcu::rcu_synchronize();
@@ -69,8 +61,7 @@ void Aperture::close(std::span<const WindowNumber> windows, bool reuse) {
 
 Aperture::Window Aperture::find(std::uint64_t offset) {
   const std::scoped_lock section(rcu::rcu_default_domain());
-  const auto* const at = slot(offset >> kWindowShift);
-  const Window* const window = at == nullptr ? nullptr : at->load(std::memory_order_acquire);
+  const Window* const window = windows_.load(offset >> kWindowShift);
   return window == nullptr ? Window{} : *window;
 }
 

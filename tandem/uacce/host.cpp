@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
+#include <mutex>
 #include <utility>
 
 #include "tandem/uacce/detail/host_state.hpp"
@@ -27,9 +28,9 @@ Host::State::~State() {
 }
 
 std::shared_ptr<Mm::State> Host::State::find(Pasid pasid) const {
-  const MutexLock lock(mutex_);
-  const auto found = spaces.find(pasid.value);
-  return found == spaces.end() ? nullptr : found->second.lock();
+  const std::scoped_lock section(spaces.domain());
+  const Space* const space = spaces.load(pasid.value);
+  return space == nullptr ? nullptr : space->state.lock();
 }
 
 PageResponse::Code Host::State::serve(const iommu::PageRequestRecord& record) {
@@ -100,9 +101,12 @@ Result<std::shared_ptr<Mm>> Host::bind(MmAccess access, std::shared_ptr<TableQuo
     return Unexpected{set.error()};
   }
   auto space = std::make_shared<Mm::State>(state_, *pasid, std::move(client), std::move(*table));
-  const MutexLock lock(state_->mutex_);
-  state_->spaces[pasid->value] = space;
-  return std::shared_ptr<Mm>(new Mm(std::move(space)));
+  auto entry = std::make_unique<State::Space>(space);
+  std::shared_ptr<Mm> mm(new Mm(std::move(space)));
+  const auto stored = state_->spaces.store(pasid->value, *entry);
+  if (!stored) return Unexpected{stored.error()};
+  (void)entry.release();  // unbind() retires it
+  return mm;
 }
 
 std::vector<std::string> Host::describe_walk(Pasid pasid, std::uint64_t address) const {

@@ -288,10 +288,7 @@ bool Mm::State::unbind() {
     if (!bound) return !is_quarantined;
     bound = false;  // page requests are refused from here on
   }
-  {
-    const MutexLock lock(host->mutex_);
-    host->spaces.erase(pasid.value);
-  }
+  if (auto* const entry = host->spaces.erase(pasid.value)) entry->retire();
   if (client != nullptr) client->in_flight().close();
   if (planted_fault("uacce-early-pasid-reuse")) {
     host->pasids.free_for_reuse_at_once(pasid);

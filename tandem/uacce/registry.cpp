@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <set>
 
 #include "tandem/uacce/detail/queue.hpp"
@@ -121,33 +123,45 @@ bool Registry::valid(const DeviceTraits& traits) {
          joined(traits.algorithms).size() < TANDEM_ALGORITHMS_SIZE && traits.queues_max > 0;
 }
 
+Registry::~Registry() {
+  devices_.for_each(/*condition=*/true,  // nobody else is left
+                    [](Entry& entry) { delete &entry; });
+}
+
+Registry::Entry* Registry::entry(const std::string& name) const {
+  for (Entry& entry : traverse(devices_, rcu::held(mutex_))) {
+    if (entry.device->traits().name == name) return &entry;
+  }
+  return nullptr;
+}
+
 Result<void> Registry::add(std::shared_ptr<Device> device) {
   if (!valid(device->traits())) return errno_error(EINVAL);
+  auto fresh = std::make_unique<Entry>(std::move(device));
   const MutexLock lock(mutex_);
-  for (const auto& other : devices_) {
-    if (other->traits().name == device->traits().name) return errno_error(EEXIST);
-  }
-  devices_.push_back(std::move(device));
+  if (entry(fresh->device->traits().name) != nullptr) return errno_error(EEXIST);
+  devices_.push_back(*fresh.release());
   return {};
 }
 
 Result<std::shared_ptr<Device>> Registry::take(const std::string& name) {
-  const MutexLock lock(mutex_);
-  for (auto at = devices_.begin(); at != devices_.end(); ++at) {
-    if ((*at)->traits().name != name) continue;
-    auto device = std::move(*at);
-    devices_.erase(at);
-    return device;
+  std::unique_ptr<Entry> taken;
+  {
+    const MutexLock lock(mutex_);
+    taken.reset(entry(name));
+    if (!taken) return errno_error(ENOENT);
+    devices_.erase(*taken);
   }
-  return errno_error(ENOENT);
+  // Not retired: the last reference to a device is not for a thread of the domain to drop.
+  rcu::rcu_synchronize(devices_.domain());
+  return taken->device;
 }
 
 Result<std::shared_ptr<Device>> Registry::by_name(const std::string& name) const {
-  const MutexLock lock(mutex_);
-  for (const auto& device : devices_) {
-    if (device->traits().name == name) return device;
-  }
-  return errno_error(ENOENT);
+  const std::scoped_lock section(devices_.domain());
+  const Entry* const found = entry(name);
+  if (found == nullptr) return errno_error(ENOENT);
+  return found->device;
 }
 
 Result<std::shared_ptr<Device>> Registry::find(const std::string& algorithm_or_name) const {
@@ -162,8 +176,10 @@ Result<std::shared_ptr<Device>> Registry::find(const std::string& algorithm_or_n
 }
 
 std::vector<std::shared_ptr<Device>> Registry::all() const {
-  const MutexLock lock(mutex_);
-  return devices_;
+  const std::scoped_lock section(devices_.domain());
+  std::vector<std::shared_ptr<Device>> devices;
+  for (const Entry& entry : traverse(devices_)) devices.push_back(entry.device);
+  return devices;
 }
 
 }  // namespace tandem::uacce::detail

@@ -2,8 +2,6 @@
 /// The physical range behind which lies the ordinary memory of processes.
 #pragma once
 
-#include <array>
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -13,6 +11,7 @@
 #include "tandem/base/mutex.hpp"
 #include "tandem/base/result.hpp"
 #include "tandem/memory/memory.hpp"
+#include "tandem/rcu/index_map.hpp"
 #include "tandem/uacce/detail/client_memory.hpp"
 #include "tandem/uacce/detail/table_memory.hpp"
 
@@ -40,7 +39,7 @@ class Aperture final : public memory::IoRegion {
   Aperture() = default;
   ~Aperture() override;
 
-  /// A window onto [address, address + 1 GiB) of `client`. Errors: ENOSPC.
+  /// A window onto [address, address + 1 GiB) of `client`. Errors: ENOSPC, ENOMEM.
   Result<WindowNumber> open(std::shared_ptr<ClientMemory> client, std::uint64_t address);
   /// Ends windows: later accesses are refused. `reuse` false: the numbers are not given to anyone
   /// until they are closed again with true.
@@ -56,21 +55,18 @@ class Aperture final : public memory::IoRegion {
  private:
   static constexpr std::uint64_t kWindows =
       (kApertureEnd.value - kApertureBase.value) >> kWindowShift;
-  static constexpr std::size_t kLeafEntries = 4096;
   static constexpr std::chrono::seconds kReuseAfter{10};
 
   struct Window {
     std::shared_ptr<ClientMemory> client;
     std::uint64_t address;
   };
-  using Leaf = std::array<std::atomic<const Window*>, kLeafEntries>;
   struct Freed {
     std::uint32_t number;
     std::chrono::steady_clock::time_point since;
   };
 
   Result<std::uint32_t> take_number_locked() TANDEM_REQUIRES(mutex_);
-  std::atomic<const Window*>* slot(std::uint64_t number);
   /// The window that holds `offset`; its client is null when there is none.
   Window find(std::uint64_t offset);
   template <class Copy>
@@ -79,8 +75,7 @@ class Aperture final : public memory::IoRegion {
   Mutex mutex_;
   std::uint32_t fresh_ TANDEM_GUARDED_BY(mutex_) = 0;
   std::deque<Freed> freed_ TANDEM_GUARDED_BY(mutex_);
-  // Written under mutex_, leaves are never removed; windows are read in reader sections.
-  std::array<std::atomic<Leaf*>, kWindows / kLeafEntries> leaves_{};
+  rcu::index_map<const Window> windows_;  // owning
 };
 
 }  // namespace tandem::uacce::detail

@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/rcu/index_map.hpp"
+#include "tandem/rcu/rcu.hpp"
 #include "tandem/uacce/detail/aperture.hpp"
 #include "tandem/uacce/detail/client_memory.hpp"
 #include "tandem/uacce/detail/host.hpp"
@@ -31,7 +33,8 @@ struct Host::State {
   State();
   ~State();
 
-  std::shared_ptr<Mm::State> find(iommu::Pasid pasid) const TANDEM_EXCLUDES(mutex_);
+  /// Takes no lock: every page request asks.
+  std::shared_ptr<Mm::State> find(iommu::Pasid pasid) const;
   iommu::PageResponse::Code serve(const iommu::PageRequestRecord& record);
 
   const std::shared_ptr<PhysicalSpace> physical;
@@ -43,8 +46,13 @@ struct Host::State {
   PasidAllocator pasids;
   IommuDriver driver;
 
+  struct Space : rcu::rcu_obj_base<Space> {
+    explicit Space(std::weak_ptr<Mm::State> of) : state(std::move(of)) {}
+    const std::weak_ptr<Mm::State> state;
+  };
+  rcu::index_map<Space> spaces;  // by PASID, from bind() to unbind(); owning
+
   mutable Mutex mutex_;
-  std::unordered_map<std::uint32_t, std::weak_ptr<Mm::State>> spaces TANDEM_GUARDED_BY(mutex_);
   /// What quarantined spaces could reach, by PASID; kept until they are reclaimed.
   std::unordered_map<std::uint32_t, std::vector<std::shared_ptr<ReservedMemory>>> quarantined
       TANDEM_GUARDED_BY(mutex_);

@@ -10,6 +10,7 @@
 
 #include "tandem/abi/control.h"
 #include "tandem/base/mutex.hpp"
+#include "tandem/rcu/list.hpp"
 #include "tandem/uacce/detail/host.hpp"
 #include "tandem/uacce/device.hpp"
 
@@ -58,14 +59,16 @@ class Device {
   std::uint64_t retired_bytes_ TANDEM_GUARDED_BY(mutex_) = 0;
 };
 
-/// The devices there are, by name and by algorithm.
+/// The devices there are, by name and by algorithm. Looking takes no lock.
 class Registry {
  public:
+  Registry() = default;
+  ~Registry();
   /// Errors: EEXIST a device of that name; EINVAL traits that do not fit the ABI.
   Result<void> add(std::shared_ptr<Device> device);
   /// Whether `traits` fit the ABI's fixed-size fields.
   static bool valid(const DeviceTraits& traits);
-  /// Takes a device out. Errors: ENOENT.
+  /// Takes a device out; waits for those that look. Errors: ENOENT.
   Result<std::shared_ptr<Device>> take(const std::string& name);
   Result<std::shared_ptr<Device>> by_name(const std::string& name) const;
   /// The device of that name, else the one with that algorithm that has the fewest queues.
@@ -73,8 +76,15 @@ class Registry {
   std::vector<std::shared_ptr<Device>> all() const;
 
  private:
-  mutable Mutex mutex_;
-  std::vector<std::shared_ptr<Device>> devices_ TANDEM_GUARDED_BY(mutex_);
+  struct Entry : rcu::list_link<> {
+    explicit Entry(std::shared_ptr<Device> of) : device(std::move(of)) {}
+    const std::shared_ptr<Device> device;
+  };
+
+  Entry* entry(const std::string& name) const;
+
+  Mutex mutex_;
+  rcu::rcu_list<Entry> devices_;  // owning; changed under mutex_, read in sections
 };
 
 }  // namespace tandem::uacce::detail
