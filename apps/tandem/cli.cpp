@@ -24,8 +24,8 @@ Failure from_wd(std::string_view what, int error) {
   const char* const set = std::getenv("TANDEM");
   const std::string_view mode = set != nullptr ? set : "auto";
   const bool by_socket = mode.starts_with("unix:");
-  const bool known =
-      by_socket || mode.empty() || mode == "auto" || mode == "embedded" || mode == "inline";
+  const bool in_process = mode == "embedded" || mode == "inline";
+  const bool known = by_socket || in_process || mode.empty() || mode == "auto";
   if (!known) {
     return {kUsage, fmt::format("TANDEM={}: no such mode; try: TANDEM=auto", mode)};
   }
@@ -38,6 +38,11 @@ Failure from_wd(std::string_view what, int error) {
               fmt::format("{}: no thread can be started; raise the limit of processes", what)};
     case -EACCES:
     case -EPERM:
+      if (in_process) {
+        return {kDenied, fmt::format("{}: /proc/self/mem and /proc/self/maps cannot be opened; is "
+                                     "/proc mounted?",
+                                     what)};
+      }
       return {kDenied, fmt::format("{}: {}; try: TANDEM=embedded", what, wd_strerror(error))};
     case -ENODEV:
     case -ENOENT:
@@ -50,7 +55,7 @@ Failure from_wd(std::string_view what, int error) {
       }
       return {kNotFound, fmt::format("{}: {}; try: tandem devices", what, wd_strerror(error))};
     case -ESHUTDOWN:
-      if (mode == "embedded" || mode == "inline") {
+      if (in_process) {
         return {kFailure, fmt::format("{}: {}", what, wd_strerror(error))};
       }
       return {kBrokerUnreachable,

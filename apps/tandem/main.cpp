@@ -97,6 +97,9 @@ int main(int argc, char** argv) {
     if (std::fflush(stdout) != 0 && code == 0) {
       return tandem::cli::report(tandem::cli::from_errno("standard output", errno));
     }
+    if (std::ferror(stdout) != 0 && code == 0) {
+      return tandem::cli::report({tandem::cli::kFailure, "standard output: part of it was lost"});
+    }
     return code;
   } catch (const std::bad_alloc&) {
     return tandem::cli::report(tandem::cli::from_errno("memory", ENOMEM));

@@ -104,6 +104,16 @@ class Demos(unittest.TestCase):
             self.assertIn(words, result.stdout)
 
 
+class Output(unittest.TestCase):
+    def test_what_does_not_get_out_is_a_failure(self):
+        for arguments in (["devices"], ["version"], ["demo", "fork"], ["demo", "pasid"]):
+            with open("/dev/full", "wb") as full:
+                result = subprocess.run([TANDEM, *arguments], stdout=full, stderr=subprocess.PIPE,
+                                        stdin=subprocess.DEVNULL, timeout=60)
+            self.assertEqual(result.returncode, 1, arguments)
+            self.assertIn(b"standard output: ", result.stderr)
+
+
 class Scarcity(unittest.TestCase):
     """What a command and the broker do where the system gives little."""
     TANDEMD = os.path.join(os.path.dirname(TANDEM), "../tandemd/tandemd")
@@ -149,6 +159,20 @@ class Scarcity(unittest.TestCase):
                     self.assertEqual(broker.returncode, 1, errors)
                     self.assertIn("tandemd: start: ", errors)
             self.assertGreater(started, 0)
+
+
+    def test_without_proc_the_message_is_about_that(self):
+        try:
+            result = subprocess.run(["unshare", "-m", "sh", "-c",
+                                     'mount -t tmpfs none /proc && exec "$1" devices', "sh",
+                                     os.path.abspath(TANDEM)], capture_output=True, text=True,
+                                    timeout=60, env={**os.environ, "TANDEM": "embedded"})
+        except FileNotFoundError:
+            self.skipTest("no unshare")
+        if "tandem" not in result.stderr:
+            self.skipTest("no mount namespace: " + result.stderr)
+        self.assertEqual(result.returncode, 4)
+        self.assertIn("is /proc mounted?", result.stderr)
 
 
 class Devices(unittest.TestCase):
