@@ -7,6 +7,7 @@
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/check.hpp"
+#include "tandem/base/planted_fault.hpp"
 
 namespace tandem::rcu::detail {
 namespace {
@@ -54,7 +55,7 @@ std::uint64_t enter_generation() noexcept {
 }
 
 void grace_period_fence() noexcept {
-  if (register_process_fence()) {
+  if (register_process_fence() && !planted_fault("rcu-skip-membarrier")) {
     heavy_fence_process();
   } else {
     full_fence();
