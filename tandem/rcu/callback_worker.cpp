@@ -48,12 +48,8 @@ callback_head* reversed(callback_head* newest) noexcept {
 CallbackWorker::~CallbackWorker() {
   Queue* const current = queue_.load(std::memory_order_acquire);
   if (!current) return;
+  drain();
   Queue& mine = queue();
-  TANDEM_CHECK(!runs_callbacks_of(*this));
-  while (mine.invoked.load(std::memory_order_acquire) !=
-         mine.queued.load(std::memory_order_acquire)) {
-    barrier();  // callbacks may push
-  }
   if (mine.running.load(std::memory_order_acquire)) {
     mine.stop.store(true, std::memory_order_seq_cst);
     mine.work.store(1, std::memory_order_seq_cst);
@@ -64,6 +60,16 @@ CallbackWorker::~CallbackWorker() {
     ::pthread_join(mine.thread, nullptr);
   }
   delete &mine;  // what a parent process left behind stays: it may be half way through anything
+}
+
+void CallbackWorker::drain() noexcept {
+  if (!queue_.load(std::memory_order_acquire)) return;
+  TANDEM_CHECK(!runs_callbacks_of(*this));
+  Queue& mine = queue();
+  while (mine.invoked.load(std::memory_order_acquire) !=
+         mine.queued.load(std::memory_order_acquire)) {
+    barrier();  // callbacks may push
+  }
 }
 
 CallbackWorker::Queue& CallbackWorker::queue() noexcept {
@@ -103,18 +109,21 @@ void CallbackWorker::push(callback_head& head, bool may_sleep) noexcept {
     mine.hurry.fetch_add(1, std::memory_order_release);
     futex_wake(mine.hurry);
   }
-  if (waiting > kHighWater && may_sleep && frames == nullptr) throttle(mine);
+  if (waiting > kHighWater && may_sleep) relieve();
 }
 
-/// Slows the caller down to the worker's pace; bounded, since the worker may wait for a lock that
-/// the caller holds.
-void CallbackWorker::throttle(Queue& mine) noexcept {
+/// Bounded, since the worker may wait for a lock that the caller holds.
+void CallbackWorker::relieve() noexcept {
+  Queue& mine = queue();
+  const auto crowded = [&mine] {
+    return mine.queued.load(std::memory_order_seq_cst) -
+               mine.invoked.load(std::memory_order_seq_cst) >
+           kHighWater;
+  };
+  if (frames != nullptr || !crowded()) return;
   mine.throttled.fetch_add(1, std::memory_order_seq_cst);
   const std::uint32_t seen = mine.drained.load(std::memory_order_seq_cst);
-  if (mine.queued.load(std::memory_order_seq_cst) - mine.invoked.load(std::memory_order_seq_cst) >
-      kHighWater) {
-    futex_wait(mine.drained, seen, kPause);
-  }
+  if (crowded()) futex_wait(mine.drained, seen, kPause);
   mine.throttled.fetch_sub(1, std::memory_order_relaxed);
 }
 
@@ -203,6 +212,12 @@ void CallbackWorker::main(Queue& mine) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS
     }
     mine.work.store(1, std::memory_order_relaxed);
   }
+}
+
+bool CallbackWorker::running() const noexcept {
+  const Queue* const current = queue_.load(std::memory_order_acquire);
+  return current && current->generation == process.generation.load(std::memory_order_acquire) &&
+         current->running.load(std::memory_order_acquire);
 }
 
 CallbackWorker::Counts CallbackWorker::counts() const noexcept {

@@ -43,11 +43,25 @@ class CallbackWorker {
   /// Ordering:      what happened before the push is visible to the callback.
   void push(callback_head& head, bool may_sleep) noexcept;
 
+  /// Sleeps up to 1 ms for the worker to catch up if more than 65536 callbacks are queued; for who
+  /// pushed without `may_sleep` and may sleep all the same. No effect in callbacks.
+  void relieve() noexcept;
+
+  /// Returns once no callback is queued, also none that a callback queued; for before destruction,
+  /// where that happens in a place that cannot wait for a grace period. Not from a callback.
+  void drain() noexcept;
+
   /// Returns once every callback pushed before has returned. May run callbacks itself.
   ///
   /// Thread safety: where the caller may wait for a grace period. From a callback of this worker it
   ///                waits for all but the callbacks on its own stack.
   void barrier() noexcept;
+
+  /// Starts the thread if there is none. Returns: whether there is one.
+  /// Thread safety: any thread; not a signal handler.
+  bool start() noexcept { return start(queue()); }
+  /// Whether push() finds a thread; such a push, where it may not sleep, is async-signal-safe.
+  bool running() const noexcept;
 
   /// Callbacks pushed in this process, those of them that returned, and the batches they ran in.
   struct Counts {
@@ -91,7 +105,6 @@ class CallbackWorker {
   [[nodiscard]] bool pass(Queue& queue) noexcept TANDEM_REQUIRES(queue.role);
   [[nodiscard]] bool run_ready(Queue& queue) noexcept TANDEM_REQUIRES(queue.role);
   void main(Queue& queue) noexcept;
-  static void throttle(Queue& queue) noexcept;
 
   const char* const thread_name_;
   void (*const synchronize_)(void*) noexcept;
