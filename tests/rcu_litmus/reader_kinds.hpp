@@ -5,22 +5,57 @@
 
 #include <string>
 
+#include "tandem/rcu/quiescent.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::rcu {
 
 /// What the litmus tests need of a kind of reader: made on the reading thread, which may be in a
-/// section from enter() to leave().
+/// section from enter() to leave(), and is in none from rest() to resume().
 struct PlainReader {
   static constexpr const char* kName = "Plain";
   explicit PlainReader(rcu_domain& in) : domain(in) {}
   void enter() { domain.lock(); }
   void leave() { domain.unlock(); }
+  void rest() {}
+  void resume() {}
   rcu_domain& domain;
 };
 
+struct FencedReader {
+  static constexpr const char* kName = "Fenced";
+  explicit FencedReader(rcu_domain& domain) : reader(domain) {}
+  void enter() { reader.lock(); }
+  void leave() { reader.unlock(); }
+  void rest() {}
+  void resume() {}
+  fenced_reader reader;
+};
+
+/// A section goes from one quiescent state to the next.
+struct QuiescentReader {
+  static constexpr const char* kName = "Quiescent";
+  explicit QuiescentReader(rcu_domain& domain) : reader(domain) {}
+  void enter() {}
+  void leave() { reader.quiescent(); }
+  void rest() { reader.offline(); }
+  void resume() { reader.online(); }
+  quiescent_reader reader;
+};
+
+/// As that, but offline between sections.
+struct OnlineReader {
+  static constexpr const char* kName = "Online";
+  explicit OnlineReader(rcu_domain& domain) : reader(domain) { reader.offline(); }
+  void enter() { reader.online(); }
+  void leave() { reader.offline(); }
+  void rest() {}
+  void resume() {}
+  quiescent_reader reader;
+};
+
 /// Every litmus test runs once for each.
-using ReaderKinds = ::testing::Types<PlainReader>;
+using ReaderKinds = ::testing::Types<PlainReader, FencedReader, QuiescentReader, OnlineReader>;
 
 struct ReaderKindNames {
   template <class Reader>

@@ -135,10 +135,12 @@ Outcomes run_litmus(Section section, Before before, After after, Outcome outcome
   std::thread reading([&] {
     run_on_cpu(0);
     Reader reader(domain);
+    reader.rest();
     Delay delay(1);
     while (true) {
       start.meet();
       if (done.load(std::memory_order_relaxed)) return;
+      reader.resume();
       delay.up_to(200);
       for (Cell& cell : *cells) {
         for (Variable& line : *noise) line.write(1);
@@ -146,6 +148,7 @@ Outcomes run_litmus(Section section, Before before, After after, Outcome outcome
         section(cell, delay);
         reader.leave();
       }
+      reader.rest();
       end.meet();
     }
   });
