@@ -60,6 +60,16 @@ template <unsigned kLog2Stride>
 [[gnu::always_inline]] inline bool rseq_add(std::atomic<std::uint64_t>* first, std::uint64_t delta,
                                             std::uint32_t cpus) noexcept;
 
+/// Adds to a word that only the calling thread and its signal handlers write, without losing what a
+/// handler in the middle adds: one instruction. Thread safety: async-signal-safe.
+inline void add_on_this_thread(std::uint32_t& word, std::uint32_t delta) noexcept {
+#if defined(__x86_64__)
+  asm volatile("addl %[delta], %[word]" : [word] "+m"(word) : [delta] "ir"(delta) : "cc");
+#else
+  __atomic_fetch_add(&word, delta, __ATOMIC_RELAXED);
+#endif
+}
+
 #if !defined(TANDEM_HAS_RSEQ)
 
 template <unsigned kLog2Stride>

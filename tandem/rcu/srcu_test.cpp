@@ -1,0 +1,632 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/rcu/srcu.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace tandem::rcu {
+
+/// A thread that loaded the index, was preempted, and counts only now.
+struct SrcuTestAccess {
+  static int lock_at(srcu_domain& domain, unsigned index) {
+    domain.enter(index);
+    return static_cast<int>(index);
+  }
+  static unsigned index(const srcu_domain& domain) { return domain.index_; }
+};
+
+namespace {
+
+using namespace std::chrono_literals;
+
+static_assert(!std::is_copy_constructible_v<srcu_domain>);
+static_assert(noexcept(std::declval<srcu_domain&>().lock()));
+
+void wait_until(const std::function<bool()>& condition) {
+  while (!condition()) std::this_thread::yield();
+}
+
+/// Whether `condition` comes true within ten seconds.
+bool comes_true(const std::function<bool()>& condition) {
+  const auto until = std::chrono::steady_clock::now() + 10s;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+/// Runs `body` in a forked child; its result is the exit code.
+int in_child(const std::function<int()>& body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    ::_exit(body());
+  }
+  int status = -1;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/// A thread that sleeps in a section of `domain` until told to leave.
+class Sleeper {
+ public:
+  explicit Sleeper(srcu_domain& domain)
+      : thread_([this, &domain] {
+          const srcu_section section(domain);
+          inside_ = true;
+          inside_.notify_all();
+          leave_.wait(false);
+        }) {
+    inside_.wait(false);
+  }
+  ~Sleeper() { leave(); }
+  void leave() {
+    leave_ = true;
+    leave_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  std::atomic<bool> inside_{false};
+  std::atomic<bool> leave_{false};
+  std::thread thread_;
+};
+
+/// A thread in synchronize().
+class Synchronizer {
+ public:
+  explicit Synchronizer(srcu_domain& domain)
+      : thread_([this, &domain] {
+          domain.synchronize();
+          done_ = true;
+        }) {}
+  ~Synchronizer() { thread_.join(); }
+  bool done() const { return done_; }
+
+ private:
+  std::atomic<bool> done_{false};
+  std::thread thread_;
+};
+
+TEST(Srcu, SynchronizeWaitsForASleepingReader) {
+  srcu_domain domain;
+  Sleeper sleeper(domain);
+  Synchronizer updater(domain);
+  // Long enough for the updater to go to sleep: also the wake-up is tested.
+  std::this_thread::sleep_for(20ms);
+  EXPECT_FALSE(updater.done());
+  EXPECT_EQ(domain.reader_count(), 1u);
+  sleeper.leave();
+  EXPECT_TRUE(comes_true([&] { return updater.done(); }));
+  EXPECT_EQ(domain.reader_count(), 0u);
+}
+
+TEST(Srcu, SynchronizeDoesNotWaitForAnotherDomain) {
+  srcu_domain domain;
+  srcu_domain other;
+  Sleeper sleeper(other);
+  const srcu_section section(other);
+  domain.synchronize();
+  domain.synchronize_expedited();
+}
+
+TEST(Srcu, AnInnerUnlockDoesNotEndTheSection) {
+  srcu_domain domain;
+  std::atomic<int> stage{0};
+  std::thread reader([&] {
+    const int outer = domain.lock();
+    const int inner = domain.lock();
+    domain.unlock(inner);
+    stage = 1;
+    wait_until([&] { return stage == 2; });
+    domain.unlock(outer);
+  });
+  wait_until([&] { return stage == 1; });
+  const gp_state state = domain.start_poll();
+  for (int i = 0; i < 1000; ++i) EXPECT_FALSE(domain.poll_state(state));
+  stage = 2;
+  reader.join();
+  EXPECT_TRUE(comes_true([&] { return domain.poll_state(state); }));
+}
+
+TEST(Srcu, SectionsMayOverlapInAnyOrderAndInManyDomains) {
+  std::array<srcu_domain, 20> domains;
+  std::array<int, 20> tokens{};
+  for (int round = 0; round < 3; ++round) {
+    for (std::size_t i = 0; i < domains.size(); ++i) tokens[i] = domains[i].lock();
+    for (srcu_domain& domain : domains) EXPECT_EQ(domain.reader_count(), 1u);
+    for (std::size_t i = 0; i < domains.size(); ++i) {
+      const std::size_t k = (i * 7 + 3) % domains.size();
+      const int again = domains[k].lock();
+      domains[k].unlock(tokens[k]);
+      domains[k].unlock(again);
+      domains[k].synchronize();
+    }
+  }
+}
+
+TEST(Srcu, SectionsThatBeginLaterDoNotHoldItUp) {
+  srcu_domain domain;
+  std::atomic<bool> stop{false};
+  std::atomic<int> turn{0};
+  std::atomic<int> inside{0};
+  // Two threads whose sections overlap without a gap.
+  std::vector<std::thread> relay;
+  for (int id = 0; id < 2; ++id) {
+    relay.emplace_back([&, id] {
+      while (!stop) {
+        wait_until([&] { return turn == id || stop; });
+        const srcu_section section(domain);
+        ++inside;
+        turn = 1 - id;
+        wait_until([&] { return turn == id || stop; });
+      }
+    });
+  }
+  wait_until([&] { return inside > 2; });
+  std::atomic<int> passed{0};
+  std::thread updater([&] {
+    for (int i = 0; i < 20; ++i) {
+      domain.synchronize();
+      ++passed;
+    }
+  });
+  EXPECT_TRUE(comes_true([&] { return passed == 20; }));
+  stop = true;
+  for (auto& thread : relay) thread.join();
+  updater.join();
+}
+
+TEST(Srcu, AReaderThatLoadedTheIndexTwoFlipsAgoIsWaitedFor) {
+  srcu_domain domain;
+  for (const unsigned stale : {0u, 1u}) {
+    std::atomic<int> stage{0};
+    std::thread reader([&] {
+      const int token = SrcuTestAccess::lock_at(domain, stale);
+      stage = 1;
+      wait_until([&] { return stage == 2; });
+      domain.unlock(token);
+    });
+    wait_until([&] { return stage == 1; });
+    const gp_state state = domain.start_poll();
+    for (int i = 0; i < 1000; ++i) EXPECT_FALSE(domain.poll_state(state));
+    stage = 2;
+    reader.join();
+    EXPECT_TRUE(comes_true([&] { return domain.poll_state(state); }));
+  }
+}
+
+// Short sections that come and go between the two sums must not pass for the end of a long one.
+TEST(Srcu, ShortSectionsDoNotStandInForALongOne) {
+  srcu_domain domain;
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> crowd;
+  for (int i = 0; i < 2; ++i) {
+    crowd.emplace_back([&] {
+      while (!stop) {
+        for (int n = 0; n < 1024; ++n) {
+          const srcu_section section(domain);
+          for (int pause = n % 4; pause > 0; --pause) cpu_pause();
+        }
+        std::this_thread::yield();
+      }
+    });
+  }
+  std::atomic<std::uint32_t> stage{0};  // odd: a section is to be open
+  std::atomic<std::uint32_t> reached{0};
+  std::thread reader([&] {
+    for (std::uint32_t seen = 0; !stop;) {
+      wait_until([&] { return stage != seen || stop; });
+      if (stop) return;
+      const srcu_section section(domain);
+      seen = stage;
+      reached = seen;
+      wait_until([&] { return stage != seen || stop; });
+      seen = stage;
+    }
+  });
+  int early = 0;
+  const auto until = std::chrono::steady_clock::now() + 5s;
+  while (early == 0 && std::chrono::steady_clock::now() < until) {
+    ++stage;
+    wait_until([&] { return reached == stage; });
+    const gp_state state = domain.start_poll();
+    for (int i = 0; i < 5; ++i) early += domain.poll_state(state);
+    ++stage;
+    while (!domain.poll_state(state)) std::this_thread::yield();
+  }
+  stop = true;
+  reader.join();
+  for (auto& thread : crowd) thread.join();
+  EXPECT_EQ(early, 0);
+}
+
+TEST(SrcuPoll, ANamedGracePeriodIsOverAfterSynchronizeAndNotBefore) {
+  srcu_domain domain;
+  const gp_state state = domain.get_state();
+  for (int i = 0; i < 100; ++i) EXPECT_FALSE(domain.poll_state(state));  // nobody started it
+  domain.synchronize();
+  EXPECT_TRUE(domain.poll_state(state));
+  EXPECT_FALSE(domain.poll_state(domain.get_state()));
+  domain.cond_synchronize(state);
+  EXPECT_FALSE(domain.poll_state(domain.get_state()));  // needed no further one
+  const gp_state next = domain.get_state();
+  domain.cond_synchronize_expedited(next);
+  EXPECT_TRUE(domain.poll_state(next));
+}
+
+TEST(SrcuPoll, AGracePeriodUnderWayIsNotNamed) {
+  srcu_domain domain;
+  Sleeper first(domain);
+  const gp_state early = domain.start_poll();
+  EXPECT_FALSE(domain.poll_state(early));  // begins it
+  Sleeper second(domain);
+  const gp_state late = domain.start_poll();
+  first.leave();
+  EXPECT_TRUE(comes_true([&] { return domain.poll_state(early); }));
+  for (int i = 0; i < 1000; ++i) EXPECT_FALSE(domain.poll_state(late));
+  second.leave();
+  EXPECT_TRUE(comes_true([&] { return domain.poll_state(late); }));
+}
+
+TEST(SrcuPoll, WithAWorkerAStartedOneEndsWithoutAPoll) {
+  srcu_domain domain;
+  ASSERT_TRUE(domain.start_worker());
+  for (int i = 0; i < 5; ++i) {
+    const gp_state state = domain.start_poll();
+    // Neither starts nor carries anything on.
+    EXPECT_TRUE(comes_true([&] { return domain.get_state().value > state.value; }));
+    EXPECT_TRUE(comes_true([&] { return domain.poll_state(state); }));
+  }
+}
+
+TEST(SrcuPoll, AWorkerThatStartsLaterCarriesItOn) {
+  srcu_domain domain;
+  const gp_state state = domain.start_poll();
+  ASSERT_TRUE(domain.start_worker());
+  EXPECT_TRUE(comes_true([&] { return domain.get_state().value > state.value; }));
+}
+
+srcu_domain* handler_domain = nullptr;
+std::atomic<std::uint64_t> handler_over{0};
+
+void poll_in_handler(int) {
+  static gp_state state;
+  const int token = handler_domain->lock();
+  handler_domain->unlock(token);
+  if (state == gp_state{} || handler_domain->poll_state(state)) {
+    state = handler_domain->start_poll();
+    handler_over.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+// The handler interrupts sections, grace periods and polls of its own thread.
+TEST(SrcuPoll, WorksInSignalHandlers) {
+  for (const bool worker : {false, true}) {
+    srcu_domain domain;
+    srcu_domain other;
+    if (worker) {
+      ASSERT_TRUE(domain.start_worker());
+    }
+    handler_domain = &domain;
+    handler_over = 0;
+    struct sigaction action {};
+    struct sigaction before {};
+    action.sa_handler = poll_in_handler;
+    action.sa_flags = SA_RESTART;
+    ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
+    std::atomic<bool> stop{false};
+    const pthread_t self = ::pthread_self();
+    std::thread sender([&] {
+      while (!stop) {
+        ::pthread_kill(self, SIGUSR1);
+        std::this_thread::sleep_for(20us);
+      }
+    });
+    EXPECT_TRUE(comes_true([&] {
+      for (int i = 0; i < 100; ++i) {
+        const srcu_section section(domain);
+        const srcu_section further(other);
+      }
+      domain.synchronize();
+      (void)domain.poll_state(domain.start_poll());
+      return handler_over >= 50;
+    }));
+    stop = true;
+    sender.join();
+    ASSERT_EQ(::sigaction(SIGUSR1, &before, nullptr), 0);
+    EXPECT_EQ(domain.reader_count(), 0u);
+    EXPECT_EQ(other.reader_count(), 0u);
+    domain.synchronize();
+  }
+}
+
+struct Counted : callback_head {
+  std::atomic<int> ran{0};
+  static void run_it(callback_head* head) noexcept { ++static_cast<Counted*>(head)->ran; }
+};
+
+TEST(SrcuCall, RunsTheCallbackAfterTheSectionAndNotBefore) {
+  srcu_domain domain;
+  Counted callback;
+  Sleeper sleeper(domain);
+  domain.call(callback, Counted::run_it);
+  std::this_thread::sleep_for(5ms);
+  EXPECT_EQ(callback.ran, 0);
+  sleeper.leave();
+  EXPECT_TRUE(comes_true([&] { return callback.ran == 1; }));
+}
+
+TEST(SrcuCall, BarrierWaitsForWhatWasCalledBefore) {
+  srcu_domain domain;
+  std::array<Counted, 100> callbacks;
+  for (Counted& callback : callbacks) {
+    const srcu_section section(domain);
+    domain.call(callback, Counted::run_it);
+  }
+  domain.barrier();
+  for (const Counted& callback : callbacks) EXPECT_EQ(callback.ran, 1);
+}
+
+TEST(SrcuCall, CallbacksMayUseTheDomain) {
+  srcu_domain domain;
+  struct Again : callback_head {
+    srcu_domain* domain = nullptr;
+    std::atomic<int> ran{0};
+    static void run_it(callback_head* head) noexcept {
+      auto& self = *static_cast<Again*>(head);
+      { const srcu_section section(*self.domain); }
+      self.domain->synchronize();
+      self.domain->barrier();
+      if (++self.ran < 3) self.domain->call(self, run_it);
+    }
+  } again;
+  again.domain = &domain;
+  domain.call(again, Again::run_it);
+  for (int i = 0; i < 3; ++i) domain.barrier();
+  EXPECT_EQ(again.ran, 3);
+}
+
+TEST(SrcuCall, TheDestructorRunsWhatIsRetired) {
+  auto deleted = std::make_shared<std::atomic<int>>(0);
+  {
+    srcu_domain domain;
+    for (int i = 0; i < 10; ++i) {
+      domain.retire(new int(i), [deleted](int* object) {
+        delete object;
+        ++*deleted;
+      });
+    }
+  }
+  EXPECT_EQ(*deleted, 10);
+}
+
+TEST(SrcuMemory, IsProportionalToTheCpusThatArePresent) {
+  EXPECT_EQ(sizeof(srcu_domain), 192u);
+  EXPECT_EQ(srcu_domain::size_bytes(), 192 + 64 + 64 * std::size_t{present_cpus()});
+}
+
+TEST(SrcuFork, AChildCanUseTheDomainAtOnceWhateverOtherThreadsHaveOpen) {
+  srcu_domain domain;
+  domain.retire(new int(1));
+  Sleeper sleeper(domain);
+  const gp_state before = domain.start_poll();
+  EXPECT_EQ(in_child([&] {
+              if (!domain.poll_state(before)) domain.cond_synchronize(before);
+              domain.synchronize();
+              if (domain.reader_count() != 0) return 1;
+              Counted callback;
+              domain.call(callback, Counted::run_it);
+              domain.barrier();
+              return callback.ran == 1 ? 0 : 2;
+            }),
+            0);
+  EXPECT_EQ(domain.reader_count(), 1u);
+}
+
+TEST(SrcuFork, ASectionOfTheForkingThreadGoesOnInTheChild) {
+  srcu_domain domain;
+  srcu_domain other;
+  const int token = domain.lock();
+  const int inner = domain.lock();
+  const auto child = [&] {
+    other.synchronize();
+    if (domain.reader_count() != 2) return 1;
+    const gp_state state = domain.start_poll();
+    for (int i = 0; i < 100; ++i) {
+      if (domain.poll_state(state)) return 2;
+    }
+    domain.unlock(inner);
+    for (int i = 0; i < 100; ++i) {
+      if (domain.poll_state(state)) return 3;
+    }
+    domain.unlock(token);
+    domain.cond_synchronize(state);
+    return domain.reader_count() == 0 ? 0 : 4;
+  };
+  EXPECT_EQ(in_child(child), 0);
+  EXPECT_EQ(in_child([&] { return in_child(child); }), 0);  // a grandchild
+  domain.unlock(inner);
+  domain.unlock(token);
+  domain.synchronize();
+}
+
+TEST(SrcuFork, AForkAmidGracePeriodsAndCallbacks) {
+  srcu_domain domain;
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] {
+    while (!stop) domain.synchronize();
+  });
+  threads.emplace_back([&] {
+    while (!stop) {
+      const srcu_section section(domain);
+      domain.retire(new int(1));
+    }
+  });
+  for (int i = 0; i < 30; ++i) {
+    EXPECT_EQ(in_child([&] {
+                domain.synchronize();
+                return domain.reader_count() == 0 ? 0 : 1;
+              }),
+              0);
+  }
+  stop = true;
+  for (auto& thread : threads) thread.join();
+}
+
+TEST(SrcuDeath, MisuseIsReported) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        srcu_domain domain;
+        const srcu_section section(domain);
+        domain.synchronize();
+      },
+      "sections_here");
+  EXPECT_DEATH(
+      {
+        srcu_domain domain;
+        domain.unlock(0);
+      },
+      "unlock");
+  EXPECT_DEATH(
+      {
+        srcu_domain domain;
+        (void)domain.lock();
+      },
+      "reader_count");
+}
+
+TEST(Srcu, AThreadThatEndsInASectionLeavesItOpen) {
+  auto* const domain = new srcu_domain;  // cannot be destroyed any more
+  static srcu_domain* reachable = domain;
+  std::thread([&] { (void)domain->lock(); }).join();
+  EXPECT_EQ(reachable->reader_count(), 1u);
+  const gp_state state = domain->start_poll();
+  for (int i = 0; i < 100; ++i) EXPECT_FALSE(domain->poll_state(state));
+}
+
+/// An object whose memory stays readable after its deletion: a too early one shows as an age.
+struct Aging {
+  std::atomic<int> age{0};
+};
+
+/// Readers, some of which sleep, against updaters of every kind; an element is reused two grace
+/// periods after it was unpublished, and no reader may see it older than one.
+TEST(SrcuStress, NoReaderSeesAnElementAfterItsGracePeriod) {
+  srcu_domain domain;
+  constexpr std::size_t kElements = 8;
+  std::array<Aging, kElements> elements;
+  std::atomic<Aging*> current{&elements[0]};
+  std::atomic<bool> stop{false};
+  std::atomic<int> errors{0};
+  std::atomic<std::uint64_t> sections{0};
+  std::vector<std::thread> readers;
+  for (int id = 0; id < 4; ++id) {
+    readers.emplace_back([&, id] {
+      std::uint64_t n = 0;
+      for (; !stop; ++n) {
+        const srcu_section section(domain);
+        const Aging* const seen = current.load(std::memory_order_acquire);
+        errors += seen->age.load(std::memory_order_relaxed) > 1;
+        if (id == 0 && n % 64 == 0) std::this_thread::sleep_for(50us);
+        if (id == 1 && n % 16 == 0) std::this_thread::yield();
+        errors += seen->age.load(std::memory_order_relaxed) > 1;
+      }
+      sections += n;
+    });
+  }
+  const auto until = std::chrono::steady_clock::now() + 1s;
+  std::size_t next = 1;
+  for (int round = 0; std::chrono::steady_clock::now() < until; ++round) {
+    Aging& fresh = elements[next++ % kElements];
+    fresh.age.store(0, std::memory_order_relaxed);
+    Aging* const old = current.exchange(&fresh, std::memory_order_acq_rel);
+    old->age.store(1, std::memory_order_relaxed);
+    switch (round % 4) {
+      case 0:
+        domain.synchronize();
+        break;
+      case 1:
+        domain.synchronize_expedited();
+        break;
+      case 2:
+        domain.cond_synchronize(domain.get_state());
+        break;
+      default: {
+        const gp_state state = domain.start_poll();
+        while (!domain.poll_state(state)) std::this_thread::yield();
+      }
+    }
+    old->age.store(2, std::memory_order_relaxed);
+  }
+  stop = true;
+  for (auto& reader : readers) reader.join();
+  EXPECT_EQ(errors, 0);
+  EXPECT_GT(sections, 0u);
+  EXPECT_EQ(domain.reader_count(), 0u);
+}
+
+TEST(SrcuStress, ManySynchronizersShareGracePeriods) {
+  srcu_domain domain;
+  std::vector<std::thread> threads;
+  constexpr int kThreads = 6;
+  constexpr int kEach = 500;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      for (int n = 0; n < kEach; ++n) {
+        i % 2 == 0 ? domain.synchronize() : domain.synchronize_expedited();
+        srcu_section{domain};
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_LE(domain.get_state().value, std::uint64_t{kThreads} * kEach + 1);
+}
+
+/// Only run by FallbackTest, in a process that does without a feature.
+TEST(SrcuDisabled, DISABLED_CountsByAtomicAdditions) { EXPECT_FALSE(srcu_domain().uses_rseq()); }
+
+class SrcuFallback : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SrcuFallback, EverythingWorksWithoutTheKernelsHelp) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setenv("TANDEM_DISABLE", GetParam(), 1);
+    const bool no_rseq = std::string_view(GetParam()).find("rseq") != std::string_view::npos;
+    ::execl("/proc/self/exe", "srcu",
+            no_rseq ? "--gtest_filter=Srcu.*:SrcuPoll.*:SrcuCall.*:SrcuFork.*:SrcuStress.*:"
+                      "SrcuDisabled.*"
+                    : "--gtest_filter=Srcu.*:SrcuPoll.*:SrcuCall.*:SrcuFork.*:SrcuStress.*",
+            no_rseq ? "--gtest_also_run_disabled_tests" : nullptr, nullptr);
+    ::_exit(2);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(, SrcuFallback,
+                         ::testing::Values("rseq", "membarrier", "rseq,membarrier"));
+
+}  // namespace
+}  // namespace tandem::rcu
