@@ -35,7 +35,7 @@ namespace tandem::rcu {
 /// sets of counters let it end although readers keep coming: it turns new ones to the other set.
 ///
 /// Memory:  size_bytes(): 64 bytes for each CPU that is present, and a fixed part. Nothing per
-///          thread. The first call(), retire() or start_worker() adds a queue (320 bytes) and a
+///          thread. The first call(), retire() or start_worker() adds a queue and a
 ///          thread.
 /// Fork:    a child may use the domain at once. Sections that the forking thread has open go on;
 ///          those of other threads do not exist in the child. Callbacks queued before the fork are

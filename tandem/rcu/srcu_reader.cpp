@@ -76,10 +76,7 @@ srcu_domain::srcu_domain()
 srcu_domain::~srcu_domain() {
   refresh();
   // First the callbacks, which may have sections of their own, and queue others.
-  for (auto counts = callbacks_.counts(); counts.queued != counts.invoked;
-       counts = callbacks_.counts()) {
-    callbacks_.barrier();
-  }
+  callbacks_.drain();
   TANDEM_CHECK(reader_count() == 0);
 }
 
