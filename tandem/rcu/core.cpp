@@ -92,6 +92,7 @@ void Core::wake_all() noexcept {
 void wake_waiters(Reader& reader) noexcept {
   // Cleared before `moved` changes: who sets it again has read the new value and waits on that.
   reader.wake.store(0, std::memory_order_release);
+  if (reader.boosted.load(std::memory_order_relaxed) != 0) reader.core->give_back(reader);
   reader.core->wake_all();
 }
 
@@ -146,6 +147,10 @@ void Core::wait_for_readers(std::uint64_t bound, const Reader* self) noexcept {
   }
 }
 
+/// Sleeps for one reader that holds us up; it wakes us, and the caller looks for the next one. No
+/// other reader is a reason to sleep: one that stalled between its load of the sequence and its
+/// store of the state may come to hold us up only now, without having been told.
+///
 /// Ordering: `wake` is stored before (F) and the state is loaded after it; the reader stores its
 ///           state before (D) and loads `wake` after it. So either we see that it left, or it sees
 ///           that we wait, and changes `moved` after we have read it.
@@ -153,15 +158,27 @@ void Core::sleep_for_readers(std::uint64_t bound, Clock::duration at_most) noexc
   /// Where no fence can be made on a reader's thread its wake-up may be lost.
   constexpr std::chrono::milliseconds kLossySleep{1};
   const std::uint32_t seen = moved.load(std::memory_order_acquire);
+  const auto blocks = [bound](const Reader& reader) {
+    const std::uint64_t state = reader.state.load(std::memory_order_acquire);
+    return state != 0 && state < bound;
+  };
+  const Reader* told = nullptr;
   {
     const MutexLock lock(registry);
-    for (Reader* reader = readers; reader; reader = reader->next) {
-      const std::uint64_t state = reader->state.load(std::memory_order_relaxed);
-      if (state != 0 && state < bound) reader->wake.store(1, std::memory_order_relaxed);
+    for (Reader* reader = readers; reader && !told; reader = reader->next) {
+      if (!blocks(*reader)) continue;
+      reader->wake.store(1, std::memory_order_relaxed);
+      told = reader;
     }
   }
+  if (!told) return;
   if (!planted_fault("rcu-lost-wake")) grace_period_fence();  // (F)
-  if (oldest_reader(bound) >= bound) return;
+  {
+    const MutexLock lock(registry);
+    const Reader* reader = readers;
+    while (reader && reader != told) reader = reader->next;
+    if (!reader || !blocks(*reader)) return;
+  }
   Counters::add(counters.waits);
   const bool lossy = kInstrumented || !light_readers.load(std::memory_order_relaxed);
   futex_wait(moved, seen, lossy ? std::min<Clock::duration>(at_most, kLossySleep) : at_most);

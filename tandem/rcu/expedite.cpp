@@ -61,7 +61,8 @@ void Core::expedite(const Reader* self) noexcept {
 
 void Core::expedite_main() noexcept {
   if (const int priority = expedited_priority.load(std::memory_order_relaxed); priority > 0) {
-    (void)expediter.configure(nullptr, SCHED_FIFO, priority);
+    // Above the readers that it lends a priority to: it has to take it back.
+    (void)expediter.configure(nullptr, SCHED_FIFO, priority + 1);
   }
   while (!stop.load(std::memory_order_acquire)) {
     const std::uint32_t seen = hasty_requests.load(std::memory_order_acquire);
@@ -106,23 +107,32 @@ void Core::boost_readers(std::uint64_t bound) noexcept {
   const MutexLock lock(registry);
   for (Reader* reader = readers; reader; reader = reader->next) {
     const std::uint64_t state = reader->state.load(std::memory_order_relaxed);
-    if (state == 0 || state >= bound || reader->boosted != 0) continue;
+    if (state == 0 || state >= bound) continue;
+    if (reader->boosted.load(std::memory_order_relaxed) != 0) continue;
     const int policy = ::sched_getscheduler(reader->thread);
     if (policy != SCHED_OTHER && policy != SCHED_BATCH) continue;  // has a will of its own
     const sched_param parameter{priority};
     if (::sched_setscheduler(reader->thread, SCHED_FIFO | SCHED_RESET_ON_FORK, &parameter) != 0) {
       continue;
     }
-    reader->boosted = policy + 1;
+    reader->boosted.store(policy + 1, std::memory_order_relaxed);
+    reader->wake.store(1, std::memory_order_relaxed);  // so that it gives it back by itself
     Counters::add(counters.boosts);
   }
 }
 
 void Core::unboost(Reader& reader) noexcept {
-  if (reader.boosted == 0) return;
+  const int policy = reader.boosted.exchange(0, std::memory_order_relaxed);
+  if (policy == 0) return;
   const sched_param none{};
-  (void)::sched_setscheduler(reader.thread, reader.boosted - 1, &none);
-  reader.boosted = 0;
+  (void)::sched_setscheduler(reader.thread, policy - 1, &none);
+}
+
+/// In a signal handler the lock may be this thread's; then the expediter does it a moment later.
+void Core::give_back(Reader& self) noexcept {
+  if (!registry.try_lock()) return;
+  unboost(self);
+  registry.unlock();
 }
 
 void Core::unboost_readers(std::uint64_t bound) noexcept {
@@ -138,7 +148,7 @@ void Core::unboost_readers(std::uint64_t bound) noexcept {
 namespace tandem::rcu {
 
 Result<void> set_expedited_priority(int priority) {
-  if (priority < 0 || priority > ::sched_get_priority_max(SCHED_FIFO)) return errno_error(EINVAL);
+  if (priority < 0 || priority >= ::sched_get_priority_max(SCHED_FIFO)) return errno_error(EINVAL);
   detail::expedited_priority.store(priority, std::memory_order_relaxed);
   return {};
 }

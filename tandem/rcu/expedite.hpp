@@ -16,10 +16,10 @@ inline void rcu_synchronize_expedited(rcu_domain& dom = rcu_default_domain()) no
   detail::DomainAccess::expedite(dom);
 }
 
-/// The SCHED_FIFO priority of threads that drive expedited grace periods from now on, 0 for none;
-/// 1 unless set. Threads that run already keep theirs.
+/// The SCHED_FIFO priority that readers in the way are lent from now on, 0 for none; 1 unless set.
+/// Threads that drive expedited grace periods run one above; those that run already keep theirs.
 ///
-/// Errors: EINVAL when the scheduler has no such priority.
+/// Errors: EINVAL when the scheduler has no such priorities.
 Result<void> set_expedited_priority(int priority);
 
 }  // namespace tandem::rcu

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -213,27 +214,37 @@ inline void rcu_barrier(rcu_domain& dom = rcu_default_domain()) noexcept {
 
 /// Base of objects that are retired without an allocation.
 ///
+/// T derives from it publicly, not virtually, and from one of its kind only (checked in retire()).
 /// Spec: [saferecl.rcu.base].
 template <class T, class D = std::default_delete<T>>
-class rcu_obj_base : private detail::Node {
+class rcu_obj_base {
  public:
-  /// Has `d` called on this object once every section that may hold it has ended.
+  /// Has a D that was assigned `std::move(d)` called on this object once every section that may
+  /// hold it has ended.
   ///
   /// Ownership:     the domain's from here on; the object was unpublished before.
   /// Thread safety: any thread, inside or outside sections, also from deleters. While more than
-  ///                65536 objects or 16 MiB wait, one call in about five hundred outside sections
-  ///                and deleters sleeps until fewer do, at most 1 ms, and longer each time (128
-  ///                ms).
+  ///                65536 words or 16 MiB of objects wait, one call in a few hundred outside
+  ///                sections and deleters sleeps until fewer do, at most 1 ms, and longer each time
+  ///                that this does not help (128 ms).
   /// Fork:          in a child, objects retired before the fork stay unreclaimed.
   void retire(D d = D(), rcu_domain& dom = rcu_default_domain()) noexcept {
-    deleter_ = std::move(d);
-    this->run = [](callback_head* head) noexcept {
-      auto* const self = static_cast<rcu_obj_base*>(static_cast<detail::Node*>(head));
-      D deleter = std::move(self->deleter_);
+    static_assert(std::derived_from<T, rcu_obj_base>, "T must derive from rcu_obj_base<T, D>");
+    static_assert(std::is_same_v<typename T::rcu_obj_base_kind_, D>,
+                  "T has two bases of this kind");
+    rcu_deleter_ = std::move(d);
+    // The node is the first member, so it is where this object is.
+    TANDEM_CHECK(static_cast<void*>(&rcu_node_) == static_cast<void*>(this));
+    rcu_node_.run = [](callback_head* head) noexcept {
+      auto* const self = reinterpret_cast<rcu_obj_base*>(head);
+      D deleter;
+      deleter = std::move(self->rcu_deleter_);
       deleter(static_cast<T*>(self));
     };
-    detail::DomainAccess::retire(dom, *this, sizeof(T));
+    detail::DomainAccess::retire(dom, rcu_node_, sizeof(T));
   }
+
+  using rcu_obj_base_kind_ = D;  ///< ambiguous where there are two bases of this kind
 
  protected:
   rcu_obj_base() = default;
@@ -244,7 +255,9 @@ class rcu_obj_base : private detail::Node {
   ~rcu_obj_base() = default;
 
  private:
-  [[no_unique_address]] D deleter_{};
+  // Names that a derived class is unlikely to look up.
+  detail::Node rcu_node_;
+  [[no_unique_address]] D rcu_deleter_{};
 };
 
 /// Has `d(p)` called once every section that may hold `*p` has ended; for objects of any type.
@@ -255,6 +268,8 @@ class rcu_obj_base : private detail::Node {
 /// Spec:   [saferecl.rcu.domain.func].
 template <class T, class D = std::default_delete<T>>
 void rcu_retire(T* p, D d = D(), rcu_domain& dom = rcu_default_domain()) {
+  static_assert(std::is_move_constructible_v<D>, "D must be move-constructible");
+  static_assert(std::is_invocable_v<D&, T*>, "d(p) must be well-formed");
   constexpr std::size_t kBytes = [] {
     if constexpr (std::is_object_v<T>) {
       return sizeof(T);
@@ -264,9 +279,11 @@ void rcu_retire(T* p, D d = D(), rcu_domain& dom = rcu_default_domain()) {
   }();
   if constexpr (std::is_empty_v<D> && std::is_trivially_copyable_v<D> &&
                 std::is_default_constructible_v<D>) {
-    static constexpr detail::Operation kOperation{
-        [](void* object) noexcept { D()
-                                    (static_cast<T*>(object)); }, /*stamped=*/true};
+    static constexpr detail::Operation kOperation{[](void* object) noexcept {
+                                                    D()
+                                                    (static_cast<T*>(object));
+                                                  },
+                                                  /*stamped=*/true};
     const auto object = reinterpret_cast<std::uintptr_t>(p);
     if (object != 0 && (object & detail::kBare) == 0 &&
         detail::DomainAccess::push<3>(

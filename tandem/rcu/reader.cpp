@@ -119,7 +119,7 @@ void rcu_domain::attach(detail::Reader& reader) noexcept {
   mine.acquire();
   const bool was_plain = reader.is_plain;
   reader.is_plain = false;
-  reader.boosted = 0;
+  reader.boosted.store(0, std::memory_order_relaxed);
   reader.plain = detail::kDetached;
   reader.queue = &detail::no_queue;
   reader.core = &mine;

@@ -54,15 +54,14 @@ void pass_on(int signal, siginfo_t* info, void* context) {
 void on_signal(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   pid_t self = ::gettid();
-  // Ours, if this thread is asked and the process itself sent it to this thread.
-  if (info->si_code == SI_TKILL && info->si_pid == ::getpid() &&
-      question.thread.compare_exchange_strong(self, -1, std::memory_order_acquire)) {
+  if (info->si_code != SI_QUEUE || info->si_pid != ::getpid() ||
+      info->si_value.sival_ptr != &question) {
+    pass_on(signal, info, context);
+  } else if (question.thread.compare_exchange_strong(self, -1, std::memory_order_acquire)) {
     question.count = ::backtrace(question.frames.data(), kFramesMax);
     question.answered.store(1, std::memory_order_release);
     futex_wake(question.answered);
-  } else {
-    pass_on(signal, info, context);
-  }
+  }  // else the answer comes too late
   errno = saved_errno;
 }
 
@@ -74,7 +73,13 @@ int ask_for_stack(pid_t thread, std::array<void*, kFramesMax>& to) {
   question.answered.store(0, std::memory_order_relaxed);
   question.thread.store(thread, std::memory_order_release);
   int frames = 0;
-  if (::syscall(SYS_tgkill, ::getpid(), thread, signal) == 0) {
+  siginfo_t info{};
+  info.si_signo = signal;
+  info.si_code = SI_QUEUE;
+  info.si_pid = ::getpid();
+  info.si_uid = ::getuid();
+  info.si_value.sival_ptr = &question;  // by which the handler knows it
+  if (::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), thread, signal, &info) == 0) {
     const auto deadline = detail::Clock::now() + kAnswerTime;
     while (question.answered.load(std::memory_order_acquire) == 0) {
       const auto left = deadline - detail::Clock::now();

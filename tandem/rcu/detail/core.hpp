@@ -121,6 +121,7 @@ struct Core {
   void boost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   void unboost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   static void unboost(Reader& reader) noexcept;
+  void give_back(Reader& self) noexcept TANDEM_EXCLUDES(registry);
 
   // Stalls: stall.cpp.
 

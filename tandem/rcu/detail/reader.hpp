@@ -63,9 +63,9 @@ struct alignas(kCacheLine) Reader {
   Reader* next = nullptr;                // under core->registry
   Reader* previous = nullptr;            // under core->registry
 
-  int boosted = 0;        // under core->registry: the policy to go back to, plus 1
-  bool is_plain = false;  // under core->registry: counted in core->plain_readers
-  bool online = false;    // owner only: in a quiescent_reader
+  std::atomic<int> boosted{0};  // written under core->registry: the policy to go back to, plus 1
+  bool is_plain = false;        // under core->registry: counted in core->plain_readers
+  bool online = false;          // owner only: in a quiescent_reader
 
   std::uint64_t nesting() const noexcept {
     return state.load(std::memory_order_relaxed) & kNesting;
