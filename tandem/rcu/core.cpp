@@ -63,8 +63,9 @@ void Core::unlink(Reader& reader) noexcept {
     const MutexLock lock(registry);
     (reader.previous ? reader.previous->next : readers) = reader.next;
     if (reader.next) reader.next->previous = reader.previous;
-    if (reader.is_plain) plain_readers.fetch_sub(1, std::memory_order_relaxed);
-    reader.is_plain = false;
+    if (reader.is_plain.exchange(false, std::memory_order_relaxed)) {
+      plain_readers.fetch_sub(1, std::memory_order_relaxed);
+    }
     unboost(reader);
     if (reader.queue != &no_queue) reader.queue->owned = false;
     reader.queue = &no_queue;
@@ -76,10 +77,11 @@ void Core::unlink(Reader& reader) noexcept {
 ///           between; pairs with the fence before fence() reads it. Either the grace period sees
 ///           the count, or the section sees what was updated before.
 void Core::count_plain(Reader& reader) noexcept {
-  {
-    const MutexLock lock(registry);
-    if (!reader.is_plain) plain_readers.fetch_add(1, std::memory_order_seq_cst);
-    reader.is_plain = true;
+  // No lock: a signal handler may be the first to enter a plain section on its thread. It may also
+  // interrupt us here, and must not find the reader marked and not counted.
+  plain_readers.fetch_add(1, std::memory_order_seq_cst);
+  if (reader.is_plain.exchange(true, std::memory_order_relaxed)) {
+    plain_readers.fetch_sub(1, std::memory_order_relaxed);
   }
   full_fence();  // (H)
 }
@@ -110,7 +112,10 @@ std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {
 /// its sections, a fence of our own does.
 void Core::fence(const Reader* self) noexcept {
   full_fence();  // (H)
-  const std::uint32_t own = self != nullptr && self->is_plain ? 1 : 0;
+  // In a forked child the caller's reader may still be the parent's, and count there.
+  const bool counted = self != nullptr && self->generation == generation &&
+                       self->is_plain.load(std::memory_order_relaxed);
+  const std::uint32_t own = counted ? 1 : 0;
   // Readers that make their own fences are not counted.
   if (plain_readers.load(std::memory_order_seq_cst) > own) {
     grace_period_fence();

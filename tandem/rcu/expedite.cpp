@@ -68,6 +68,9 @@ void Core::expedite_main() noexcept {
     const std::uint32_t seen = hasty_requests.load(std::memory_order_acquire);
     const std::uint64_t bound = hasty.load(std::memory_order_acquire);
     if (completed_for(bound)) {
+      // Who asked may sleep although another grace period has served it.
+      hasty_done.fetch_add(1, std::memory_order_seq_cst);
+      futex_wake(hasty_done, INT_MAX);
       futex_wait(hasty_requests, seen);
       continue;
     }

@@ -25,6 +25,8 @@ Result<Lane*> Core::lane_for(const cpu_set_t& cpus) noexcept {
 }
 
 Result<void> Core::set_offload(const offload_options& options) noexcept {
+  // A group is not there before its thread is: nobody else may take its place meanwhile.
+  const MutexLock one_at_a_time(configuring);
   Lane* lane = nullptr;
   {
     const MutexLock lock(registry);

@@ -254,12 +254,15 @@ void Core::free_emptied(Queue& queue, Chunk* chunk) noexcept {
 bool Core::run(const Entry& entry, const Queue& queue) noexcept {
   const Frame frame{this, &queue, frames};
   frames = &frame;
+  // Deleters below this one may be inside a barrier; this one is not, and is waited for.
+  const std::uint32_t nested = queue.nested.exchange(0, std::memory_order_acq_rel);
   if (entry.head != nullptr) {
     entry.head->run(entry.head);
   } else if (entry.object != nullptr) {
     entry.operation->run(entry.object);
   }
   frames = frame.outer;
+  queue.nested.store(nested, std::memory_order_release);
   Counters::add(counters.callbacks);
   return current_generation() == generation;
 }

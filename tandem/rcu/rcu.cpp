@@ -23,7 +23,13 @@ rcu_domain::rcu_domain() : id_(next_domain_id.fetch_add(1, std::memory_order_rel
 rcu_domain::~rcu_domain() {
   if (!core_.load(std::memory_order_acquire)) return;
   detail::Core& mine = core();
-  while (!mine.holds_nothing()) barrier();  // deleters may retire
+  // Deleters may retire, also one that a worker runs now: a barrier is the last one if nothing came
+  // while it waited for all there was.
+  std::uint64_t before = 0;
+  do {
+    before = mine.pushed_ever();
+    barrier();
+  } while (mine.pushed_ever() != before);
   mine.stop_workers();
   mine.dead.store(true, std::memory_order_release);
   mine.release();

@@ -317,8 +317,9 @@ TANDEM_RCU_READER_PATH inline detail::Reader& rcu_domain::reader() noexcept {
 #endif
     return *self;
   }
-  const detail::LastReader& last = detail::last_reader;
-  return last.domain_id == id_ ? *last.reader : find_reader();
+  // A volatile access: see last_reader.
+  detail::Reader* const last = *const_cast<detail::Reader* volatile*>(&detail::last_reader);
+  return last->domain_id == id_ ? *last : find_reader();
 }
 
 TANDEM_RCU_READER_PATH inline void rcu_domain::lock() noexcept {

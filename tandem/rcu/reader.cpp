@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thread's readers: made at the first section in a domain, detached at thread exit.
-#include <memory>
+#include <atomic>
 #include <utility>
-#include <vector>
 
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/core.hpp"
@@ -14,15 +13,20 @@ namespace tandem::rcu {
 namespace detail {
 namespace {
 
-/// A thread's reader in a domain other than the default one.
+/// A thread's reader in a domain other than the default one. A signal handler may walk the list at
+/// any instruction of the thread that changes it, so each change is one store.
 struct FurtherReader {
-  std::uint64_t domain_id;
-  rcu_domain* domain;  // valid unless reader->core is dead
-  std::unique_ptr<Reader> reader;
+  Reader reader;
+  rcu_domain* domain = nullptr;  // valid unless reader.core is dead
+  std::atomic<FurtherReader*> next{nullptr};
 };
-using FurtherReaders = std::vector<FurtherReader>;
 
-constinit thread_local FurtherReaders* further_readers = nullptr;  // on_thread_exit() frees it
+constinit thread_local std::atomic<FurtherReader*> further_readers{nullptr};
+
+FurtherReader* first_further() noexcept { return further_readers.load(std::memory_order_relaxed); }
+FurtherReader* after(const FurtherReader& entry) noexcept {
+  return entry.next.load(std::memory_order_relaxed);
+}
 
 /// Leaves a reader attached in another process alone: its core is the parent's.
 void detach(Reader& reader) noexcept {
@@ -40,21 +44,38 @@ void detach(Reader& reader) noexcept {
 }
 
 bool domain_is_dead(const FurtherReader& further) noexcept {
-  const Core* const core = further.reader->core;
+  const Core* const core = further.reader.core;
   return core && core->dead.load(std::memory_order_acquire);
+}
+
+void free_readers_of_dead_domains() noexcept {
+  std::atomic<FurtherReader*>* link = &further_readers;
+  while (FurtherReader* const entry = link->load(std::memory_order_relaxed)) {
+    if (!domain_is_dead(*entry)) {
+      link = &entry->next;
+      continue;
+    }
+    link->store(after(*entry), std::memory_order_relaxed);
+    light_fence();
+    detach(entry->reader);
+    delete entry;
+  }
 }
 
 }  // namespace
 
 constinit thread_local Reader default_reader;
-constinit thread_local LastReader last_reader;
+constinit Reader no_reader;
+constinit thread_local Reader* last_reader = &no_reader;
 
 void on_thread_exit() noexcept {
   if (default_reader.generation != kDetached) detach(default_reader);
-  last_reader = {};
-  const std::unique_ptr<FurtherReaders> further(std::exchange(further_readers, nullptr));
-  if (!further) return;
-  for (FurtherReader& entry : *further) detach(*entry.reader);
+  last_reader = &no_reader;
+  FurtherReader* entry = further_readers.exchange(nullptr, std::memory_order_relaxed);
+  while (entry != nullptr) {
+    detach(entry->reader);
+    delete std::exchange(entry, after(*entry));
+  }
 }
 
 void on_fork_child() noexcept {
@@ -62,8 +83,9 @@ void on_fork_child() noexcept {
     if (reader.nesting() != 0) DomainAccess::attach(domain, reader);
   };
   keep(rcu_default_domain(), default_reader);
-  if (!further_readers) return;
-  for (FurtherReader& entry : *further_readers) keep(*entry.domain, *entry.reader);
+  for (FurtherReader* entry = first_further(); entry; entry = after(*entry)) {
+    keep(*entry->domain, entry->reader);
+  }
 }
 
 /// Ordering: (A), (B) as in rcu_domain::lock(), with a fence of our own.
@@ -82,32 +104,30 @@ void go_offline(Reader& self) noexcept {
 }  // namespace detail
 
 detail::Reader& rcu_domain::find_reader() noexcept {
-  using detail::further_readers;
-  if (!further_readers) {
-    detail::current_generation();  // sets the exit key up
-    detail::watch_thread_exit();
-    further_readers = new detail::FurtherReaders;
+  if (detail::Reader* const known = known_reader()) {
+    detail::last_reader = known;
+    return *known;
   }
-  for (const detail::FurtherReader& entry : *further_readers) {
-    if (entry.domain_id != id_) continue;
-    detail::last_reader = {id_, entry.reader.get()};
-    return *entry.reader;
-  }
-  std::erase_if(*further_readers, [](const detail::FurtherReader& entry) {
-    const bool dead = detail::domain_is_dead(entry);
-    if (dead) detail::detach(*entry.reader);
-    return dead;
-  });
-  further_readers->push_back({id_, this, std::make_unique<detail::Reader>()});
-  detail::last_reader = {id_, further_readers->back().reader.get()};
-  return *further_readers->back().reader;
+  detail::current_generation();  // sets the exit key up
+  detail::watch_thread_exit();
+  detail::last_reader = &detail::no_reader;  // what it names may be freed
+  detail::free_readers_of_dead_domains();
+  auto* const fresh = new detail::FurtherReader;
+  fresh->reader.domain_id = id_;
+  fresh->domain = this;
+  fresh->next.store(detail::first_further(), std::memory_order_relaxed);
+  light_fence();
+  detail::further_readers.store(fresh, std::memory_order_relaxed);
+  light_fence();
+  detail::last_reader = &fresh->reader;
+  return fresh->reader;
 }
 
 detail::Reader* rcu_domain::known_reader() const noexcept {
   if (this == &detail::default_domain.domain) return &detail::default_reader;
-  if (!detail::further_readers) return nullptr;
-  for (const detail::FurtherReader& entry : *detail::further_readers) {
-    if (entry.domain_id == id_) return entry.reader.get();
+  for (detail::FurtherReader* entry = detail::first_further(); entry;
+       entry = detail::after(*entry)) {
+    if (entry->reader.domain_id == id_) return &entry->reader;
   }
   return nullptr;
 }
@@ -117,8 +137,7 @@ void rcu_domain::attach(detail::Reader& reader) noexcept {
   detail::watch_thread_exit();
   // In a forked child the links, the queue and the reference to the parent's core are forgotten.
   mine.acquire();
-  const bool was_plain = reader.is_plain;
-  reader.is_plain = false;
+  const bool was_plain = reader.is_plain.exchange(false, std::memory_order_relaxed);
   reader.boosted.store(0, std::memory_order_relaxed);
   reader.plain = detail::kDetached;
   reader.queue = &detail::no_queue;

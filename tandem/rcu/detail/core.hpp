@@ -84,7 +84,7 @@ struct Core {
 
   void link(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
   void unlink(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
-  void count_plain(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
+  void count_plain(Reader& reader) noexcept;
   void wake_all() noexcept;
 
   // Grace periods: core.cpp.
@@ -174,12 +174,14 @@ struct Core {
   void barrier(const Reader* self) noexcept;
   /// The same from a section with state `limit`, for what was stamped before the section.
   void barrier_in_section(std::uint64_t limit) noexcept;
-  bool holds_nothing() const noexcept;
+  /// A number that grows with each object pushed.
+  std::uint64_t pushed_ever() const noexcept;
 
   // Groups of CPUs: offload.cpp.
 
   Result<Lane*> lane_for(const cpu_set_t& cpus) noexcept TANDEM_REQUIRES(registry);
-  Result<void> set_offload(const offload_options& options) noexcept TANDEM_EXCLUDES(registry);
+  Result<void> set_offload(const offload_options& options) noexcept
+      TANDEM_EXCLUDES(registry, configuring);
   std::size_t run_callbacks(Reader& self) noexcept;
 
   // Workers: lane.cpp.
@@ -200,6 +202,7 @@ struct Core {
   std::atomic<std::uint32_t> moved{0};  // futex: a reader that someone waited for has moved
   std::atomic<std::uint32_t> plain_readers{0};  // that leave their fences to (F)
 
+  Mutex configuring;  // of the thread in set_offload(); before `registry`
   Mutex registry;
   Reader* readers TANDEM_GUARDED_BY(registry) = nullptr;
 

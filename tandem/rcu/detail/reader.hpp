@@ -60,28 +60,29 @@ struct alignas(kCacheLine) Reader {
   std::uint64_t generation = kDetached;  // owner only: process generation in which it was attached
   Queue* queue = &no_queue;              // owner only: where retired objects go
   Core* core = nullptr;                  // owner only: holds a reference
+  std::uint64_t domain_id = 0;           // owner only: rcu_domain::id_
   Reader* next = nullptr;                // under core->registry
   Reader* previous = nullptr;            // under core->registry
 
   std::atomic<int> boosted{0};  // written under core->registry: the policy to go back to, plus 1
-  bool is_plain = false;        // under core->registry: counted in core->plain_readers
-  bool online = false;          // owner only: in a quiescent_reader
+  // Owner only, in handlers, too: counted in core->plain_readers.
+  std::atomic<bool> is_plain{false};
+  bool online = false;  // owner only: in a quiescent_reader
 
   std::uint64_t nesting() const noexcept {
     return state.load(std::memory_order_relaxed) & kNesting;
   }
 };
 
-/// The reader that the thread used last in a domain other than the default one.
-struct LastReader {
-  std::uint64_t domain_id = 0;
-  Reader* reader = nullptr;
-};
+/// Of no domain: what `last_reader` names at first.
+extern constinit Reader no_reader;
 
 // Initial-exec: one addition to the thread pointer instead of a call, also in shared libraries.
 #define TANDEM_RCU_TLS __attribute__((tls_model("initial-exec")))
 extern constinit thread_local Reader default_reader TANDEM_RCU_TLS;
-extern constinit thread_local LastReader last_reader TANDEM_RCU_TLS;
+/// The reader that the thread used last in a domain other than the default one. One word, loaded
+/// once: a signal handler may replace it at any instruction.
+extern constinit thread_local Reader* last_reader TANDEM_RCU_TLS;
 #undef TANDEM_RCU_TLS
 
 /// What all domains of a process share. A page of its own, which the kernel wipes in a forked
