@@ -69,6 +69,10 @@ Measured measure(const Case& the_case, int samples) {
       result.ratio = result.ours.median / limit;
       result.pass = result.ours.median <= limit;
       break;
+    case Case::Target::kNone:
+      result.ratio = result.ours.median / result.peer.median;
+      result.pass = true;
+      break;
   }
   return result;
 }
@@ -83,6 +87,8 @@ std::string target_text(const Case& the_case) {
       return fmt::format("{:g}x faster", the_case.limit);
     case Case::Target::kAtMost:
       return fmt::format("<= {:g} {}", the_case.limit, the_case.unit);
+    case Case::Target::kNone:
+      return "-";
   }
   return {};
 }
@@ -114,6 +120,16 @@ std::string machine() {
   std::getline(siblings, together);
   return fmt::format("{} x {}, cpu0 shares its core with {}, Linux {}, {}",
                      CPU_COUNT(&cpus_at_start()), model, together, name.release, __VERSION__);
+}
+
+bool write_file(const std::string& path, const std::string& text) {
+  std::ofstream out(path);
+  out << text;
+  out.close();
+  if (out) return true;
+  fmt::print(stderr, "tandem: bench: cannot write {}: {}\n", path,
+             "is the folder there and writable?");
+  return false;
 }
 
 }  // namespace
@@ -179,14 +195,14 @@ int run_area(const Area& area, const Options& options) {
                       {"target", target_text(the_case)},
                       {"pass", result.pass}});
   }
-  if (!options.json_path.empty()) {
-    std::ofstream out(options.json_path);
-    out << report.dump(2) << '\n';
-    if (!out) {
-      fmt::print(stderr, "tandem: bench: cannot write {}: {}\n", options.json_path,
-                 "is the folder there and writable?");
-      return 1;
+  if (!options.json_path.empty() && !write_file(options.json_path, report.dump(2) + '\n')) return 1;
+  if (!options.svg_path.empty()) {
+    if (!area.plot) {
+      fmt::print(stderr, "tandem: bench: {} has no plot; try: tandem bench rcu --svg FILE\n",
+                 area.name);
+      return 2;
     }
+    if (!write_file(options.svg_path, area.plot(report))) return 1;
   }
   return failed ? 1 : 0;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,8 @@ struct Case {
     kAtMostRatio,   ///< ours / peer ≤ limit
     kAtLeastRatio,  ///< ours / peer ≥ limit
     kTimesFaster,   ///< better by this factor: peer / ours ≥ limit (lower is better)
-    kAtMost,        ///< ours ≤ limit, no peer
+    kAtMost,        ///< ours ≤ limit, whatever the peer's
+    kNone,          ///< data
   } target = Target::kAtMostRatio;
   double limit = 1;
   std::function<double()> ours;
@@ -32,6 +34,7 @@ struct Case {
 struct Options {
   bool quick = false;
   std::string json_path;
+  std::string svg_path;
   std::string only;  ///< run only cases whose name contains this
 };
 
@@ -43,9 +46,10 @@ struct Summary {
 struct Area {
   std::string name, what;
   std::function<std::vector<Case>(const Options&)> cases;
+  std::function<std::string(const nlohmann::json& report)> plot = {};  ///< as SVG
 };
 
-/// Runs the area: prints a table, writes JSON when asked.
+/// Runs the area: prints a table, writes JSON and a plot when asked.
 /// Returns: 0, or 1 when a case missed its target in three attempts and docs/performance.md does
 /// not
 ///          name it under "Misses".
@@ -62,5 +66,6 @@ std::int64_t now_ns();
 
 Area ring_area();
 Area comp_area();
+Area rcu_area();
 
 }  // namespace tandem::bench

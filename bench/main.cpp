@@ -7,7 +7,7 @@
 
 int main(int argc, char** argv) {
   using namespace tandem::bench;
-  const std::vector<Area> areas = {ring_area(), comp_area()};
+  const std::vector<Area> areas = {ring_area(), comp_area(), rcu_area()};
   CLI::App app{"Measures Tandem and what people would use instead, in turn, in one run.",
                "tandem bench"};
   Options options;
@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   app.add_option("area", wanted, help)->required();
   app.add_flag("--quick", options.quick, "fewer and shorter samples, within 60 s");
   app.add_option("--json", options.json_path, "write the results to FILE");
+  app.add_option("--svg", options.svg_path, "draw the results to FILE (rcu: locks against RCU)");
   app.add_option("--only", options.only, "only the cases whose name contains TEXT");
   app.footer(
       "Examples:\n  tandem bench ring --quick\n  tandem bench comp --json comp.json\n"
