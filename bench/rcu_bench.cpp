@@ -32,7 +32,7 @@ void add_sections(std::vector<Case>& list, long scale) {
                         {ck_epochs(), "ck", Target::kTimesFaster, 4, 500'000},
                         {ck_epochs_bare(), "bare-ck", Target::kTimesFaster, 4, 500'000},
                         {libcds_gpb(), "libcds", Target::kTimesFaster, 4, 500'000},
-                        {shared_mutex(), "shared_mutex", Target::kTimesFaster, 4, 200'000}};
+                        {shared_mutex(), "shared_mutex", Target::kTimesFaster, 3, 200'000}};
   for (const int threads : {1, 2}) {
     for (const Goal& goal : goals) {
       list.push_back({.name = fmt::format("rcu/section/threads:{}/{}", threads, goal.tag),
