@@ -30,7 +30,7 @@ std::string not_a_number(const std::string& text) {
 void add_demo(CLI::App& app, Registry& registry) {
   CLI::App* demo = app.add_subcommand("demo", "Show what sharing, fork and PASIDs mean, live");
   demo->require_subcommand(1);
-  demo->footer("\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n");
+  demo->footer("\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n  tandem demo rcu\n");
 
   auto settings = std::make_shared<ShareSettings>();
   CLI::App* share =
@@ -49,6 +49,9 @@ void add_demo(CLI::App& app, Registry& registry) {
   CLI::App* pasid = demo->add_subcommand("pasid", "One page fault: its walk and its messages");
   pasid->footer("\nExample:\n  tandem demo pasid\n");
   registry.emplace_back(pasid, demo_pasid);
+  CLI::App* rcu = demo->add_subcommand("rcu", "What RCU can do now, a checked line each");
+  rcu->footer("\nExample:\n  tandem demo rcu\n");
+  registry.emplace_back(rcu, demo_rcu);
 }
 
 void add_internal(CLI::App& app, Registry& registry) {

@@ -18,6 +18,7 @@ struct ShareSettings {
 int demo_share(const ShareSettings& settings);
 int demo_fork();
 int demo_pasid();
+int demo_rcu();
 
 /// `tandem internal-exec-probe`: what the fork demo's second child becomes by exec.
 int run_exec_probe(int ready_fd, int go_fd);

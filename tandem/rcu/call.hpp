@@ -44,14 +44,13 @@ void free(T* p, rcu_domain& dom = rcu_default_domain()) noexcept {
     call(
         *p, [](callback_head* head) noexcept { delete static_cast<T*>(head); }, sizeof(T), dom);
   } else {
-    static_assert(alignof(T) > 1 || std::is_trivially_destructible_v<T>);
+    const auto address = reinterpret_cast<std::uintptr_t>(p);
+    TANDEM_CHECK((address & detail::kTags) == 0);  // what operator new gives is aligned
     static constexpr detail::Operation kDelete{
         [](void* object) noexcept { delete static_cast<T*>(object); },
         /*stamped=*/false};
-    if (!detail::DomainAccess::push<2>(dom,
-                                       {reinterpret_cast<std::uintptr_t>(p) | detail::kBare,
-                                        reinterpret_cast<std::uintptr_t>(&kDelete)},
-                                       sizeof(T))) {
+    if (!detail::DomainAccess::push<2>(
+            dom, {address | detail::kBare, reinterpret_cast<std::uintptr_t>(&kDelete)}, sizeof(T))) {
       rcu_synchronize(dom);
       delete p;
     }

@@ -94,8 +94,9 @@ void Core::wake_all() noexcept {
 void wake_waiters(Reader& reader) noexcept {
   // Cleared before `moved` changes: who sets it again has read the new value and waits on that.
   reader.wake.store(0, std::memory_order_release);
-  if (reader.boosted.load(std::memory_order_relaxed) != 0) reader.core->give_back(reader);
   reader.core->wake_all();
+  // Last: without the priority this thread may not run for a while.
+  if (reader.boosted.load(std::memory_order_relaxed) != 0) reader.core->give_back(reader);
 }
 
 std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {

@@ -62,7 +62,10 @@ std::size_t Core::run_callbacks(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_A
   if (!run_ready(queue, ~std::uint64_t{0})) return 0;
   const std::uint64_t after = queue.taken.load(std::memory_order_relaxed);
   queue.consumer.unlock();
-  if (waits) want(cookie());
+  if (waits) {
+    (void)start_worker(lanes[0]);  // drives the grace periods that are asked for
+    want(cookie());
+  }
   return after - before;
 }
 

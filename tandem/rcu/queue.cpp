@@ -96,17 +96,21 @@ void Core::throttle(Queue& queue) noexcept {
   queue.patience = too_much() ? queue.patience + 1 : 0;
 }
 
-/// Its own objects, in its own time: as many as are ready, and the next may become so. Returns:
-/// false in a child that a deleter forked.
-bool Core::run_own(Reader& self, bool has_worker) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
+/// A thread's own objects, in its own time: as many as are ready, and the next may become so. Where
+/// no worker can be had, all of them, after a grace period.
+void Core::run_own(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   Queue& queue = *self.queue;
-  if (!queue.consumer.try_lock()) return true;
+  Lane& lane = *queue.lane.load(std::memory_order_relaxed);
+  const bool has_worker = lane.worker.running();
+  if (has_worker && lane.offloaded.load(std::memory_order_relaxed)) return;
+  if (self.nesting() != 0 || frames != nullptr || !queue.consumer.try_lock()) return;
   const bool waits = stage(queue);
   if (waits && !has_worker) synchronize(&self);
-  if (!run_ready(queue, has_worker ? kInlineRun : ~std::uint64_t{0})) return false;
+  if (!run_ready(queue, has_worker ? kInlineRun : ~std::uint64_t{0})) return;  // a child
   queue.consumer.unlock();
-  if (waits && has_worker) want(cookie());
-  return true;
+  if (!waits || !has_worker) return;
+  (void)start_worker(lanes[0]);  // drives the grace periods that are asked for
+  want(cookie());
 }
 
 bool Core::next_chunk(Queue& queue, Lane& lane, bool may_sleep) noexcept {
@@ -147,14 +151,13 @@ bool Core::make_room(Reader& self, std::size_t words) noexcept {
   queue.asleep = &lane.asleep;
   const bool has_worker = start_worker(lane);
   const bool own = !has_worker || !lane.offloaded.load(std::memory_order_relaxed);
-  if (own && may_sleep && !run_own(self, has_worker)) return false;
 
   const auto room = [&] { return queue.filling->words.data() + Chunk::kWords - queue.cursor; };
   const bool is_full = queue.filling == nullptr || queue.bytes > kChunkObjectBytes ||
                        room() < static_cast<std::ptrdiff_t>(words);
   if (is_full && !next_chunk(queue, lane, may_sleep)) return false;
-  if (!light_readers.load(std::memory_order_relaxed)) {
-    queue.limit = queue.cursor;  // each push comes here, and then makes its own fence
+  if (!has_worker || !light_readers.load(std::memory_order_relaxed)) {
+    queue.limit = queue.cursor;  // each push comes here, and then waits or makes its own fence
   } else {
     queue.limit = queue.cursor + (own ? std::min<std::ptrdiff_t>(room(), kInlineWords) : room());
   }

@@ -59,6 +59,7 @@ bool rcu_domain::push_slowly(detail::Reader& self, const std::uintptr_t* words, 
                      std::memory_order_release);
   full_fence();  // (G)
   if (queue.asleep->load(std::memory_order_relaxed) != 0) wake_worker(self);
+  self.core->run_own(self);
   return true;
 }
 

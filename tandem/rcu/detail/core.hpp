@@ -136,7 +136,7 @@ struct Core {
   /// deleters of its own thread's objects. Returns: false when no memory is left.
   bool make_room(Reader& self, std::size_t words) noexcept;
   bool next_chunk(Queue& queue, Lane& lane, bool may_sleep) noexcept;
-  [[nodiscard]] bool run_own(Reader& self, bool has_worker) noexcept;
+  void run_own(Reader& self) noexcept;
   bool give_queue(Reader& self) noexcept TANDEM_EXCLUDES(registry);
   void spill(std::uintptr_t word) noexcept;
   void throttle(Queue& queue) noexcept;
