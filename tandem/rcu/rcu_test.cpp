@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -383,6 +384,64 @@ TEST(RcuObjBase, CopiesAndMovesItsUserWithoutItsLinks) {
   a.retire([](Object* object) { object->value = 4; }, domain);
   rcu_barrier(domain);
   EXPECT_EQ(a.value, 4);
+}
+
+// [saferecl.rcu.base]/6 and its exposition: nothing of the base shows in what derives from it.
+struct Chain {
+  Chain* next = nullptr;
+  int run() const { return 7; }
+};
+struct Inconspicuous : Chain, rcu_obj_base<Inconspicuous> {
+  struct Node {};
+  Node* node = nullptr;
+  int both() { return next == nullptr ? run() : 0; }
+};
+static_assert(std::is_trivially_copyable_v<rcu_obj_base<Canary>>);
+
+TEST(RcuObjBase, LeavesNamesAndCopiesToItsUser) {
+  auto* const object = new Inconspicuous;
+  EXPECT_EQ(object->both(), 7);
+  object->retire();
+  rcu_barrier();
+}
+
+/// [saferecl.rcu.base]/5 asks for default construction and move assignment.
+TEST(RcuObjBase, AssignsTheDeleter) {
+  static int assigned;
+  static int called;
+  struct Deleter {
+    Deleter() = default;
+    Deleter(Deleter&&) = default;
+    Deleter& operator=(Deleter&&) noexcept {
+      ++assigned;
+      return *this;
+    }
+    void operator()(void*) & { ++called; }  // called as an lvalue
+  };
+  struct Object : rcu_obj_base<Object, Deleter> {};
+  assigned = called = 0;
+  Object object;
+  object.retire();
+  rcu_barrier();
+  EXPECT_EQ(called, 1);
+  EXPECT_GE(assigned, 2);
+}
+
+TEST(RcuRetire, SchedulesNothingIfMovingTheDeleterThrows) {
+  static int called;
+  struct Deleter {
+    Deleter() = default;
+    Deleter(Deleter&& other) : moves(other.moves + 1) {
+      if (moves > 0) throw std::runtime_error("moved");
+    }
+    void operator()(int*) { ++called; }
+    int moves = 0;
+  };
+  called = 0;
+  int object = 0;
+  EXPECT_THROW(rcu_retire(&object, Deleter()), std::runtime_error);
+  rcu_barrier();
+  EXPECT_EQ(called, 0);
 }
 
 TEST(RcuBarrier, WaitsForEverythingRetiredBefore) {
