@@ -197,7 +197,7 @@ class srcu_domain {
   std::uint64_t number_ TANDEM_GUARDED_BY(grace_) = 0;         // of the one that is under way
   bool under_way_ TANDEM_GUARDED_BY(grace_) = false;
   bool flipped_ TANDEM_GUARDED_BY(grace_) = false;
-  std::uint8_t drained_ TANDEM_GUARDED_BY(grace_) = 0;  // a bit for each index
+  std::uint32_t drained_ TANDEM_GUARDED_BY(grace_) = 0;  // a bit for each index
   std::atomic<bool> poll_queued_{false};                // poll_head_ is in callbacks_
   std::atomic<std::uint32_t> released_{0};              // futex: counts releases of grace_
   std::atomic<std::uint32_t> waiters_{0};               // threads that sleep on released_
