@@ -2,6 +2,7 @@
 /// tandem-rcutorture: everything that tandem::rcu promises, at once, for as long as you like.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,7 @@ constexpr const char* kFooter =
     "failures. 'ages seen' counts elements by age, from 0. Exit status: 0, or 1 when something\n"
     "failed. The same seed makes the same choices; the machine adds the interleaving.";
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   CLI::App app("Tortures tandem::rcu, in the spirit of the kernel's rcutorture.",
                "tandem-rcutorture");
   app.footer(kFooter);
@@ -56,4 +55,15 @@ int main(int argc, char** argv) {
     return kUsage;
   }
   return tandem::rcutorture::torture(options, quiet ? nullptr : stdout) ? kOk : kFailure;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "tandem: rcutorture: %s\n", error.what());
+    return kFailure;
+  }
 }
