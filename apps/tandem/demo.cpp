@@ -30,7 +30,9 @@ std::string not_a_number(const std::string& text) {
 void add_demo(CLI::App& app, Registry& registry) {
   CLI::App* demo = app.add_subcommand("demo", "Show what sharing, fork and PASIDs mean, live");
   demo->require_subcommand(1);
-  demo->footer("\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n  tandem demo rcu\n");
+  demo->footer(
+      "\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n  tandem demo "
+      "rcu\n");
 
   auto settings = std::make_shared<ShareSettings>();
   CLI::App* share =
