@@ -53,7 +53,9 @@ Lane::Lane(Options options) : state_(std::make_shared<State>(options)) {
 
 Lane::~Lane() { stop(std::chrono::milliseconds(0)); }
 
-bool Lane::start_thread_locked(const std::shared_ptr<State>& state) {
+/// The caller holds state->mutex.
+bool Lane::start_thread_locked(const std::shared_ptr<State>& state)
+    TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   try {
     std::thread([state] { work(state); }).detach();
   } catch (const std::system_error&) {

@@ -156,7 +156,7 @@ class rcu_list {
       at_ = at_->next_.load(std::memory_order_acquire);  // (A)
       return *this;
     }
-    iterator operator++(int) noexcept {
+    iterator operator++(int) noexcept {  // NOLINT(cert-dcl21-cpp): a const copy could not be moved
       const iterator before = *this;
       ++*this;
       return before;

@@ -144,7 +144,8 @@ void srcu_domain::count_closed_slowly(unsigned index) noexcept {
     }
     return;
   }
-  TANDEM_CHECK(!"unlock() of a section that this thread has open");
+  constexpr bool kThisThreadHasItOpen = false;
+  TANDEM_CHECK(kThisThreadHasItOpen);
 }
 
 std::uint32_t srcu_domain::sections_here() const noexcept {

@@ -595,7 +595,7 @@ TEST(SrcuStress, ManySynchronizersShareGracePeriods) {
     threads.emplace_back([&, i] {
       for (int n = 0; n < kEach; ++n) {
         i % 2 == 0 ? domain.synchronize() : domain.synchronize_expedited();
-        srcu_section{domain};
+        const srcu_section section(domain);
       }
     });
   }
