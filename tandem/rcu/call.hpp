@@ -50,7 +50,8 @@ void free(T* p, rcu_domain& dom = rcu_default_domain()) noexcept {
         [](void* object) noexcept { delete static_cast<T*>(object); },
         /*stamped=*/false};
     if (!detail::DomainAccess::push<2>(
-            dom, {address | detail::kBare, reinterpret_cast<std::uintptr_t>(&kDelete)}, sizeof(T))) {
+            dom, {address | detail::kBare, reinterpret_cast<std::uintptr_t>(&kDelete)},
+            sizeof(T))) {
       rcu_synchronize(dom);
       delete p;
     }

@@ -309,13 +309,7 @@ void rcu_retire(T* p, D d = D(), rcu_domain& dom = rcu_default_domain()) {
 
 TANDEM_RCU_READER_PATH inline detail::Reader& rcu_domain::reader() noexcept {
   if (this == &detail::default_domain.domain) {
-    detail::Reader* self = &detail::default_reader;
-#if defined(__SANITIZE_ADDRESS__)
-    // The inlined atomics have checks of their own, which TANDEM_RCU_READER_PATH does not reach:
-    // hides from them how the address was made.
-    asm("" : "+r"(self));
-#endif
-    return *self;
+    return detail::here(&detail::default_reader);
   }
   // A volatile access: see last_reader.
   detail::Reader* const last = *const_cast<detail::Reader* volatile*>(&detail::last_reader);

@@ -198,9 +198,9 @@ class srcu_domain {
   bool under_way_ TANDEM_GUARDED_BY(grace_) = false;
   bool flipped_ TANDEM_GUARDED_BY(grace_) = false;
   std::uint32_t drained_ TANDEM_GUARDED_BY(grace_) = 0;  // a bit for each index
-  std::atomic<bool> poll_queued_{false};                // poll_head_ is in callbacks_
-  std::atomic<std::uint32_t> released_{0};              // futex: counts releases of grace_
-  std::atomic<std::uint32_t> waiters_{0};               // threads that sleep on released_
+  std::atomic<bool> poll_queued_{false};                 // poll_head_ is in callbacks_
+  std::atomic<std::uint32_t> released_{0};               // futex: counts releases of grace_
+  std::atomic<std::uint32_t> waiters_{0};                // threads that sleep on released_
   std::atomic<std::uint32_t> moved_{0};  // futex: a section that someone waited for has ended
   detail::Role grace_;
 

@@ -35,7 +35,7 @@ namespace tandem::rcu {
 /// Ordering: (B) acquires what updaters did before the grace periods it lets pass; (C) releases
 ///           every access of the region to them.
 TANDEM_RCU_READER_PATH inline void tasks_quiescent() noexcept {
-  detail::TaskEntry& self = detail::tasks_entry;
+  detail::TaskEntry& self = detail::here(&detail::tasks_entry);
   if (self.state.load(std::memory_order_relaxed) == 0) return;
   self.state.store(detail::tasks_flavour.sequence.load(std::memory_order_acquire),  // (B)
                    detail::kReaderOrder);                                           // (C)
@@ -51,8 +51,8 @@ TANDEM_RCU_READER_PATH inline void tasks_quiescent() noexcept {
 /// Fork: a child made inside the scope is idle as well.
 class tasks_idle {
  public:
-  tasks_idle() noexcept
-      : was_online_(detail::tasks_entry.state.load(std::memory_order_relaxed) != 0) {
+  TANDEM_RCU_READER_PATH tasks_idle() noexcept
+      : was_online_(detail::here(&detail::tasks_entry).state.load(std::memory_order_relaxed) != 0) {
     if (was_online_) enter();
   }
   ~tasks_idle() {

@@ -50,7 +50,7 @@ enum class rude_evidence {
 ///
 /// About a nanosecond. No effect in a thread that is no task. Ordering: as tasks_quiescent().
 TANDEM_RCU_READER_PATH inline void tasks_rude_quiescent() noexcept {
-  detail::TaskEntry& self = detail::tasks_rude_entry;
+  detail::TaskEntry& self = detail::here(&detail::tasks_rude_entry);
   if (self.state.load(std::memory_order_relaxed) == 0) return;
   self.state.store(detail::tasks_rude_flavour.sequence.load(std::memory_order_acquire),
                    detail::kReaderOrder);

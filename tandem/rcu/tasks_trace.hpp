@@ -54,7 +54,7 @@ void enter_fenced(TaskEntry& self, std::uint64_t state) noexcept;
 ///           fence (F) of a grace period. (B) the sequence load acquires what updaters did before
 ///           they advanced it to that value.
 TANDEM_RCU_READER_PATH inline void tasks_trace_lock() noexcept {
-  detail::TaskEntry& self = detail::tasks_trace_entry;
+  detail::TaskEntry& self = detail::here(&detail::tasks_trace_entry);
   if (self.generation != detail::process.generation.load(std::memory_order_relaxed)) [[unlikely]] {
     detail::attach_trace_entry();
   }
@@ -83,7 +83,7 @@ TANDEM_RCU_READER_PATH inline void tasks_trace_lock() noexcept {
 ///           the look of a grace period. (D) it is visible before the load of `wake`; pairs with
 ///           (F).
 TANDEM_RCU_READER_PATH inline void tasks_trace_unlock() noexcept {
-  detail::TaskEntry& self = detail::tasks_trace_entry;
+  detail::TaskEntry& self = detail::here(&detail::tasks_trace_entry);
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);
   if ((state & detail::kTraceDepthMask) > 1) {
     self.state.store(state - 1, std::memory_order_relaxed);
@@ -98,8 +98,8 @@ TANDEM_RCU_READER_PATH inline void tasks_trace_unlock() noexcept {
 }
 
 /// Whether the calling thread is in a section. For assertions; async-signal-safe.
-inline bool tasks_trace_held() noexcept {
-  return detail::tasks_trace_entry.state.load(std::memory_order_relaxed) != 0;
+TANDEM_RCU_READER_PATH inline bool tasks_trace_held() noexcept {
+  return detail::here(&detail::tasks_trace_entry).state.load(std::memory_order_relaxed) != 0;
 }
 
 /// A domain whose grace periods wait for the sections of all threads. Satisfies Lockable.
