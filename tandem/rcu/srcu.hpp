@@ -238,7 +238,7 @@ void srcu_domain::retire(T* p, D d) {
 }
 
 TANDEM_RCU_READER_PATH inline void srcu_domain::count_open(unsigned index) noexcept {
-  detail::OpenSections& first = detail::thread_sections.entries[0];
+  detail::OpenSections& first = detail::here(detail::thread_sections.entries);
   add_on_this_thread(first.opened[index],
                      1);  // from here on no signal handler takes the entry for another domain
   light_fence();
@@ -272,7 +272,7 @@ TANDEM_RCU_READER_PATH inline int srcu_domain::lock() noexcept {
 
 TANDEM_RCU_READER_PATH inline void srcu_domain::unlock(int token) noexcept {
   const unsigned index = static_cast<unsigned>(token) & 1;
-  detail::OpenSections& first = detail::thread_sections.entries[0];
+  detail::OpenSections& first = detail::here(detail::thread_sections.entries);
   if (first.domain == this && first.surely_open(index)) [[likely]] {
     add_on_this_thread(first.closed[index], 1);
   } else {

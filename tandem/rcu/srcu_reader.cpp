@@ -100,7 +100,7 @@ void srcu_domain::add_shared(std::atomic<std::uint64_t>& of_cpu_0) noexcept {
 }
 
 void srcu_domain::count_open_slowly(unsigned index) noexcept {
-  auto& mine = thread_sections;
+  auto& mine = detail::here(&thread_sections);
   for (std::uint32_t i = 0; i < mine.kInline; ++i) {
     OpenSections& entry = mine.entries[i];
     if (entry.domain != this || !entry.any()) continue;
@@ -127,7 +127,7 @@ void srcu_domain::count_open_slowly(unsigned index) noexcept {
 }
 
 void srcu_domain::count_closed_slowly(unsigned index) noexcept {
-  auto& mine = thread_sections;
+  auto& mine = detail::here(&thread_sections);
   for (std::uint32_t i = 0; i < mine.kInline; ++i) {
     OpenSections& entry = mine.entries[i];
     if (entry.domain != this || entry.open(index) == 0) continue;

@@ -507,7 +507,7 @@ TEST(SrcuDeath, MisuseIsReported) {
         srcu_domain domain;
         domain.unlock(0);
       },
-      "unlock");
+      "kThisThreadHasItOpen");
   EXPECT_DEATH(
       {
         srcu_domain domain;

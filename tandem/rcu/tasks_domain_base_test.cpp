@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstddef>
 #include <ctime>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -86,8 +88,12 @@ TYPED_TEST(TasksDomains, AThreadThatExitsInsideItsRegionEndsIt) {
   std::atomic<bool> inside{false};
   std::thread thread([&] {
     // Neither is ever destroyed: the thread's exit has to do.
-    new typename Flavoured<TypeParam>::Task;
-    new typename TypeParam::section(domain);
+    using Task = typename Flavoured<TypeParam>::Task;
+    using Section = typename TypeParam::section;
+    alignas(Task) std::byte task[sizeof(Task)];
+    alignas(Section) std::byte section[sizeof(Section)];
+    new (task) Task;
+    new (section) Section(domain);
     inside = true;
     spin_until(exit);
   });
