@@ -78,15 +78,14 @@ std::vector<std::string> domain_names() {
 
 bool torture(const Options& wanted, std::FILE* report) {
   Options options = wanted;
-  // AddressSanitizer's allocator may be locked by another thread at the fork: the child hangs.
 #if defined(__SANITIZE_ADDRESS__)
-  constexpr bool kNoForks = true;
+  const char* const no_forks = "children hang under AddressSanitizer";
 #else
-  constexpr bool kNoForks = rcu::detail::kInstrumented;
+  const char* const no_forks =
+      rcu::detail::kInstrumented ? "ThreadSanitizer starts no threads in the child" : nullptr;
 #endif
-  if (kNoForks && options.forks) {
-    // It starts no threads in the child of a process that has some.
-    std::fprintf(stderr, "tandem-rcutorture: forks are skipped: a sanitizer\n");
+  if (no_forks != nullptr && options.forks) {
+    std::fprintf(stderr, "tandem-rcutorture: forks are skipped: %s\n", no_forks);
     options.forks = false;
   }
   current_process.store(::getpid());

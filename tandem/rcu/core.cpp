@@ -243,7 +243,9 @@ domain_stats Core::snapshot() noexcept {
   stats.waits = read(counters.waits);
   stats.boosts = read(counters.boosts);
   stats.stalls = read(counters.stalls);
-  stats.callbacks = read(counters.callbacks);
+  for (const Queue* queue = queues.load(std::memory_order_acquire); queue; queue = queue->next) {
+    stats.callbacks += read(queue->runs);
+  }
   stats.throttled = read(counters.throttled);
   stats.overflowed = read(counters.overflowed);
   stats.worker_wakes = read(counters.worker_wakes);

@@ -30,11 +30,13 @@ constexpr std::chrono::milliseconds kPatience{10};
 // ---- Worker -----------------------------------------------------------------------------------
 
 bool Worker::start(Core& core, const char* name, void (*main)(void*), void* argument) noexcept {
-  std::uint32_t state = state_.load(std::memory_order_acquire);
-  if (state == kRuns || state == kStarting) return true;
   // ThreadSanitizer starts no threads in a child of a process that had several.
-  if (state == kEnded || (kInstrumented && core.parent != nullptr)) return false;
-  if (!state_.compare_exchange_strong(state, kStarting, std::memory_order_acq_rel)) return true;
+  if (kInstrumented && core.parent != nullptr) return false;
+  for (;;) {
+    std::uint32_t state = settled();
+    if (state != kNone) return state == kRuns;
+    if (state_.compare_exchange_strong(state, kStarting, std::memory_order_acq_rel)) break;
+  }
   core.acquire();
   main_ = main;
   argument_ = argument;
@@ -58,14 +60,18 @@ bool Worker::start(Core& core, const char* name, void (*main)(void*), void* argu
   }
   ::pthread_setname_np(thread_, name);
   ::pthread_detach(thread_);
-  std::uint32_t starting = kStarting;  // or it has ended already
-  state_.compare_exchange_strong(starting, kRuns, std::memory_order_acq_rel);
+  state_.store(kRuns, std::memory_order_release);
   return true;
 }
 
+std::uint32_t Worker::settled() const noexcept {
+  std::uint32_t state = state_.load(std::memory_order_acquire);
+  for (; state == kStarting; state = state_.load(std::memory_order_acquire)) ::sched_yield();
+  return state;
+}
+
 void Worker::ended(Core& core) noexcept {
-  // Who started us still uses our handle.
-  while (state_.load(std::memory_order_acquire) == kStarting) ::sched_yield();
+  (void)settled();  // who started us still uses our handle
   state_.store(kEnded, std::memory_order_release);
   futex_wake(state_, INT_MAX);
   core.release();
@@ -80,8 +86,7 @@ void Worker::wait_for_end() noexcept {
 }
 
 int Worker::configure(const cpu_set_t* cpus, int policy, int priority) noexcept {
-  while (state_.load(std::memory_order_acquire) == kStarting) ::sched_yield();
-  if (state_.load(std::memory_order_acquire) != kRuns) return 0;
+  if (settled() != kRuns) return 0;
   if (cpus != nullptr) {
     if (const int error = ::pthread_setaffinity_np(thread_, sizeof *cpus, cpus)) return error;
   }

@@ -254,19 +254,20 @@ void Core::free_emptied(Queue& queue, Chunk* chunk) noexcept {
 }
 
 /// Returns: false in a child that the deleter forked.
-bool Core::run(const Entry& entry, const Queue& queue) noexcept {
+bool Core::run(const Entry& entry, Queue& queue) noexcept {
   const Frame frame{this, &queue, frames};
   frames = &frame;
   // Deleters below this one may be inside a barrier; this one is not, and is waited for.
-  const std::uint32_t nested = queue.nested.exchange(0, std::memory_order_acq_rel);
+  const std::uint32_t nested = queue.nested.load(std::memory_order_relaxed);
+  if (nested != 0) queue.nested.store(0, std::memory_order_release);
   if (entry.head != nullptr) {
     entry.head->run(entry.head);
   } else if (entry.object != nullptr) {
     entry.operation->run(entry.object);
   }
   frames = frame.outer;
-  queue.nested.store(nested, std::memory_order_release);
-  Counters::add(counters.callbacks);
+  if (nested != 0) queue.nested.store(nested, std::memory_order_release);
+  queue.runs.store(queue.runs.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   return current_generation() == generation;
 }
 

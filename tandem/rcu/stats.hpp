@@ -38,7 +38,7 @@ namespace detail {
 struct Counters {
   using Count = std::atomic<std::uint64_t>;
   Count grace_periods{0}, expedited{0}, fences_skipped{0}, waits{0}, boosts{0}, stalls{0},
-      callbacks{0}, throttled{0}, overflowed{0}, worker_wakes{0};
+      throttled{0}, overflowed{0}, worker_wakes{0};
   static void add(Count& count, std::uint64_t more = 1) noexcept {
     count.fetch_add(more, std::memory_order_relaxed);
   }

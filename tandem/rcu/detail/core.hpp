@@ -42,6 +42,8 @@ class Worker {
 
  private:
   enum State : std::uint32_t { kNone, kStarting, kRuns, kEnded };
+  /// The state once nobody is starting the thread any more.
+  std::uint32_t settled() const noexcept;
   std::atomic<std::uint32_t> state_{kNone};  // futex
   pthread_t thread_{};                       // valid while kRuns
   void (*main_)(void*) = nullptr;
@@ -163,7 +165,7 @@ struct Core {
                                  bool& left) noexcept TANDEM_REQUIRES(queue.consumer);
   [[nodiscard]] bool run_stamped_spills(Queue& queue, std::uint64_t safe, std::uint64_t limit,
                                         bool& left) noexcept TANDEM_REQUIRES(queue.consumer);
-  [[nodiscard]] bool run(const Entry& entry, const Queue& queue) noexcept;
+  [[nodiscard]] bool run(const Entry& entry, Queue& queue) noexcept;
   static bool holds_nothing(const Queue& queue) noexcept;
   void free_emptied(Queue& queue, Chunk* chunk) noexcept;
 

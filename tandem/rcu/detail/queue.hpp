@@ -79,6 +79,7 @@ struct alignas(kCacheLine) Queue {
   mutable std::atomic<std::uint32_t> nested{
       0};                               // deleters of this queue that are inside rcu_barrier()
   std::atomic<std::uint64_t> taken{0};  // the holder of `consumer` writes
+  std::atomic<std::uint64_t> runs{0};   // objects that have run; the holder of `consumer` writes
   std::uint64_t ready TANDEM_GUARDED_BY(consumer) = 0;
   std::uint64_t waiting TANDEM_GUARDED_BY(consumer) = 0;
   std::uint64_t cookie TANDEM_GUARDED_BY(consumer) = 0;  // names the grace period of `waiting`
