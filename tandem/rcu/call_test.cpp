@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/grace_period.hpp"
 #include "tandem/rcu/offload.hpp"
 #include "tandem/rcu/stall.hpp"
@@ -66,10 +67,7 @@ namespace tandem::rcu {
 namespace {
 
 using namespace std::chrono_literals;
-
-void wait_until(const std::atomic<bool>& flag) {
-  while (!flag) std::this_thread::yield();
-}
+using detail::wait_until;
 
 std::atomic<int> destroyed{0};
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tandem/rcu/call.hpp"
+#include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/expedite.hpp"
 #include "tandem/rcu/grace_period.hpp"
 #include "tandem/rcu/quiescent.hpp"
@@ -21,32 +22,8 @@ namespace tandem::rcu {
 namespace {
 
 using namespace std::chrono_literals;
-
-void wait_until(const std::atomic<bool>& flag) {
-  while (!flag) std::this_thread::yield();
-}
-
-/// Runs `wait` on another thread; says whether it has returned.
-template <class Wait>
-class Waiter {
- public:
-  explicit Waiter(Wait wait)
-      : thread_([this, wait] {
-          wait();
-          returned_ = true;
-        }) {}
-  ~Waiter() { thread_.join(); }
-  bool returned_within(std::chrono::milliseconds time) const {
-    const auto end = std::chrono::steady_clock::now() + time;
-    while (!returned_ && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(1ms);
-    return returned_;
-  }
-  void wait() const { wait_until(returned_); }
-
- private:
-  std::atomic<bool> returned_{false};
-  std::thread thread_;
-};
+using detail::wait_until;
+using detail::Waiter;
 
 // ---- Quiescent-state readers ------------------------------------------------------------------
 
@@ -435,6 +412,51 @@ TEST(Expedited, WaitsForReadersAndForNothingElse) {
   const domain_stats now = stats(domain);
   EXPECT_EQ(now.expedited, 2u);
   ASSERT_TRUE(set_expedited_priority(1));
+}
+
+/// While it lives, no thread can be started: none has so much stack.
+class NoThreads {
+ public:
+  NoThreads() {
+    ::pthread_getattr_default_np(&before_);
+    pthread_attr_t none;
+    ::pthread_getattr_default_np(&none);
+    ::pthread_attr_setstacksize(&none, std::size_t{1} << 50);
+    TANDEM_CHECK(::pthread_setattr_default_np(&none) == 0);
+    ::pthread_attr_destroy(&none);
+  }
+  ~NoThreads() {
+    TANDEM_CHECK(::pthread_setattr_default_np(&before_) == 0);
+    ::pthread_attr_destroy(&before_);
+  }
+  NoThreads(const NoThreads&) = delete;
+  NoThreads& operator=(const NoThreads&) = delete;
+
+ private:
+  pthread_attr_t before_{};
+};
+
+TEST(Expedited, CallersDriveThemselvesWhereNoThreadCanBeStarted) {
+  for (int round = 0; round < 20; ++round) {
+    rcu_domain domain;
+    std::atomic<bool> go{false};
+    detail::Occupant reader(domain);
+    const auto wait = [&] {
+      detail::wait_until(go);
+      rcu_synchronize_expedited(domain);
+    };
+    const Waiter one(wait);
+    const Waiter other(wait);
+    {
+      const NoThreads none;
+      go = true;
+      EXPECT_FALSE(one.returned_within(5ms));
+      EXPECT_FALSE(other.returned());
+    }
+    reader.leave();
+    ASSERT_TRUE(one.returned_within(10s));
+    ASSERT_TRUE(other.returned_within(10s));
+  }
 }
 
 TEST(Expedited, ReadersGetTheirPolicyBack) {

@@ -18,11 +18,15 @@
 #include <vector>
 
 #include "tandem/rcu/detail/process.hpp"
+#include "tandem/rcu/detail/test_threads.hpp"
 
 namespace tandem::rcu {
 namespace {
 
 using namespace std::chrono_literals;
+using detail::in_child;
+using detail::Occupant;
+using detail::wait_until;
 
 static_assert(!std::is_copy_constructible_v<rcu_domain>);
 static_assert(!std::is_copy_assignable_v<rcu_domain>);
@@ -39,44 +43,6 @@ struct Canary {
   bool alive() const { return word.load(std::memory_order_relaxed) == kAlive; }
   void poison() { word.store(kPoison, std::memory_order_relaxed); }
   void revive() { word.store(kAlive, std::memory_order_relaxed); }
-};
-
-void wait_until(const std::function<bool()>& condition) {
-  while (!condition()) std::this_thread::yield();
-}
-
-/// Runs `body` in a forked child; its result is the exit code.
-int in_child(const std::function<int()>& body) {
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(body());
-  int status = -1;
-  EXPECT_EQ(::waitpid(child, &status, 0), child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-/// A thread that is in a section of `domain` until told to leave.
-class Occupant {
- public:
-  explicit Occupant(rcu_domain& domain)
-      : thread_([this, &domain] {
-          const std::scoped_lock section(domain);
-          inside_ = true;
-          inside_.notify_all();
-          leave_.wait(false);
-        }) {
-    inside_.wait(false);
-  }
-  ~Occupant() { leave(); }
-  void leave() {
-    leave_ = true;
-    leave_.notify_all();
-    if (thread_.joinable()) thread_.join();
-  }
-
- private:
-  std::atomic<bool> inside_{false};
-  std::atomic<bool> leave_{false};
-  std::thread thread_;
 };
 
 // [saferecl.rcu.domain]
@@ -612,7 +578,7 @@ TEST(RcuFork, TheRetireThreadIsStartedAgainInTheChild) {
 
 TEST(RcuFork, WhatTheParentRetiredRunsInTheParentOnly) {
   rcu_domain domain;
-  auto occupant = std::make_unique<Occupant>(domain);
+  auto occupant = std::make_unique<Occupant<rcu_domain>>(domain);
   int deleted = 0;
   rcu_retire(
       &deleted, [](int* count) { ++*count; }, domain);

@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "tandem/rcu/detail/test_threads.hpp"
+
 namespace tandem::rcu {
 
 /// A thread that loaded the index, was preempted, and counts only now.
@@ -35,13 +37,12 @@ struct SrcuTestAccess {
 namespace {
 
 using namespace std::chrono_literals;
+using detail::in_child;
+using detail::wait_until;
+using Sleeper = detail::Occupant<srcu_domain, srcu_section>;
 
 static_assert(!std::is_copy_constructible_v<srcu_domain>);
 static_assert(noexcept(std::declval<srcu_domain&>().lock()));
-
-void wait_until(const std::function<bool()>& condition) {
-  while (!condition()) std::this_thread::yield();
-}
 
 /// Whether `condition` comes true within ten seconds.
 bool comes_true(const std::function<bool()>& condition) {
@@ -53,69 +54,16 @@ bool comes_true(const std::function<bool()>& condition) {
   return true;
 }
 
-/// Runs `body` in a forked child; its result is the exit code.
-int in_child(const std::function<int()>& body) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::alarm(60);
-    ::_exit(body());
-  }
-  int status = -1;
-  EXPECT_EQ(::waitpid(child, &status, 0), child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-/// A thread that sleeps in a section of `domain` until told to leave.
-class Sleeper {
- public:
-  explicit Sleeper(srcu_domain& domain)
-      : thread_([this, &domain] {
-          const srcu_section section(domain);
-          inside_ = true;
-          inside_.notify_all();
-          leave_.wait(false);
-        }) {
-    inside_.wait(false);
-  }
-  ~Sleeper() { leave(); }
-  void leave() {
-    leave_ = true;
-    leave_.notify_all();
-    if (thread_.joinable()) thread_.join();
-  }
-
- private:
-  std::atomic<bool> inside_{false};
-  std::atomic<bool> leave_{false};
-  std::thread thread_;
-};
-
-/// A thread in synchronize().
-class Synchronizer {
- public:
-  explicit Synchronizer(srcu_domain& domain)
-      : thread_([this, &domain] {
-          domain.synchronize();
-          done_ = true;
-        }) {}
-  ~Synchronizer() { thread_.join(); }
-  bool done() const { return done_; }
-
- private:
-  std::atomic<bool> done_{false};
-  std::thread thread_;
-};
-
 TEST(Srcu, SynchronizeWaitsForASleepingReader) {
   srcu_domain domain;
   Sleeper sleeper(domain);
-  Synchronizer updater(domain);
+  const detail::Waiter updater([&] { domain.synchronize(); });
   // Long enough for the updater to go to sleep: also the wake-up is tested.
   std::this_thread::sleep_for(20ms);
-  EXPECT_FALSE(updater.done());
+  EXPECT_FALSE(updater.returned());
   EXPECT_EQ(domain.reader_count(), 1u);
   sleeper.leave();
-  EXPECT_TRUE(comes_true([&] { return updater.done(); }));
+  EXPECT_TRUE(comes_true([&] { return updater.returned(); }));
   EXPECT_EQ(domain.reader_count(), 0u);
 }
 

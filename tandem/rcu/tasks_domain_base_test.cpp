@@ -42,7 +42,7 @@ TYPED_TEST(TasksDomains, SynchronizeReturnsWhereNoThreadIsATask) {
 
 TYPED_TEST(TasksDomains, SynchronizeWaitsForARegionThatBeganBefore) {
   TypeParam domain;
-  Occupant<TypeParam> occupant(domain);
+  TaskInRegion<TypeParam> occupant(domain);
   Updater<TypeParam> updater(domain);
   EXPECT_TRUE(updater.still_waits());
   occupant.leave();
@@ -71,7 +71,7 @@ TYPED_TEST(TasksDomains, SynchronizeEndsWhileRegionsFollowEachOther) {
 TYPED_TEST(TasksDomains, ACallbackRunsOnceTheRegionBeforeItHasEnded) {
   TypeParam domain;
   std::atomic<int> ran{0};
-  Occupant<TypeParam> occupant(domain);
+  TaskInRegion<TypeParam> occupant(domain);
   domain.call([&] { ++ran; });
   if (!kInstrumented) std::this_thread::sleep_for(30ms);
   EXPECT_EQ(ran, 0);
@@ -163,7 +163,7 @@ TYPED_TEST(TasksDomains, AStallIsReportedAtGrowingIntervalsAndTheGracePeriodGoes
   TypeParam domain;
   Reports reports;
   domain.set_stall_handler(Reports::add, &reports, 2ms);
-  Occupant<TypeParam> occupant(domain);
+  TaskInRegion<TypeParam> occupant(domain);
   Updater<TypeParam> updater(domain);
   wait_until([&] { return reports.count() >= 4; });
   EXPECT_FALSE(updater.done());
@@ -182,7 +182,7 @@ TYPED_TEST(TasksDomains, AStallIsReportedAtGrowingIntervalsAndTheGracePeriodGoes
 
 TYPED_TEST(TasksDomains, AForkedChildUsesTheDomainAtOnce) {
   TypeParam domain;
-  Occupant<TypeParam> occupant(domain);  // the child has no such thread
+  TaskInRegion<TypeParam> occupant(domain);  // the child has no such thread
   std::atomic<int> ran{0};
   domain.call([&] { ++ran; });
   const typename Flavoured<TypeParam>::Task task;
@@ -194,7 +194,7 @@ TYPED_TEST(TasksDomains, AForkedChildUsesTheDomainAtOnce) {
     domain.barrier();
     if (ran != 10) return 2;
     if (kInstrumented) return 0;  // starts no threads in such a child
-    Occupant<TypeParam> another(domain);
+    TaskInRegion<TypeParam> another(domain);
     Updater<TypeParam> updater(domain);
     const auto until = std::chrono::steady_clock::now() + 30ms;
     while (std::chrono::steady_clock::now() < until) Flavoured<TypeParam>::between_regions();

@@ -51,10 +51,10 @@ TEST(RcuTasksTrace, SectionsNestAndMaySleep) {
 
 TEST(RcuTasksTrace, ASectionThatBeginsLaterIsNotWaitedFor) {
   tasks_trace_domain domain;
-  Occupant<tasks_trace_domain> early(domain);
+  TaskInRegion<tasks_trace_domain> early(domain);
   Waiting updater(domain);
   EXPECT_TRUE(updater.still_waits());
-  Occupant<tasks_trace_domain> late(domain);
+  TaskInRegion<tasks_trace_domain> late(domain);
   early.leave();
   updater.join();
 }

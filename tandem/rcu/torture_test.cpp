@@ -17,6 +17,7 @@
 #include "tandem/base/cpu.hpp"
 #include "tandem/rcu/call.hpp"
 #include "tandem/rcu/detail/core.hpp"
+#include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/expedite.hpp"
 #include "tandem/rcu/grace_period.hpp"
 #include "tandem/rcu/offload.hpp"
@@ -29,10 +30,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
-
-void wait_until(const std::function<bool()>& condition) {
-  while (!condition()) std::this_thread::yield();
-}
+using detail::wait_until;
 
 std::atomic<rcu_domain*> handlers_domain{nullptr};
 

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "tandem/base/cpu.hpp"
+#include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/tasks.hpp"
 #include "tandem/rcu/tasks_rude.hpp"
 #include "tandem/rcu/tasks_trace.hpp"
@@ -49,10 +50,6 @@ struct Flavoured<tasks_trace_domain> {
   static constexpr const char* kEarly = "rcu-tasks-trace-early";
 };
 
-inline void wait_until(const std::function<bool()>& condition) {
-  while (!condition()) std::this_thread::yield();
-}
-
 /// Runs on a CPU until `flag` is set, without a system call: what every flavour allows in a region.
 inline void spin_until(const std::atomic<bool>& flag) {
   while (!flag.load(std::memory_order_acquire)) cpu_pause();
@@ -60,9 +57,9 @@ inline void spin_until(const std::atomic<bool>& flag) {
 
 /// A thread that is in a region until told to leave, and then lives until it is told to end.
 template <class Domain>
-class Occupant {
+class TaskInRegion {
  public:
-  explicit Occupant(Domain& domain)
+  explicit TaskInRegion(Domain& domain)
       : thread_([this, &domain] {
           const typename Flavoured<Domain>::Task task;
           {
@@ -80,7 +77,7 @@ class Occupant {
         }) {
     wait_until([this] { return inside_.load(); });
   }
-  ~Occupant() { end(); }
+  ~TaskInRegion() { end(); }
   std::int32_t tid() const { return tid_; }
   void leave() {
     leave_ = true;
@@ -125,14 +122,5 @@ class Updater {
   std::atomic<bool> done_{false};
   std::thread thread_;
 };
-
-/// Runs `body` in a forked child; its result is the exit code.
-inline int in_child(const std::function<int()>& body) {
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(body());
-  int status = -1;
-  if (::waitpid(child, &status, 0) != child) return -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
 
 }  // namespace tandem::rcu::detail

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Threads and children that tests of grace periods need. For tests; not installed.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+namespace tandem::rcu::detail {
+
+template <class Condition>
+void wait_until(const Condition& condition) {
+  while (!condition()) std::this_thread::yield();
+}
+inline void wait_until(const std::atomic<bool>& flag) {
+  while (!flag) std::this_thread::yield();
+}
+
+/// Runs `body` in a forked child. Returns: its exit code, or minus the signal that ended it, which
+/// is SIGALRM after a minute.
+inline int in_child(const std::function<int()>& body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    ::_exit(body());
+  }
+  int status = -1;
+  if (::waitpid(child, &status, 0) != child) return -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/// A thread that sleeps in a section of `domain` until told to leave.
+template <class Domain, class Section = std::scoped_lock<Domain>>
+class Occupant {
+ public:
+  explicit Occupant(Domain& domain)
+      : thread_([this, &domain] {
+          const Section section(domain);
+          inside_ = true;
+          inside_.notify_all();
+          leave_.wait(false);
+        }) {
+    inside_.wait(false);
+  }
+  ~Occupant() { leave(); }
+  void leave() {
+    leave_ = true;
+    leave_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  std::atomic<bool> inside_{false};
+  std::atomic<bool> leave_{false};
+  std::thread thread_;
+};
+
+/// Runs `wait` on another thread and says whether it has returned.
+class Waiter {
+ public:
+  explicit Waiter(std::function<void()> wait)
+      : thread_([this, wait = std::move(wait)] {
+          wait();
+          returned_ = true;
+        }) {}
+  ~Waiter() { thread_.join(); }
+  bool returned() const { return returned_; }
+  bool returned_within(std::chrono::milliseconds time) const {
+    const auto end = std::chrono::steady_clock::now() + time;
+    while (!returned_ && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return returned_;
+  }
+  void wait() const { wait_until(returned_); }
+
+ private:
+  std::atomic<bool> returned_{false};
+  std::thread thread_;
+};
+
+}  // namespace tandem::rcu::detail
