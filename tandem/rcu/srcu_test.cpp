@@ -15,12 +15,12 @@
 #include <ctime>
 #include <functional>
 #include <memory>
-#include <string_view>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "tandem/base/rseq.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
 
 namespace tandem::rcu {
@@ -551,8 +551,9 @@ TEST(SrcuStress, ManySynchronizersShareGracePeriods) {
   EXPECT_LE(domain.get_state().value, std::uint64_t{kThreads} * kEach + 1);
 }
 
-/// Only run by FallbackTest, in a process that does without a feature.
-TEST(SrcuDisabled, DISABLED_CountsByAtomicAdditions) { EXPECT_FALSE(srcu_domain().uses_rseq()); }
+TEST(Srcu, CountsByRestartableSequencesWhereTheyAreThere) {
+  EXPECT_EQ(srcu_domain().uses_rseq(), rseq_available());
+}
 
 class SrcuFallback : public ::testing::TestWithParam<const char*> {};
 
@@ -560,12 +561,8 @@ TEST_P(SrcuFallback, EverythingWorksWithoutTheKernelsHelp) {
   const pid_t child = ::fork();
   if (child == 0) {
     ::setenv("TANDEM_DISABLE", GetParam(), 1);
-    const bool no_rseq = std::string_view(GetParam()).find("rseq") != std::string_view::npos;
     ::execl("/proc/self/exe", "srcu",
-            no_rseq ? "--gtest_filter=Srcu.*:SrcuPoll.*:SrcuCall.*:SrcuFork.*:SrcuStress.*:"
-                      "SrcuDisabled.*"
-                    : "--gtest_filter=Srcu.*:SrcuPoll.*:SrcuCall.*:SrcuFork.*:SrcuStress.*",
-            no_rseq ? "--gtest_also_run_disabled_tests" : nullptr, nullptr);
+            "--gtest_filter=Srcu.*:SrcuPoll.*:SrcuCall.*:SrcuFork.*:SrcuStress.*", nullptr);
     ::_exit(2);
   }
   int status = -1;
