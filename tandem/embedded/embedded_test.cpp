@@ -259,6 +259,29 @@ TEST_P(EmbeddedTest, CorruptTailKillsOnlyItsQueue) {
   EXPECT_TRUE(q.run(wd::Nop{}));
 }
 
+/// In an event loop of its own, say. No handler ever runs on a thread the program did not start.
+TEST_P(EmbeddedTest, SignalsAreForTheProgramsThreads) {
+  if (!can_fork()) GTEST_SKIP() << "ThreadSanitizer starts no threads in a forked child";
+  EXPECT_EQ(in_child([] {
+              static std::atomic<int> handled{0};
+              wd::Queue q = open();
+              std::vector<std::uint8_t> a(100), b(100);
+              if (!q.run(wd::Copy{b, a})) return 2;
+              sigset_t usr1;
+              ::sigemptyset(&usr1);
+              ::sigaddset(&usr1, SIGUSR1);
+              ::pthread_sigmask(SIG_BLOCK, &usr1, nullptr);
+              ::signal(SIGUSR1, [](int) { handled.fetch_add(1); });
+              ::kill(::getpid(), SIGUSR1);
+              if (!q.run(wd::Copy{b, a})) return 3;
+              ::usleep(20'000);  // for a handler on the wrong thread
+              const timespec patience{10, 0};
+              if (::sigtimedwait(&usr1, nullptr, &patience) != SIGUSR1) return 4;
+              return handled.load();
+            }),
+            0);
+}
+
 TEST_P(EmbeddedTest, DevicesAreListed) {
   const wd::Queue q = open();
   std::array<wd_device, 4> devices{};

@@ -3,10 +3,10 @@
 
 #include <chrono>
 #include <climits>
-#include <csignal>
 #include <memory>
 #include <utility>
 
+#include "tandem/base/background_thread.hpp"
 #include "tandem/base/check.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
@@ -175,21 +175,15 @@ bool CallbackWorker::start(Queue& mine) noexcept {
   if (kInstrumented && mine.parent) return false;
   const MutexLock lock(mine.starting);
   if (mine.running.load(std::memory_order_relaxed)) return true;
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the application's threads
-  const int error = ::pthread_create(
-      &mine.thread, nullptr,
+  const int error = start_background_thread(
+      mine.thread, thread_name_, 0,
       [](void* argument) -> void* {
         auto& its_queue = *static_cast<Queue*>(argument);
         its_queue.owner.main(its_queue);
         return nullptr;
       },
       &mine);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error != 0) return false;
-  ::pthread_setname_np(mine.thread, thread_name_);
   mine.running.store(true, std::memory_order_release);
   return true;
 }

@@ -43,8 +43,11 @@ void Core::expedite(const Reader* self) noexcept {
     }
     for (int i = 0; i < kPauses; ++i) cpu_pause();
   }
+  // Above the readers that it lends a priority to: it has to take it back.
+  const int lent = expedited_priority.load(std::memory_order_relaxed);
   const bool driven = expediter.start(
-      *this, "tandem-rcu-exp", [](void* core) { static_cast<Core*>(core)->expedite_main(); }, this);
+      *this, "tandem-rcu-exp", [](void* core) { static_cast<Core*>(core)->expedite_main(); }, this,
+      lent > 0 ? lent + 1 : 0);
   if (!driven) return await(cookie, self);
   std::uint64_t before = hasty.load(std::memory_order_relaxed);
   while (before < cookie &&
@@ -60,10 +63,6 @@ void Core::expedite(const Reader* self) noexcept {
 }
 
 void Core::expedite_main() noexcept {
-  if (const int priority = expedited_priority.load(std::memory_order_relaxed); priority > 0) {
-    // Above the readers that it lends a priority to: it has to take it back.
-    (void)expediter.configure(nullptr, SCHED_FIFO, priority + 1);
-  }
   while (!stop.load(std::memory_order_acquire)) {
     const std::uint32_t seen = hasty_requests.load(std::memory_order_acquire);
     const std::uint64_t bound = hasty.load(std::memory_order_acquire);

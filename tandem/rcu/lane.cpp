@@ -10,8 +10,8 @@
 #include <algorithm>
 #include <chrono>
 #include <climits>
-#include <csignal>
 
+#include "tandem/base/background_thread.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/core.hpp"
@@ -29,7 +29,8 @@ constexpr std::chrono::milliseconds kPatience{10};
 
 // ---- Worker -----------------------------------------------------------------------------------
 
-bool Worker::start(Core& core, const char* name, void (*main)(void*), void* argument) noexcept {
+bool Worker::start(Core& core, const char* name, void (*main)(void*), void* argument,
+                   int fifo_priority) noexcept {
   // ThreadSanitizer starts no threads in a child of a process that had several.
   if (kInstrumented && core.parent != nullptr) return false;
   for (;;) {
@@ -40,25 +41,19 @@ bool Worker::start(Core& core, const char* name, void (*main)(void*), void* argu
   core.acquire();
   main_ = main;
   argument_ = argument;
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the application's threads
-  const int error = ::pthread_create(
-      &thread_, nullptr,
+  const int error = start_background_thread(
+      thread_, name, fifo_priority,
       [](void* self) -> void* {
         auto* const worker = static_cast<Worker*>(self);
         worker->main_(worker->argument_);
         return nullptr;
       },
       this);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error != 0) {
     state_.store(kNone, std::memory_order_release);
     core.release();
     return false;
   }
-  ::pthread_setname_np(thread_, name);
   ::pthread_detach(thread_);
   state_.store(kRuns, std::memory_order_release);
   return true;

@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include <climits>
-#include <csignal>
 #include <memory>
 
+#include "tandem/base/background_thread.hpp"
 #include "tandem/base/check.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/rcu/detail/process.hpp"
@@ -72,22 +72,6 @@ Registry& registry_of(Flavour& flavour) noexcept {
   return *current;
 }
 
-/// Keeps signal handlers, which may attach(), off this thread.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
-
 void wake_all(Registry& registry) noexcept {
   registry.moved.fetch_add(1, std::memory_order_acq_rel);
   futex_wake(registry.moved, INT_MAX);
@@ -102,7 +86,7 @@ void prepare(Flavour& flavour) noexcept {
 
 void attach(Flavour& flavour, TaskEntry& entry) noexcept {
   prepare(flavour);
-  const SignalsBlocked blocked;
+  const SignalsBlocked blocked;  // a handler may attach, too
   Registry& registry = registry_of(flavour);
   if (entry.generation == registry.generation) return;  // a handler was faster
   TANDEM_CHECK(::pthread_setspecific(exit_key, &exit_key) == 0);

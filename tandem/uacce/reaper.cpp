@@ -6,6 +6,8 @@
 #include <iterator>
 #include <utility>
 
+#include "tandem/base/background_thread.hpp"
+
 namespace tandem::uacce::detail {
 namespace {
 
@@ -22,7 +24,10 @@ void Reaper::add(Attempt attempt) {
     const MutexLock lock(mutex_);
     if (stopped_) return;
     attempts_.push_back(std::move(attempt));
-    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+    if (!thread_.joinable()) {
+      const SignalsBlocked blocked;
+      thread_ = std::thread([this] { run(); });
+    }
   }
   changed_.notify_all();
 }

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "tandem/base/asymmetric_fence.hpp"
+#include "tandem/base/background_thread.hpp"
 #include "tandem/uacce/detail/in_flight.hpp"
 
 namespace tandem::uacce::detail {
@@ -35,6 +36,7 @@ Result<std::unique_ptr<Scheduler>> Scheduler::create(int threads,
       post.lane = lane;
       if (!scheduler->begin_turn(post)) return errno_error(EAGAIN);
     }
+    const SignalsBlocked blocked;  // they are for the program's own threads
     try {
       scheduler->watchdog_ = std::thread([raw = scheduler.get()] { raw->watch(); });
     } catch (const std::system_error& error) {
@@ -83,6 +85,7 @@ Scheduler::~Scheduler() {
 bool Scheduler::begin_turn(Post& post) {
   post.turn = nullptr;
   auto turn = std::make_shared<Turn>();
+  const SignalsBlocked blocked;  // they are for the program's own threads
   try {
     turn->thread = std::thread([turn, lane = post.lane]() mutable {
       lane->run(*turn);

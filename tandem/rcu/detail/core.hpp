@@ -29,9 +29,10 @@ using Clock = std::chrono::steady_clock;
 /// A thread of a core: started once, on demand, and joined by its last words.
 class Worker {
  public:
-  /// Starts `main(argument)` on a new thread named `name` with all signals blocked, unless it runs.
+  /// Starts `main(argument)` as start_background_thread() does, unless it runs.
   /// Returns: whether it runs. ThreadSanitizer starts none in a child of a process with threads.
-  bool start(Core& core, const char* name, void (*main)(void*), void* argument) noexcept;
+  bool start(Core& core, const char* name, void (*main)(void*), void* argument,
+             int fifo_priority = 0) noexcept;
   bool running() const noexcept { return state_.load(std::memory_order_acquire) == kRuns; }
   /// The worker's last action; it touches nothing of the core's afterwards.
   void ended(Core& core) noexcept;
@@ -61,7 +62,7 @@ struct Lane {
   Worker worker;
   cpu_set_t worker_cpus{};       // under core->registry
   bool has_worker_cpus = false;  // under core->registry
-  int policy = -1;               // under core->registry; -1: inherited
+  int policy = -1;               // under core->registry; -1: as it started
   int priority = 0;              // under core->registry
 };
 
