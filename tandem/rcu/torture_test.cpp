@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -23,7 +22,6 @@
 #include "tandem/rcu/offload.hpp"
 #include "tandem/rcu/quiescent.hpp"
 #include "tandem/rcu/rcu.hpp"
-#include "tandem/rcu/stall.hpp"
 
 namespace tandem::rcu {
 namespace {
@@ -329,112 +327,6 @@ TEST(RcuExpedited, ReturnsAlsoWhenAnotherGracePeriodHasServedIt) {
   plain.join();
   reader.join();
   EXPECT_FALSE(hangs);
-}
-
-/// Lines that two threads write in turn: a store after such stores stays in the store buffer long.
-class Noise {
- public:
-  void make(int value) {
-    for (Line& line : lines_) line.word.store(value, std::memory_order_relaxed);
-  }
-
- private:
-  struct alignas(kCacheLine) Line {
-    std::atomic<int> word{0};
-  };
-  std::array<Line, 12> lines_;
-};
-
-/// Spins for a time from `least` to `most`, differently long each time.
-void spin(std::chrono::nanoseconds least, std::chrono::nanoseconds most, unsigned& state) {
-  state = state * 1664525 + 1013904223;
-  const auto end = Clock::now() + least + (most - least) * (state >> 16) / 65536;
-  while (Clock::now() < end) {
-  }
-}
-
-/// Aims at the planted fault "rcu-lost-wake", which takes two CPUs that are not busy otherwise.
-///
-/// The reader leaves its section just as the grace period falls asleep over it, and enters no other
-/// one before that has ended. What is lost is found when the stall limit has passed.
-TEST(RcuStress, AReaderThatLeavesAsTheGracePeriodFallsAsleepWakesIt) {
-  if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer: such sleeps have a limit";
-  constexpr auto kStall = 300ms;
-  stall_options options;
-  options.limit = kStall;
-  options.handler = [](const stall_report&) {};
-  ASSERT_TRUE(set_stall_options(options).has_value());
-  rcu_domain domain;
-  Noise noise;
-  std::atomic<unsigned> round{0};
-  std::atomic<unsigned> inside{0};
-  std::atomic<bool> stop{false};
-  std::thread reader([&] {
-    unsigned state = 1;
-    unsigned last = 0;
-    while (!stop) {
-      const unsigned now = round;
-      if (now == last) {
-        cpu_pause();
-        continue;
-      }
-      last = now;
-      domain.lock();
-      inside = now;
-      spin(5us, 80us, state);
-      noise.make(1);
-      domain.unlock();
-    }
-  });
-  auto longest = Clock::duration::zero();
-  const auto end = Clock::now() + 3s;
-  for (unsigned number = 1; Clock::now() < end && longest < kStall; ++number) {
-    noise.make(2);
-    round = number;
-    while (inside != number) cpu_pause();
-    const auto begin = Clock::now();
-    rcu_synchronize(domain);
-    longest = std::max(longest, Clock::now() - begin);
-  }
-  stop = true;
-  reader.join();
-  ASSERT_TRUE(set_stall_options({}).has_value());
-  EXPECT_LT(longest, kStall);
-}
-
-/// Aims at the planted fault "rcu-sleeps-without-fence", as before.
-///
-/// An object is pushed just as the worker falls asleep, and no other one before it is gone.
-TEST(RcuStress, APushWakesAWorkerThatIsFallingAsleep) {
-  rcu_domain domain;
-  Noise noise;
-  struct Object : callback_head {
-    std::atomic<std::uint64_t> runs{0};
-    Noise* noise = nullptr;
-  } object;
-  object.noise = &noise;
-  unsigned state = 1;
-  const auto end = Clock::now() + 3s;
-  bool lost = false;
-  for (std::uint64_t number = 1; Clock::now() < end && !lost; ++number) {
-    noise.make(1);
-    call(
-        object,
-        [](callback_head* head) noexcept {
-          auto& self = *static_cast<Object*>(head);
-          self.noise->make(2);
-          self.runs.fetch_add(1, std::memory_order_release);
-        },
-        sizeof(Object), domain);
-    const auto begin = Clock::now();
-    while (object.runs.load(std::memory_order_acquire) != number && !lost) {
-      cpu_pause();
-      lost = Clock::now() - begin > 2s;
-    }
-    spin(0us, 2us, state);
-  }
-  EXPECT_FALSE(lost);
-  rcu_barrier(domain);
 }
 
 }  // namespace

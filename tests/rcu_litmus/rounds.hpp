@@ -15,6 +15,7 @@
 #include <string>
 #include <thread>
 
+#include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/cpu.hpp"
 #include "tandem/rcu/rcu.hpp"
 
@@ -81,6 +82,28 @@ inline void run_on_cpu(int index) {
     return;
   }
 }
+
+/// Stores to lines that no cache holds. What is stored after them waits behind them, for some
+/// hundred nanoseconds on x86, while the loads that follow run.
+class SlowStores {
+ public:
+  void prepare() {
+    for (Variable& line : lines_) {
+#if defined(__x86_64__)
+      asm volatile("clflush %0" : "+m"(line.word));
+#elif defined(__aarch64__)
+      asm volatile("dc civac, %0" : : "r"(&line.word) : "memory");
+#endif
+    }
+    full_fence();
+  }
+  void make() {
+    for (Variable& line : lines_) line.write(1);
+  }
+
+ private:
+  std::array<Variable, 48> lines_;
+};
 
 /// A small generator (xorshift); the seed is fixed per thread, the machine adds the noise.
 class Delay {
