@@ -25,7 +25,8 @@
 
 namespace {
 thread_local bool no_memory = false;
-}
+thread_local bool no_memory_at_all = false;  // also where that is an exception
+}  // namespace
 
 // AddressSanitizer brings operators of its own, which half a set of ours would not fit.
 #if defined(__SANITIZE_ADDRESS__)
@@ -51,7 +52,7 @@ void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
   return no_memory ? nullptr : std::malloc(size);
 }
 void* operator new(std::size_t size) {
-  void* const memory = std::malloc(size);
+  void* const memory = no_memory_at_all ? nullptr : std::malloc(size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
@@ -178,6 +179,25 @@ TEST(Free, WithoutMemoryABarrierInsideASectionStillFindsWhatWasRetired) {
   }
   rcu_barrier(domain);
   EXPECT_EQ(destroyed, 4);
+}
+
+// [saferecl.rcu.domain.func], rcu_retire, Throws: and then nothing is scheduled.
+TEST(RcuRetire, ThrowsWhereThereIsNoMemoryAndSchedulesNothing) {
+  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  rcu_domain domain;
+  destroyed = 0;
+  const auto object = std::make_unique<Plain>();
+  no_memory = no_memory_at_all = true;
+  bool thrown = false;
+  try {
+    rcu_retire(object.get(), std::default_delete<Plain>(), domain);
+  } catch (const std::bad_alloc&) {
+    thrown = true;
+  }
+  no_memory = no_memory_at_all = false;
+  EXPECT_TRUE(thrown);
+  rcu_barrier(domain);
+  EXPECT_EQ(destroyed, 0);
 }
 
 TEST(Worker, RunsOneCallbackSoonAndThenSleeps) {

@@ -19,6 +19,7 @@
 
 #include "tandem/rcu/detail/process.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
+#include "tandem/rcu/stats.hpp"
 
 namespace tandem::rcu {
 namespace {
@@ -27,11 +28,34 @@ using namespace std::chrono_literals;
 using detail::in_child;
 using detail::Occupant;
 using detail::wait_until;
+using detail::Waiter;
 
+// [saferecl.rcu.domain.general], [rcu.syn]: what is declared, default arguments by their use.
 static_assert(!std::is_copy_constructible_v<rcu_domain>);
 static_assert(!std::is_copy_assignable_v<rcu_domain>);
-static_assert(noexcept(rcu_default_domain().lock()) && noexcept(rcu_default_domain().unlock()));
+static_assert(std::is_same_v<decltype(&rcu_domain::lock), void (rcu_domain::*)() noexcept>);
+static_assert(std::is_same_v<decltype(&rcu_domain::try_lock), bool (rcu_domain::*)() noexcept>);
+static_assert(std::is_same_v<decltype(&rcu_domain::unlock), void (rcu_domain::*)() noexcept>);
+static_assert(std::is_same_v<decltype(&rcu_default_domain), rcu_domain& (*)() noexcept>);
+static_assert(std::is_same_v<decltype(&rcu_synchronize), void (*)(rcu_domain&) noexcept>);
+static_assert(std::is_same_v<decltype(&rcu_barrier), void (*)(rcu_domain&) noexcept>);
 static_assert(noexcept(rcu_synchronize()) && noexcept(rcu_barrier()));
+static_assert(std::is_same_v<decltype(&rcu_retire<int, void (*)(int*)>),
+                             void (*)(int*, void (*)(int*), rcu_domain&)>);
+static_assert(std::is_same_v<decltype(rcu_retire(static_cast<int*>(nullptr))), void>);
+
+// [saferecl.rcu.base]/1, and retire()'s declaration.
+struct Listed : rcu_obj_base<Listed> {};
+static_assert(
+    std::is_same_v<rcu_obj_base<Listed>, rcu_obj_base<Listed, std::default_delete<Listed>>>);
+static_assert(noexcept(std::declval<Listed>().retire()));
+static_assert(std::is_same_v<decltype(&Listed::retire),
+                             void (rcu_obj_base<Listed>::*)(std::default_delete<Listed>,
+                                                            rcu_domain&) noexcept>);
+static_assert(!std::is_default_constructible_v<rcu_obj_base<Listed>>);
+static_assert(!std::is_copy_constructible_v<rcu_obj_base<Listed>>);
+static_assert(!std::is_copy_assignable_v<rcu_obj_base<Listed>>);
+static_assert(!std::is_destructible_v<rcu_obj_base<Listed>>);
 
 constexpr std::uint64_t kAlive = 0x600D'600D'600D'600D;
 constexpr std::uint64_t kPoison = 0xDEAD'DEAD'DEAD'DEAD;
@@ -45,7 +69,14 @@ struct Canary {
   void revive() { word.store(kAlive, std::memory_order_relaxed); }
 };
 
-// [saferecl.rcu.domain]
+// [saferecl.rcu.domain.func]/1
+TEST(RcuDomain, TheDefaultOneIsTheSameInEveryThread) {
+  rcu_domain* seen = nullptr;
+  std::thread([&] { seen = &rcu_default_domain(); }).join();
+  EXPECT_EQ(seen, &rcu_default_domain());
+}
+
+// [saferecl.rcu.domain.general]/1, [saferecl.rcu.domain.members]/3, /4
 TEST(RcuDomain, WorksWithTheStandardLocks) {
   rcu_domain further;
   {
@@ -57,21 +88,62 @@ TEST(RcuDomain, WorksWithTheStandardLocks) {
   rcu_synchronize(further);
 }
 
-// [saferecl.rcu.domain.func]
+// [saferecl.rcu.domain.members]/5: a violation of the precondition is found.
+TEST(RcuDomainDeath, AnUnlockWithoutALockEndsTheProgram) {
+  rcu_domain domain;
+  { const std::scoped_lock section(domain); }
+  EXPECT_DEATH(domain.unlock(), "");
+}
+
+// [saferecl.rcu.domain.func]/2: it would wait for itself.
+TEST(RcuSynchronizeDeath, InsideItsOwnSectionEndsTheProgram) {
+  rcu_domain domain;
+  const std::scoped_lock section(domain);
+  EXPECT_DEATH(rcu_synchronize(domain), "");
+}
+
+// [saferecl.rcu.domain.func]/2
 TEST(RcuSynchronize, WaitsForASectionThatBeganBefore) {
   rcu_domain domain;
   Occupant occupant(domain);
-  std::atomic<bool> done{false};
-  std::thread updater([&] {
-    rcu_synchronize(domain);
-    done = true;
-  });
-  // Long enough for the updater to go to sleep: also the wake-up is tested.
-  std::this_thread::sleep_for(20ms);
-  EXPECT_FALSE(done);
+  const Waiter updater([&] { rcu_synchronize(domain); });
+  wait_until([&] { return stats(domain).waits != 0 || updater.returned(); });  // it sleeps
+  EXPECT_FALSE(updater.returned());
   occupant.leave();
-  updater.join();
-  EXPECT_TRUE(done);
+  EXPECT_TRUE(updater.returned_within(10s)) << "nobody woke it";
+}
+
+// [saferecl.rcu.domain.func]/2
+TEST(RcuSynchronize, DoesNotWaitForASectionThatBeganMeanwhile) {
+  rcu_domain domain;
+  Occupant old(domain);
+  const Waiter updater([&] { rcu_synchronize(domain); });
+  wait_until([&] { return stats(domain).waits != 0; });  // it has begun
+  Occupant young(domain);
+  old.leave();
+  EXPECT_TRUE(updater.returned_within(10s));
+}
+
+// [saferecl.rcu.general]/3, /4: locks and unlocks of one domain are no concern of another.
+TEST(RcuSynchronize, SectionsOfTwoDomainsOverlapAsTheyLike) {
+  rcu_domain one;
+  rcu_domain other;
+  std::atomic<int> stage{0};
+  std::thread reader([&] {
+    one.lock();
+    other.lock();
+    one.unlock();
+    stage = 1;
+    wait_until([&] { return stage == 2; });
+    other.unlock();
+  });
+  wait_until([&] { return stage == 1; });
+  rcu_synchronize(one);
+  const Waiter updater([&] { rcu_synchronize(other); });
+  wait_until([&] { return stats(other).waits != 0 || updater.returned(); });
+  EXPECT_FALSE(updater.returned());
+  stage = 2;
+  reader.join();
 }
 
 TEST(RcuSynchronize, DoesNotWaitForAnotherDomain) {
@@ -308,6 +380,27 @@ TEST(RcuRetire, WorksInsideASection) {
   EXPECT_EQ(deleted, 100);
 }
 
+// [saferecl.rcu.base]/9, [saferecl.rcu.domain.members]/6: they may run deleters, and do not.
+TEST(RcuRetire, NoDeleterRunsInRetireOrUnlock) {
+  rcu_domain domain;
+  std::atomic<int> deleted{0};
+  std::atomic<int> here{0};
+  const auto self = std::this_thread::get_id();
+  int object = 0;
+  while (deleted < 1000) {
+    rcu_retire(
+        &object,
+        [&](int*) {
+          here += std::this_thread::get_id() == self ? 1 : 0;
+          ++deleted;
+        },
+        domain);
+    for (int i = 0; i < 10; ++i) const std::scoped_lock section(domain);
+  }
+  EXPECT_EQ(here, 0);
+  rcu_barrier(domain);
+}
+
 TEST(RcuRetire, TakesADeleterThatOwnsSomething) {
   rcu_domain domain;
   auto owned = std::make_unique<int>(1);
@@ -345,7 +438,6 @@ TEST(RcuObjBase, CopiesAndMovesItsUserWithoutItsLinks) {
   Object c = std::move(b);
   b = c;
   EXPECT_EQ(b.value, 3);
-  static_assert(!std::is_destructible_v<rcu_obj_base<Object>>);
   rcu_domain domain;
   a.retire([](Object* object) { object->value = 4; }, domain);
   rcu_barrier(domain);
@@ -377,7 +469,7 @@ TEST(RcuObjBase, AssignsTheDeleter) {
   static int called;
   struct Deleter {
     Deleter() = default;
-    Deleter(Deleter&&) = default;
+    Deleter(Deleter&&) = delete;
     Deleter& operator=(Deleter&&) noexcept {
       ++assigned;
       return *this;
@@ -448,17 +540,26 @@ TEST(RcuBarrier, InsideASectionWaitsForOlderSectionsOnly) {
   rcu_domain domain;
   Occupant old(domain);
   int object = 0;
+  std::atomic<bool> leaves{false};
   std::atomic<bool> deleted{false};
+  std::atomic<bool> early{false};
   rcu_retire(
-      &object, [&](int*) { deleted = true; }, domain);
+      &object,
+      [&](int*) {
+        early = !leaves;
+        deleted = true;
+      },
+      domain);
   std::thread leaver([&] {
     std::this_thread::sleep_for(5ms);
+    leaves = true;
     old.leave();
   });
   {
     const std::scoped_lock section(domain);
     rcu_barrier(domain);
     EXPECT_TRUE(deleted);
+    EXPECT_FALSE(early);
   }
   leaver.join();
 }
