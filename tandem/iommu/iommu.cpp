@@ -135,19 +135,21 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, bool no_w
   return completion;
 }
 
-Result<PhysAddr, Cause> Port::translated(PhysAddr at, Access access) {
+Result<PhysAddr, Cause> Port::translated(const Requester& requester, PhysAddr at, Access access) {
   Iommu::State& state = *iommu_.state_;
-  const auto context = IotlbContext::translated(id_);
+  const auto context = IotlbContext::translated(id_, requester);
   const Iova address{at.value};
-  if (const auto hit = state.iotlb.lookup(context, address, need_of(access))) {
-    state.iotlb_hits.add();
-    return hit.translation(address).address;
+  if (pasid_exists(requester)) {
+    if (const auto hit = state.iotlb.lookup(context, address, need_of(access))) {
+      state.iotlb_hits.add();
+      return hit.translation(address).address;
+    }
   }
-  const Transaction transaction{translated_type(access), id_, {}, address, access,
+  const Transaction transaction{translated_type(access), id_, requester, address, access,
                                 access == Access::kWrite};
   const auto made = state.translate(transaction, context);
   if (made) return made->address;
-  state.report(made.error(), transaction.type, id_, {}, at.value);
+  state.report(made.error(), transaction.type, id_, requester, at.value);
   return Unexpected{made.error().cause};
 }
 

@@ -151,8 +151,9 @@ class Port {
   Result<Translation, Cause> translate(const Requester& requester, Iova at, Access access);
   /// Answers a PCIe ATS translation request. `no_write` is the NW bit.
   AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write);
-  /// Checks a translated request (AT = translated): the device context must allow ATS.
-  Result<PhysAddr, Cause> translated(PhysAddr at, Access access);
+  /// Checks a translated request (AT = translated): the device context must allow ATS and, if the
+  /// request carries a PASID, hold a process directory that has room for it.
+  Result<PhysAddr, Cause> translated(const Requester& requester, PhysAddr at, Access access);
   /// Delivers a page request. A request that cannot be queued is answered at once as the
   /// specification says (§3.7): the response arrives at the callbacks before the call returns.
   void page_request(const PageRequest& request);

@@ -65,10 +65,10 @@ TEST_F(IotlbTest, EntriesBelongToOneRequester) {
   const auto none = IotlbContext::untranslated(kDevice, {});
   const auto zero = IotlbContext::untranslated(kDevice, {Pasid{0}, false});
   EXPECT_NE(none.word, zero.word) << "PASID 0 is a PASID";
-  for (const auto other :
-       {none, zero, context(DeviceId{4}), context(kDevice, Pasid{10}),
-        IotlbContext::untranslated(kDevice, {kPasid, true}), IotlbContext::translated(kDevice),
-        IotlbContext::translation_request(kDevice, {kPasid, false})}) {
+  for (const auto other : {none, zero, context(DeviceId{4}), context(kDevice, Pasid{10}),
+                           IotlbContext::untranslated(kDevice, {kPasid, true}),
+                           IotlbContext::translated(kDevice, {kPasid, false}),
+                           IotlbContext::translation_request(kDevice, {kPasid, false})}) {
     EXPECT_FALSE(hits(kAt, Iotlb::kNeedRead, other));
   }
 }

@@ -24,7 +24,8 @@ class Translate : public Board {
 // [iommu §3.3]
 TEST_F(Translate, OffAllowsNothing) {
   EXPECT_EQ(cause_of(translate_plain(0)), Cause::kAllInboundDisallowed);
-  EXPECT_EQ(port_->translated(PhysAddr{0}, Access::kRead).error(), Cause::kAllInboundDisallowed);
+  EXPECT_EQ(port_->translated({}, PhysAddr{0}, Access::kRead).error(),
+            Cause::kAllInboundDisallowed);
   EXPECT_EQ(port_->ats_translate({}, Iova{0}, false).status, Status::kUnsupportedRequest);
 }
 
@@ -35,7 +36,7 @@ TEST_F(Translate, BarePassesUntranslatedRequestsOnly) {
   ASSERT_TRUE(found.has_value());
   EXPECT_EQ(found->address.value, 0x1234'5678U);
   EXPECT_TRUE(found->readable && found->writable && found->executable);
-  EXPECT_EQ(port_->translated(PhysAddr{0}, Access::kRead).error(), Cause::kTtypeBlocked);
+  EXPECT_EQ(port_->translated({}, PhysAddr{0}, Access::kRead).error(), Cause::kTtypeBlocked);
   EXPECT_EQ(port_->ats_translate({}, Iova{0}, false).status, Status::kUnsupportedRequest);
   EXPECT_EQ(cause_of(translate_plain(std::uint64_t{1} << 56, Access::kWrite)),
             Cause::kWriteAccessFault)
@@ -147,15 +148,46 @@ TEST_F(Translate, AHitReadsNoTable) {
 TEST_F(Translate, TranslatedRequestsNeedAts) {
   start();
   for (int i = 0; i < 2; ++i) {  // the second from the IOTLB
-    EXPECT_EQ(port_->translated(PhysAddr{0x8123'4567}, Access::kWrite)->value, 0x8123'4567U);
+    EXPECT_EQ(port_->translated({}, PhysAddr{0x8123'4567}, Access::kWrite)->value, 0x8123'4567U);
   }
-  EXPECT_EQ(port_->translated(PhysAddr{std::uint64_t{1} << 56}, Access::kRead).error(),
+  EXPECT_EQ(port_->translated({}, PhysAddr{std::uint64_t{1} << 56}, Access::kRead).error(),
             Cause::kReadAccessFault);
   EXPECT_EQ(take_faults().at(0).type(), TransactionType::kTranslatedRead);
   context_.tc &= ~(Tc::EnAts::kMask | Tc::EnPri::kMask);
   write_context();
-  EXPECT_EQ(port_->translated(PhysAddr{0x8123'4567}, Access::kWrite).error(), Cause::kTtypeBlocked);
+  EXPECT_EQ(port_->translated({}, PhysAddr{0x8123'4567}, Access::kWrite).error(),
+            Cause::kTtypeBlocked);
   EXPECT_EQ(take_faults().at(0).type(), TransactionType::kTranslatedWrite);
+}
+
+// [iommu §3.3]
+TEST_F(Translate, APasidOfATranslatedRequestNeedsAProcessDirectoryWithRoomForIt) {
+  start();
+  const PhysAddr at{0x8123'4567};
+  EXPECT_TRUE(port_->translated({kPasid}, at, Access::kWrite).has_value());
+  EXPECT_EQ(port_->translated({Pasid{256}}, at, Access::kWrite).error(), Cause::kTtypeBlocked)
+      << "PD8";
+  EXPECT_EQ(port_->translated({Pasid{1U << kPasidBits}}, at, Access::kWrite).error(),
+            Cause::kTtypeBlocked);
+  context_.tc &= ~Tc::Pdtv::kMask;
+  context_.fsc = 0;
+  write_context();
+  EXPECT_TRUE(port_->translated({}, at, Access::kWrite).has_value());
+  EXPECT_EQ(port_->translated({kPasid}, at, Access::kWrite).error(), Cause::kTtypeBlocked)
+      << "nor by what is cached for requests without one";
+}
+
+// [iommu §4.2]
+TEST_F(Translate, AFaultOfATranslatedRequestNamesItsPasid) {
+  start();
+  context_.tc &= ~(Tc::EnAts::kMask | Tc::EnPri::kMask);
+  write_context();
+  EXPECT_FALSE(port_->translated({kPasid, true}, PhysAddr{0x8123'4000}, Access::kRead).has_value());
+  const auto faults = take_faults();
+  ASSERT_EQ(faults.size(), 1U);
+  EXPECT_EQ(faults[0].process_id(), kPasid.value);
+  EXPECT_TRUE(faults[0].privileged());
+  EXPECT_EQ(faults[0].iotval, 0x8123'4000U);
 }
 
 class AtsTranslate : public Translate {

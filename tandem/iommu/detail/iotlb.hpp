@@ -35,8 +35,8 @@ struct IotlbContext {
   static IotlbContext translation_request(DeviceId device, const Requester& requester) {
     return {untranslated(device, requester).word | TranslationRequest::make(1)};
   }
-  static IotlbContext translated(DeviceId device) {
-    return {Device::make(device.value) | Translated::make(1) | Valid::make(1)};
+  static IotlbContext translated(DeviceId device, const Requester& requester) {
+    return {untranslated(device, requester).word | Translated::make(1)};
   }
 };
 
