@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/command_queue.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "tandem/iommu/detail/test_board.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::iommu::detail {
 namespace {
+
+using ::testing::ElementsAre;
+using ::testing::Pair;
 
 using Interrupt = Iommu::Interrupt;
 
@@ -120,6 +129,38 @@ TEST_F(Commands, AFenceThatCannotStoreReportsAMemoryFault) {
   submit({iofence_c({.address = kHolePpn << kPageShift, .data = 1})});
   EXPECT_EQ(read(reg::kCqh), 0U) << "cqh holds the index of the fence";
   EXPECT_EQ(error_bits(), Cqcsr::Cqmf::kMask);
+}
+
+/// A page of registers that takes 4-byte writes below `limit`, as an IMSIC's interrupt file does.
+class InterruptFile : public memory::IoRegion {
+ public:
+  explicit InterruptFile(std::uint64_t limit) : limit_(limit) {}
+  memory::Outcome read(std::uint64_t, std::span<std::byte>) override {
+    return {0, memory::Fault::kRefused};
+  }
+  memory::Outcome write(std::uint64_t offset, std::span<const std::byte> from) override {
+    std::uint32_t value = 0;
+    if (from.size() != sizeof value || offset >= limit_) return {0, memory::Fault::kRefused};
+    std::memcpy(&value, from.data(), sizeof value);
+    writes.emplace_back(offset, value);
+    return {sizeof value, memory::Fault::kNone};
+  }
+  std::vector<std::pair<std::uint64_t, std::uint32_t>> writes;
+
+ private:
+  std::uint64_t limit_;
+};
+
+// [iommu §4.1.2]
+TEST_F(Commands, AFenceStoresToIoMemory) {
+  constexpr std::uint64_t kFile = 0x2400'0000;
+  const auto file = std::make_shared<InterruptFile>(8);
+  ASSERT_TRUE(memory_.add_io(memory::PhysAddr{kFile}, kPageBytes, file).has_value());
+  submit({iofence_c({.address = kFile + 4, .data = 0x1234'5678})});
+  EXPECT_TRUE(idle());
+  EXPECT_THAT(file->writes, ElementsAre(Pair(4, 0x1234'5678)));
+  submit({iofence_c({.address = kFile + 8, .data = 1})});
+  EXPECT_EQ(error_bits(), Cqcsr::Cqmf::kMask) << "refused there";
 }
 
 // [iommu §4.1.2]

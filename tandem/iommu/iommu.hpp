@@ -19,7 +19,8 @@
 ///
 /// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_. No lock is held
 /// while a device callback runs except command_mutex_, when the callback is the work of a command;
-/// such a callback must not write the command queue of the same IOMMU, nor attach or detach.
+/// such a callback must not write the command queue of the same IOMMU, nor attach or detach. The
+/// same holds for an I/O region that an IOFENCE.C stores to.
 ///
 /// Edition: see docs/spec/iommu.md. Left out: second stage and MSI page tables (capabilities say
 /// so), Sv32, big-endian, debug translation, performance counters.
