@@ -68,7 +68,7 @@ class srcu_domain {
   ///                (F) of a grace period.
   int lock() noexcept;
   /// Leaves the section that gave `token`, on the thread that entered it (checked). Sections may
-  /// end in any order.
+  /// end in any order; each that overlaps another is waited for on its own.
   ///
   /// Ordering: (C) the count releases every access of the section; pairs with the sums of a grace
   ///           period. (D) it is visible before the load of `wake_`; pairs with (F).
