@@ -16,9 +16,8 @@
 namespace tandem::rcu::detail {
 namespace {
 
-constexpr int kSpins = 64;   // scans with a pause between them, about 10 µs
-constexpr int kYields = 16;  // then scans with a yield between them
-constexpr int kPauses = 8;   // in one pause
+constexpr int kSpins = 64;  // scans with a pause between them, about 10 µs
+constexpr int kPauses = 8;  // in one pause
 
 }  // namespace
 
@@ -143,9 +142,7 @@ void Core::wait_for_readers(std::uint64_t bound, const Reader* self) noexcept {
   for (int round = 0; oldest_reader(bound) < bound; ++round) {
     if (round < kSpins) {
       for (int i = 0; i < kPauses; ++i) cpu_pause();
-    } else if (round < kSpins + kYields) {
-      ::sched_yield();
-    } else {
+    } else {  // a yield could give a slice to a thread that holds nobody up
       const auto age = Clock::now() - begin;
       if (age >= next_report) next_report = report_stall(bound, age, ++reports, false);
       sleep_for_readers(bound, next_report - age);

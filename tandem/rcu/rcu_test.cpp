@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "tandem/rcu/detail/process.hpp"
+#include "tandem/rcu/detail/test_scheduling.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/stats.hpp"
 
@@ -144,6 +145,17 @@ TEST(RcuSynchronize, SectionsOfTwoDomainsOverlapAsTheyLike) {
   EXPECT_FALSE(updater.returned());
   stage = 2;
   reader.join();
+}
+
+// Each turn that it gave to a thread that does not read could last a slice of the scheduler's, some
+// milliseconds, when the readers have long left.
+TEST(RcuSynchronize, GivesItsCpuAwayOnlyToSleep) {
+  rcu_domain domain;
+  Occupant occupant(domain);
+  const long losses =
+      detail::cpu_losses_before_sleep([&] { rcu_synchronize(domain); }, [&] { occupant.leave(); });
+  if (losses < 0) GTEST_SKIP() << "/proc does not tell what the thread does";
+  EXPECT_LE(losses, detail::kFewLosses);
 }
 
 TEST(RcuSynchronize, DoesNotWaitForAnotherDomain) {

@@ -37,8 +37,6 @@
 // before the (F) that follows.
 #include "tandem/rcu/srcu.hpp"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <climits>
@@ -55,7 +53,6 @@ using std::chrono::milliseconds;
 
 constexpr int kSpins = 64;             // looks with a pause between them, about 10 µs
 constexpr int kExpeditedSpins = 2048;  // about 300 µs
-constexpr int kYields = 16;            // then looks with a yield between them
 constexpr int kPauses = 8;             // in one pause
 constexpr int kPollSteps = 4;          // of a poll that carries a grace period on
 
@@ -127,8 +124,6 @@ void srcu_domain::run_grace_period(int spins) noexcept {
   for (int round = 0; !step(); ++round) {
     if (round < spins) {
       for (int i = 0; i < kPauses; ++i) cpu_pause();
-    } else if (round < spins + kYields) {
-      ::sched_yield();
     } else if (sleep_for_readers(limit)) {
       break;
     } else if (detail::light_readers.load(std::memory_order_relaxed) && !detail::kInstrumented) {

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "tandem/base/rseq.hpp"
+#include "tandem/rcu/detail/test_scheduling.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
 
 namespace tandem::rcu {
@@ -65,6 +66,15 @@ TEST(Srcu, SynchronizeWaitsForASleepingReader) {
   sleeper.leave();
   EXPECT_TRUE(comes_true([&] { return updater.returned(); }));
   EXPECT_EQ(domain.reader_count(), 0u);
+}
+
+TEST(Srcu, SynchronizeGivesItsCpuAwayOnlyToSleep) {
+  srcu_domain domain;
+  Sleeper sleeper(domain);
+  const long losses =
+      detail::cpu_losses_before_sleep([&] { domain.synchronize(); }, [&] { sleeper.leave(); });
+  if (losses < 0) GTEST_SKIP() << "/proc does not tell what the thread does";
+  EXPECT_LE(losses, detail::kFewLosses);
 }
 
 TEST(Srcu, SynchronizeDoesNotWaitForAnotherDomain) {

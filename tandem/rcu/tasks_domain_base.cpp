@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/rcu/tasks_domain_base.hpp"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -21,9 +19,8 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::nanoseconds;
 using namespace std::chrono_literals;
 
-constexpr int kSpins = 64;   // looks with a pause between them, about 10 µs
-constexpr int kYields = 16;  // then looks with a yield between them
-constexpr int kPauses = 8;   // in one pause
+constexpr int kSpins = 64;  // looks with a pause between them, about 10 µs
+constexpr int kPauses = 8;  // in one pause
 
 /// How long to sleep for a thread whose wake-up may be lost: readers that fence for themselves do
 /// not fence before they look whether they have to wake somebody.
@@ -140,8 +137,6 @@ void tasks_domain_base::wait() noexcept {
       watch.report_if_due(registry, bound);
     } else if (round < kSpins) {
       for (int i = 0; i < kPauses; ++i) cpu_pause();
-    } else if (round < kSpins + kYields) {
-      ::sched_yield();
     } else {
       sleep_for_tasks(flavour_, registry, bound, evidence_, watch.rest());
       watch.report_if_due(registry, bound);

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "tandem/rcu/detail/tasks_test_bench.hpp"
+#include "tandem/rcu/detail/test_scheduling.hpp"
 
 namespace tandem::rcu::detail {
 namespace {
@@ -47,6 +48,14 @@ TEST(RcuTasksTrace, SectionsNestAndMaySleep) {
   updater.join();
   thread.join();
   EXPECT_FALSE(tasks_trace_held());
+}
+
+TEST(RcuTasksTrace, SynchronizeGivesItsCpuAwayOnlyToSleep) {
+  tasks_trace_domain domain;
+  TaskInRegion<tasks_trace_domain> task(domain);
+  const long losses = cpu_losses_before_sleep([&] { domain.synchronize(); }, [&] { task.leave(); });
+  if (losses < 0) GTEST_SKIP() << "/proc does not tell what the thread does";
+  EXPECT_LE(losses, kFewLosses);
 }
 
 TEST(RcuTasksTrace, ASectionThatBeginsLaterIsNotWaitedFor) {
