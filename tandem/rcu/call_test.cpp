@@ -42,14 +42,22 @@ constexpr bool kMemoryCanRunOut = true;
 #pragma GCC diagnostic ignored "-Wpragmas"
 #pragma GCC diagnostic ignored "-Wunknown-warning-option"
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+namespace {
+void* aligned(std::size_t size, std::align_val_t align) {
+  const auto step = static_cast<std::size_t>(align);
+  return std::aligned_alloc(step, (size + step - 1) & ~(step - 1));
+}
+}  // namespace
 void* operator new(std::size_t size, std::align_val_t align, const std::nothrow_t&) noexcept {
-  return no_memory ? nullptr
-                   : std::aligned_alloc(static_cast<std::size_t>(align),
-                                        (size + static_cast<std::size_t>(align) - 1) &
-                                            ~(static_cast<std::size_t>(align) - 1));
+  return no_memory ? nullptr : aligned(size, align);
 }
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
   return no_memory ? nullptr : std::malloc(size);
+}
+void* operator new(std::size_t size, std::align_val_t align) {
+  void* const memory = no_memory_at_all ? nullptr : aligned(size, align);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
 }
 void* operator new(std::size_t size) {
   void* const memory = no_memory_at_all ? nullptr : std::malloc(size);
@@ -103,6 +111,30 @@ TEST(Call, RunsTheFunctionOnceAfterTheGracePeriod) {
   domain.unlock();
   rcu_barrier(domain);
   for (const Counted& one : all) ASSERT_EQ(one.runs, 1);
+}
+
+// [saferecl.rcu.domain.general], [saferecl.rcu.base]: lock() and retire() do not throw.
+TEST(Memory, TheFirstUseOfTheDefaultDomainNeedsNone) {
+  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer's operators are in the way";
+  if (std::getenv("TANDEM_FIRST_USE") == nullptr) {  // in a process of its own
+    EXPECT_EQ(detail::in_child([] {
+                ::setenv("TANDEM_FIRST_USE", "1", 1);
+                return ::execl("/proc/self/exe", "first", "--gtest_filter=Memory.TheFirstUse*",
+                               nullptr);
+              }),
+              0);
+    return;
+  }
+  struct Object : rcu_obj_base<Object, void (*)(Object*)> {
+    int deleted = 0;
+  } object;
+  no_memory = no_memory_at_all = true;
+  { const std::scoped_lock section(rcu_default_domain()); }
+  object.retire([](Object* self) { ++self->deleted; });
+  rcu_synchronize();
+  rcu_barrier();
+  no_memory = no_memory_at_all = false;
+  EXPECT_EQ(object.deleted, 1);
 }
 
 TEST(Call, MayBeCalledAgainFromItsCallback) {
@@ -185,6 +217,7 @@ TEST(Free, WithoutMemoryABarrierInsideASectionStillFindsWhatWasRetired) {
 TEST(RcuRetire, ThrowsWhereThereIsNoMemoryAndSchedulesNothing) {
   if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
   rcu_domain domain;
+  { const std::scoped_lock section(domain); }  // has what the first one needs
   destroyed = 0;
   const auto object = std::make_unique<Plain>();
   no_memory = no_memory_at_all = true;

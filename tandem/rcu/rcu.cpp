@@ -2,7 +2,7 @@
 #include "tandem/rcu/rcu.hpp"
 
 #include <algorithm>
-#include <memory>
+#include <new>
 
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/process.hpp"
@@ -11,6 +11,18 @@ namespace tandem::rcu {
 namespace {
 
 constinit std::atomic<std::uint64_t> next_domain_id{1};
+
+/// Where the default domain's first core lies: lock() and retire(), which cannot fail, need no
+/// memory there. Never destroyed, since that domain keeps its reference; a forked child's core is
+/// another one.
+union FirstCore {
+  constexpr FirstCore() : nothing() {}
+  ~FirstCore() {}
+  char nothing;
+  detail::Core core;
+};
+constinit FirstCore first_core;
+constinit std::atomic<bool> first_core_taken{false};
 
 }  // namespace
 
@@ -39,11 +51,19 @@ detail::Core& rcu_domain::core() noexcept {
   const std::uint64_t generation = detail::current_generation();
   detail::Core* current = core_.load(std::memory_order_acquire);
   while (!current || current->generation != generation) {
-    auto fresh = std::make_unique<detail::Core>(sequence_, generation, current);
-    if (core_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel,
-                                      std::memory_order_acquire)) {
-      return *fresh.release();
+    const bool in_place = id_ == 0 && current == nullptr &&
+                          !first_core_taken.exchange(true, std::memory_order_relaxed);
+    detail::Core* fresh = nullptr;
+    if (in_place) {
+      fresh = new (&first_core.core) detail::Core(sequence_, generation, current);
+    } else {
+      fresh = new detail::Core(sequence_, generation, current);
     }
+    if (core_.compare_exchange_strong(current, fresh, std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
+      return *fresh;
+    }
+    if (!in_place) delete fresh;  // another thread was first
   }
   return *current;
 }

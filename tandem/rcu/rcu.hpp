@@ -80,7 +80,8 @@ class rcu_domain {
 
   /// Enters a section. Nests; never blocks. unlock() must run on the same thread.
   ///
-  /// Allocates at the thread's first section in this domain.
+  /// Allocates at the thread's first section in this domain; in the default domain at a forked
+  /// child's first one only.
   /// Ordering: (A) our state store is visible before any load in the section; pairs with the heavy
   ///           fence (F) of a grace period. (B) the sequence load acquires what updaters did before
   ///           they advanced it to that value.
