@@ -213,6 +213,40 @@ TEST(Free, WithoutMemoryABarrierInsideASectionStillFindsWhatWasRetired) {
   EXPECT_EQ(destroyed, 4);
 }
 
+TEST(Free, WithoutMemoryABarrierInADeleterStillFindsWhatWaits) {
+  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  rcu_domain domain;
+  struct Retired : rcu_obj_base<Retired> {
+    ~Retired() { ++destroyed; }
+  };
+  destroyed = 0;
+  std::atomic<bool> running{false};
+  std::atomic<bool> spilled{false};
+  std::atomic<int> seen{0};
+  int object = 0;
+  rcu_retire(
+      &object,
+      [&](int*) {
+        running = true;
+        wait_until(spilled);
+        rcu_barrier(domain);
+        seen = destroyed.load();
+      },
+      domain);
+  wait_until(running);
+  std::thread([&] {  // has no queue
+    no_memory = true;
+    rcu::free(new WithBase, domain);
+    for (int i = 0; i < 3; ++i) (new Retired)->retire({}, domain);
+    no_memory = false;
+  })
+      .join();
+  EXPECT_EQ(stats(domain).overflowed, 4u);
+  spilled = true;
+  rcu_barrier(domain);
+  EXPECT_EQ(seen, 4);
+}
+
 // [saferecl.rcu.domain.func], rcu_retire, Throws: and then nothing is scheduled.
 TEST(RcuRetire, ThrowsWhereThereIsNoMemoryAndSchedulesNothing) {
   if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
