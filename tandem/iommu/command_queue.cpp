@@ -4,7 +4,6 @@
 #include <span>
 
 #include "tandem/base/planted_fault.hpp"
-#include "tandem/iommu/detail/capabilities.hpp"
 #include "tandem/iommu/detail/directory.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -171,34 +170,36 @@ CommandQueue::Step CommandQueue::execute_locked(const Command& command) {
 }
 
 /// Spec: §4.1.1 "IOMMU Page-Table cache invalidation commands". NL and S stay reserved without
-/// their capabilities (§9.2, §9.3). With GV set, and for IOTINVAL.GVMA, nothing is cached that
-/// could match: there is no second stage.
+/// their capabilities (§9.2, §9.3).
 CommandQueue::Step CommandQueue::iotinval_locked(const Command& command) {
   const auto [word, target] = command.words;
   constexpr std::uint64_t kReserved0 = Iotinval::kReserved0 | Iotinval::Nl::kMask;
   constexpr std::uint64_t kReserved1 = Iotinval::kReserved1 | Iotinval::S::kMask;
   if ((word & kReserved0) != 0 || (target & kReserved1) != 0) return Step::kIllegal;
+  const std::uint64_t function = Command::Func3::get(word);
   const bool has_pscid = Iotinval::Pscv::get(word) != 0;
-  switch (Command::Func3::get(word)) {
-    case Iotinval::kVma:
-      break;
-    case Iotinval::kGvma:
-      return has_pscid ? Step::kIllegal : Step::kDone;
-    default:
-      return Step::kIllegal;
+  if (function > Iotinval::kGvma || (function == Iotinval::kGvma && has_pscid)) {
+    return Step::kIllegal;
   }
-  if (Iotinval::Gv::get(word) != 0) return Step::kDone;
 
   invalidations_.fetch_add(1, std::memory_order_relaxed);
   accesses_to_wait_for_ = true;
   if (planted_fault("iommu-skip-invalidation")) return Step::kDone;
-  const auto pscid = static_cast<std::uint32_t>(Iotinval::Pscid::get(word));
-  if (!has_pscid) {
-    iotlb_.invalidate_all();  // of one address or of all: entries of every address space
-  } else if (Iotinval::Av::get(word) == 0) {
-    iotlb_.invalidate_address_space(pscid);
+  const auto gscid = static_cast<std::uint32_t>(Iotinval::Gscid::get(word));
+  const bool of_guest = Iotinval::Gv::get(word) != 0;
+  if (function == Iotinval::kGvma || !has_pscid) {
+    // Of one address or of all, the entries of every address space. What a guest's address is for
+    // a device is not known.
+    of_guest ? iotlb_.invalidate_guest(gscid) : iotlb_.invalidate_all();
+    return Step::kDone;
+  }
+  AddressSpaceId space;
+  space.pscid = static_cast<std::uint32_t>(Iotinval::Pscid::get(word));
+  if (of_guest) space.gscid = gscid;
+  if (Iotinval::Av::get(word) == 0) {
+    iotlb_.invalidate_address_space(space);
   } else {
-    iotlb_.invalidate_address(pscid, Iova{Iotinval::Addr::get(target) << kPageShift});
+    iotlb_.invalidate_address(space, Iova{Iotinval::Addr::get(target) << kPageShift});
   }
   return Step::kDone;
 }
@@ -209,11 +210,11 @@ CommandQueue::Step CommandQueue::iotinval_locked(const Command& command) {
 /// translations made before: they run inside reader sections, which the grace period outlasts.
 CommandQueue::Step CommandQueue::iofence_locked(const Command& command) {
   const auto [word, target] = command.words;
-  static_assert(Fctl::Wsi::get(kFctl) == 1, "else the WSI operand would be reserved");
   if ((word & Iofence::kReserved0) != 0 || (target & Iofence::kReserved1) != 0 ||
       Command::Func3::get(word) != Iofence::kC) {
     return Step::kIllegal;
   }
+  if (Iofence::Wsi::get(word) != 0 && !config_.wire_interrupts()) return Step::kIllegal;
   const bool orders = Iofence::Pr::get(word) != 0 || Iofence::Pw::get(word) != 0;
   if (accesses_to_wait_for_ || orders) {
     if (!planted_fault("iommu-skip-fence-wait")) rcu::rcu_synchronize();
@@ -241,14 +242,14 @@ CommandQueue::Step CommandQueue::iodir_locked(const Command& command) {
   const auto device = static_cast<std::uint32_t>(Iodir::Did::get(word));
   const auto process = static_cast<std::uint32_t>(Iodir::Pid::get(word));
   const unsigned levels = ddt_levels(ddtp_.load(std::memory_order_acquire));
-  if (has_device && levels != 0 && !device_id_fits(levels, device)) return Step::kIllegal;
+  if (has_device && levels != 0 && !device_id_fits(config_, levels, device)) return Step::kIllegal;
   switch (Command::Func3::get(word)) {
     case Iodir::kInvalDdt:
       if (process != 0) return Step::kIllegal;
       iotlb_.invalidate_all();
       break;
     case Iodir::kInvalPdt:
-      if (!has_device) return Step::kIllegal;
+      if (!has_device || !process_id_exists(config_, process)) return Step::kIllegal;
       iotlb_.invalidate_process(DeviceId{device}, process);
       break;
     default:
@@ -261,7 +262,9 @@ CommandQueue::Step CommandQueue::iodir_locked(const Command& command) {
 
 /// Spec: §4.1.4 "IOMMU PCIe ATS commands".
 CommandQueue::Step CommandQueue::ats_locked(const Command& command) {
-  if ((command.words[0] & Ats::kReserved0) != 0) return Step::kIllegal;
+  if (!config_.has<Capabilities::Ats>() || (command.words[0] & Ats::kReserved0) != 0) {
+    return Step::kIllegal;
+  }
   switch (Command::Func3::get(command.words[0])) {
     case Ats::kInval:
       ats_invalidate_locked(command);

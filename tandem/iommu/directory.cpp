@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/directory.hpp"
 
-#include "tandem/iommu/detail/capabilities.hpp"
+#include <array>
 
 namespace tandem::iommu::detail {
 namespace {
@@ -9,7 +9,7 @@ namespace {
 using memory::Memory;
 using memory::PhysAddr;
 
-/// The causes that differ between the two directories.
+/// A non-leaf entry: where the next table is, or why there is none.
 struct Causes {
   Cause load_fault;
   Cause not_valid;
@@ -18,49 +18,114 @@ struct Causes {
 constexpr Causes kDdt{Cause::kDdtLoadFault, Cause::kDdtNotValid, Cause::kDdtMisconfigured};
 constexpr Causes kPdt{Cause::kPdtLoadFault, Cause::kPdtNotValid, Cause::kPdtMisconfigured};
 
-/// Follows non-leaf entries from the root page `ppn` of `levels` levels to the leaf page.
-template <class Index>
-Result<PhysAddr, Cause> leaf_page(const Memory& memory, std::uint64_t ppn, unsigned levels,
-                                  std::uint32_t id, const Causes& causes) {
-  PhysAddr page{ppn << kPageShift};
-  for (unsigned level = levels - 1; level > 0; --level) {
-    const auto entry =
-        memory.load64(page.plus(Index::index(level, id) * 8), std::memory_order_acquire);
-    if (!entry) return Unexpected{causes.load_fault};
-    if (DirectoryEntry::V::get(*entry) == 0) return Unexpected{causes.not_valid};
-    if ((*entry & DirectoryEntry::kReserved) != 0) return Unexpected{causes.misconfigured};
-    page = PhysAddr{DirectoryEntry::Ppn::get(*entry) << kPageShift};
+Result<std::uint64_t, Cause> next_page(const Memory& memory, PhysAddr entry_at,
+                                       const Causes& causes) {
+  const auto entry = memory.load64(entry_at, std::memory_order_acquire);
+  if (!entry) return Unexpected{causes.load_fault};
+  if (DirectoryEntry::V::get(*entry) == 0) return Unexpected{causes.not_valid};
+  if ((*entry & DirectoryEntry::kReserved) != 0) return Unexpected{causes.misconfigured};
+  return DirectoryEntry::Ppn::get(*entry) << kPageShift;
+}
+
+/// The doublewords of a context, the one with V first and with acquire: whoever sets V stores it
+/// last.
+template <std::size_t N>
+Result<std::array<std::uint64_t, N>, Cause> load_words(const Memory& memory, PhysAddr at,
+                                                       std::size_t count, Cause load_fault) {
+  std::array<std::uint64_t, N> words{};
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto value = memory.load64(at.plus(i * sizeof *words.data()), std::memory_order_acquire);
+    if (!value) return Unexpected{load_fault};
+    words[i] = *value;
   }
-  return page;
+  return words;
 }
 
 /// Whether `mode` is an iosatp or PC.fsc mode that the capabilities offer (SXL = 0).
-bool first_stage_mode_supported(std::uint64_t mode) {
+bool first_stage_mode_supported(const Config& config, std::uint64_t mode) {
   switch (static_cast<FirstStageMode>(mode)) {
     case FirstStageMode::kBare:
       return true;
     case FirstStageMode::kSv39:
-      return Capabilities::Sv39::get(kCapabilities) != 0;
+      return config.has<Capabilities::Sv39>();
     case FirstStageMode::kSv48:
-      return Capabilities::Sv48::get(kCapabilities) != 0;
+      return config.has<Capabilities::Sv48>();
     case FirstStageMode::kSv57:
-      return Capabilities::Sv57::get(kCapabilities) != 0;
+      return config.has<Capabilities::Sv57>();
   }
   return false;
 }
 
-bool pdtp_mode_supported(std::uint64_t mode) {
+bool second_stage_mode_supported(const Config& config, std::uint64_t mode) {
+  switch (static_cast<SecondStageMode>(mode)) {
+    case SecondStageMode::kBare:
+      return true;
+    case SecondStageMode::kSv39x4:
+      return config.has<Capabilities::Sv39x4>();
+    case SecondStageMode::kSv48x4:
+      return config.has<Capabilities::Sv48x4>();
+    case SecondStageMode::kSv57x4:
+      return config.has<Capabilities::Sv57x4>();
+  }
+  return false;
+}
+
+bool pdtp_mode_supported(const Config& config, std::uint64_t mode) {
   switch (static_cast<PdtpMode>(mode)) {
     case PdtpMode::kBare:
       return true;
     case PdtpMode::kPd8:
-      return Capabilities::Pd8::get(kCapabilities) != 0;
+      return config.has<Capabilities::Pd8>();
     case PdtpMode::kPd17:
-      return Capabilities::Pd17::get(kCapabilities) != 0;
+      return config.has<Capabilities::Pd17>();
     case PdtpMode::kPd20:
-      return Capabilities::Pd20::get(kCapabilities) != 0;
+      return config.has<Capabilities::Pd20>();
   }
   return false;
+}
+
+/// Translation control against the capabilities.
+bool control_ok(const Config& config, const DeviceContext& context) {
+  using Tc = DeviceContext::Tc;
+  constexpr std::uint64_t kAtsBits = Tc::EnAts::kMask | Tc::EnPri::kMask | Tc::Prpr::kMask;
+  constexpr std::uint64_t kAdBits = Tc::Sade::kMask | Tc::Gade::kMask;
+  if ((context.tc & Tc::kReserved) != 0) return false;
+  if (!config.has<Capabilities::Ats>() && (context.tc & kAtsBits) != 0) return false;
+  if (!config.has<Capabilities::AmoHwad>() && (context.tc & kAdBits) != 0) return false;
+  if (!context.ats_enabled()) {
+    if (context.page_requests_enabled() || context.returns_guest_addresses()) return false;
+  }
+  if (!context.page_requests_enabled() && context.response_needs_pasid()) return false;
+  if (context.returns_guest_addresses()) {
+    if (!config.has<Capabilities::T2gpa>() || !context.has_second_stage()) return false;
+  }
+  if (Tc::Sbe::get(context.tc) != 0 || Tc::Sxl::get(context.tc) != 0) return false;
+  return context.uses_process_directory() || !context.has_default_process();
+}
+
+bool second_stage_ok(const Config& config, const DeviceContext& context) {
+  using Iohgatp = DeviceContext::Iohgatp;
+  constexpr std::uint64_t kRootPages = 4;
+  if (!second_stage_mode_supported(config, Iohgatp::Mode::get(context.iohgatp))) return false;
+  return !context.has_second_stage() || Iohgatp::Ppn::get(context.iohgatp) % kRootPages == 0;
+}
+
+/// How many bits a guest physical address has. Spec: §3.1.3.6.
+unsigned guest_address_bits(const Config& config) {
+  if (config.has<Capabilities::Sv57x4>()) return 59;
+  if (config.has<Capabilities::Sv48x4>()) return 50;
+  if (config.has<Capabilities::Sv39x4>()) return 41;
+  return static_cast<unsigned>(Capabilities::Pas::get(config.capabilities));
+}
+
+bool msi_ok(const Config& config, const ExtendedDeviceContext& context) {
+  using Msiptp = ExtendedDeviceContext::Msiptp;
+  const std::uint64_t mode = Msiptp::Mode::get(context.msiptp);
+  if ((context.msiptp & Msiptp::kReserved) != 0 || context.reserved != 0) return false;
+  if (mode != Msiptp::kOff && mode != Msiptp::kFlat) return false;
+  if (mode != Msiptp::kOff && !context.has_second_stage()) return false;
+  const std::uint64_t reserved = ~std::uint64_t{0} << (guest_address_bits(config) - kPageShift);
+  return ((context.msi_addr_mask | context.msi_addr_pattern) & reserved) == 0;
 }
 
 }  // namespace
@@ -80,9 +145,18 @@ unsigned ddt_levels(std::uint64_t ddtp) {
   return 0;
 }
 
-bool device_id_fits(unsigned levels, std::uint32_t device_id) {
-  if (levels < 3 && Ddi::L2::get(device_id) != 0) return false;
-  return levels >= 2 || Ddi::L1::get(device_id) == 0;
+bool device_id_fits(const Config& config, unsigned levels, std::uint32_t device_id) {
+  const bool extended = config.has<Capabilities::MsiFlat>();
+  const auto index = [&](unsigned level) {
+    return extended ? ExtendedDdi::index(level, device_id) : Ddi::index(level, device_id);
+  };
+  return (levels >= 3 || index(2) == 0) && (levels >= 2 || index(1) == 0);
+}
+
+bool process_id_exists(const Config& config, std::uint32_t process_id) {
+  if (config.has<Capabilities::Pd20>()) return true;
+  const PdtpMode widest = config.has<Capabilities::Pd17>() ? PdtpMode::kPd17 : PdtpMode::kPd8;
+  return process_id_fits(widest, process_id);
 }
 
 bool process_id_fits(PdtpMode mode, std::uint32_t process_id) {
@@ -91,70 +165,75 @@ bool process_id_fits(PdtpMode mode, std::uint32_t process_id) {
   return true;
 }
 
-bool well_formed(const DeviceContext& context) {
-  using Tc = DeviceContext::Tc;
-  using Iohgatp = DeviceContext::Iohgatp;
+bool well_formed(const Config& config, const ExtendedDeviceContext& context) {
   using Ta = DeviceContext::Ta;
-  static_assert(Capabilities::Ats::get(kCapabilities) == 1);
-  static_assert(Capabilities::AmoHwad::get(kCapabilities) == 1);
-  static_assert(Capabilities::T2gpa::get(kCapabilities) == 0);
-  static_assert(Capabilities::End::get(kCapabilities) == 0 && Fctl::Be::get(kFctl) == 0);
-  static_assert(Capabilities::Qosid::get(kCapabilities) == 0 && Fctl::Gxl::get(kFctl) == 0);
-
-  if ((context.tc & Tc::kReserved) != 0) return false;
-  if (!context.ats_enabled() && context.page_requests_enabled()) return false;
-  if (!context.page_requests_enabled() && context.response_needs_pasid()) return false;
-  if (Tc::T2gpa::get(context.tc) != 0) return false;
-  if (Tc::Sbe::get(context.tc) != 0 || Tc::Sxl::get(context.tc) != 0) return false;
-  if (!context.uses_process_directory() && context.has_default_process()) return false;
-  // No second stage is offered: Bare is the only mode. GSCID and PPN are then don't-care.
-  if (Iohgatp::Mode::get(context.iohgatp) != 0) return false;
+  if (!control_ok(config, context) || !second_stage_ok(config, context)) return false;
+  if (!msi_ok(config, context)) return false;
   if ((context.ta & (Ta::kReserved | Ta::Rcid::kMask | Ta::Mcid::kMask)) != 0) return false;
   if ((context.fsc & Fsc::kReserved) != 0) return false;
   const auto mode = Fsc::Mode::get(context.fsc);
-  return context.uses_process_directory() ? pdtp_mode_supported(mode)
-                                          : first_stage_mode_supported(mode);
+  return context.uses_process_directory() ? pdtp_mode_supported(config, mode)
+                                          : first_stage_mode_supported(config, mode);
 }
 
-bool well_formed(const ProcessContext& context) {
+bool well_formed(const Config& config, const ProcessContext& context) {
   return (context.ta & ProcessContext::Ta::kReserved) == 0 && (context.fsc & Fsc::kReserved) == 0 &&
-         first_stage_mode_supported(Fsc::Mode::get(context.fsc));
+         first_stage_mode_supported(config, Fsc::Mode::get(context.fsc));
 }
 
-Result<DeviceContext, Cause> load_device_context(const Memory& memory, std::uint64_t ddtp,
-                                                 std::uint32_t device_id) {
-  const auto page = leaf_page<Ddi>(memory, Ddtp::Ppn::get(ddtp), ddt_levels(ddtp), device_id, kDdt);
-  if (!page) return Unexpected{page.error()};
-  PhysAddr at = page->plus(Ddi::index(0, device_id) * sizeof(DeviceContext));
-  DeviceContext context;
-  // tc first, with acquire: whoever sets V stores tc last.
-  for (std::uint64_t* word : {&context.tc, &context.iohgatp, &context.ta, &context.fsc}) {
-    const auto value = memory.load64(at, std::memory_order_acquire);
-    if (!value) return Unexpected{Cause::kDdtLoadFault};
-    *word = *value;
-    at = at.plus(sizeof *word);
+Result<ExtendedDeviceContext, Cause> load_device_context(const Memory& memory, const Config& config,
+                                                         std::uint64_t ddtp,
+                                                         std::uint32_t device_id) {
+  const bool extended = config.has<Capabilities::MsiFlat>();
+  const std::size_t bytes = extended ? sizeof(ExtendedDeviceContext) : sizeof(DeviceContext);
+  const auto index = [&](unsigned level) {
+    return extended ? ExtendedDdi::index(level, device_id) : Ddi::index(level, device_id);
+  };
+  PhysAddr page{Ddtp::Ppn::get(ddtp) << kPageShift};
+  for (unsigned level = ddt_levels(ddtp) - 1; level > 0; --level) {
+    const auto next = next_page(memory, page.plus(index(level) * sizeof(std::uint64_t)), kDdt);
+    if (!next) return Unexpected{next.error()};
+    page = PhysAddr{*next};
   }
+  const auto words = load_words<8>(memory, page.plus(index(0) * bytes),
+                                   bytes / sizeof(std::uint64_t), Cause::kDdtLoadFault);
+  if (!words) return Unexpected{words.error()};
+  const auto& [tc, iohgatp, ta, fsc, msiptp, mask, pattern, reserved] = *words;
+  const ExtendedDeviceContext context{{tc, iohgatp, ta, fsc}, msiptp, mask, pattern, reserved};
   if (!context.valid()) return Unexpected{Cause::kDdtNotValid};
-  if (!well_formed(context)) return Unexpected{Cause::kDdtMisconfigured};
+  if (!well_formed(config, context)) return Unexpected{Cause::kDdtMisconfigured};
   return context;
 }
 
-Result<ProcessContext, Cause> load_process_context(const Memory& memory, std::uint64_t pdtp,
-                                                   std::uint32_t process_id) {
-  const auto levels = static_cast<unsigned>(Fsc::Mode::get(pdtp));  // PD8, PD17, PD20 are 1, 2, 3
-  const auto page = leaf_page<Pdi>(memory, Fsc::Ppn::get(pdtp), levels, process_id, kPdt);
-  if (!page) return Unexpected{page.error()};
-  PhysAddr at = page->plus(Pdi::index(0, process_id) * sizeof(ProcessContext));
-  ProcessContext context;
-  for (std::uint64_t* word : {&context.ta, &context.fsc}) {
-    const auto value = memory.load64(at, std::memory_order_acquire);
-    if (!value) return Unexpected{Cause::kPdtLoadFault};
-    *word = *value;
-    at = at.plus(sizeof *word);
+Result<ProcessContext, WalkFault> load_process_context(const Memory& memory, const Config& config,
+                                                       const DeviceContext& device,
+                                                       std::uint32_t process_id, Access access) {
+  const SecondStage stage = make_second_stage(device);
+  const auto fault = [](Cause cause) { return Unexpected{WalkFault{cause}}; };
+  std::uint64_t table = Fsc::Ppn::get(device.fsc) << kPageShift;
+  for (auto level = static_cast<unsigned>(Fsc::Mode::get(device.fsc));;) {  // PD8 is 1, PD20 is 3
+    --level;
+    const std::size_t bytes = level == 0 ? sizeof(ProcessContext) : sizeof(std::uint64_t);
+    const std::uint64_t address = table + Pdi::index(level, process_id) * bytes;
+    const auto entry = translate_implicit(memory, config, stage, address, /*write=*/false);
+    if (!entry) {
+      if (entry.error() == GuestFault::kAccessFault) return fault(Cause::kPdtLoadFault);
+      return Unexpected{WalkFault{guest_page_fault(access),
+                                  guest_fault_value(address, /*implicit=*/true, /*write=*/false)}};
+    }
+    if (level > 0) {
+      const auto next = next_page(memory, entry->address, kPdt);
+      if (!next) return fault(next.error());
+      table = *next;
+      continue;
+    }
+    const auto words = load_words<2>(memory, entry->address, 2, Cause::kPdtLoadFault);
+    if (!words) return fault(words.error());
+    const ProcessContext context{(*words)[0], (*words)[1]};
+    if (!context.valid()) return fault(Cause::kPdtNotValid);
+    if (!well_formed(config, context)) return fault(Cause::kPdtMisconfigured);
+    return context;
   }
-  if (!context.valid()) return Unexpected{Cause::kPdtNotValid};
-  if (!well_formed(context)) return Unexpected{Cause::kPdtMisconfigured};
-  return context;
 }
 
 }  // namespace tandem::iommu::detail

@@ -8,6 +8,10 @@
 namespace tandem::iommu::detail {
 namespace {
 
+const Config kHost(kHostCapabilities);
+
+ExtendedDeviceContext extended(const DeviceContext& context) { return {context, 0, 0, 0, 0}; }
+
 using Tc = DeviceContext::Tc;
 
 class Directory : public Board {
@@ -81,11 +85,11 @@ TEST_F(Directory, DdtEntriesReportWhyTheyCannotBeUsed) {
 
 // [iommu §3.1.4]
 TEST_F(Directory, AnyReservedBitOfADeviceContextIsMisconfigured) {
-  ASSERT_TRUE(well_formed(valid_context()));
+  ASSERT_TRUE(well_formed(kHost, extended(valid_context())));
   const auto one_bit_bad = [](std::uint64_t DeviceContext::*word, unsigned bit) {
     DeviceContext context = valid_context();
     context.*word |= std::uint64_t{1} << bit;
-    return !well_formed(context);
+    return !well_formed(kHost, extended(context));
   };
   for (unsigned bit = 0; bit < 64; ++bit) {
     const bool reserved_tc = (bit >= 12 && bit < 24) || bit >= 32;
@@ -108,7 +112,7 @@ TEST_F(Directory, InconsistentTranslationControlIsMisconfigured) {
   const auto ok = [](std::uint64_t tc) {
     DeviceContext context;
     context.tc = Tc::V::kMask | tc;
-    return well_formed(context);
+    return well_formed(kHost, extended(context));
   };
   EXPECT_TRUE(ok(Tc::EnAts::kMask));
   EXPECT_TRUE(ok(Tc::EnAts::kMask | Tc::EnPri::kMask));
@@ -128,12 +132,61 @@ TEST_F(Directory, OnlySupportedModesAreAccepted) {
   for (std::uint64_t mode = 0; mode < 16; ++mode) {
     DeviceContext context = valid_context();
     context.fsc = Fsc::Mode::make(mode);
-    EXPECT_EQ(well_formed(context), mode == 0 || (mode >= 8 && mode <= 10)) << "iosatp " << mode;
+    EXPECT_EQ(well_formed(kHost, extended(context)), mode == 0 || (mode >= 8 && mode <= 10))
+        << "iosatp " << mode;
     context.tc |= Tc::Pdtv::kMask;
-    EXPECT_EQ(well_formed(context), mode <= 3) << "pdtp " << mode;
+    EXPECT_EQ(well_formed(kHost, extended(context)), mode <= 3) << "pdtp " << mode;
     context = valid_context();
     context.iohgatp = DeviceContext::Iohgatp::Mode::make(mode);
-    EXPECT_EQ(well_formed(context), mode == 0) << "iohgatp " << mode;
+    EXPECT_EQ(well_formed(kHost, extended(context)), mode == 0) << "iohgatp " << mode;
+  }
+}
+
+// [iommu §3.1.4]
+TEST_F(Directory, ASecondStageIsOneOfTheModesOfferedWithAnAlignedRoot) {
+  for (const std::uint64_t offered : {kHostCapabilities, kAllCapabilities}) {
+    const Config config(offered);
+    for (std::uint64_t mode = 0; mode < 16; ++mode) {
+      DeviceContext context = valid_context();
+      context.iohgatp = DeviceContext::Iohgatp::Mode::make(mode);
+      const bool exists = mode == 0 || (offered == kAllCapabilities && mode >= 8 && mode <= 10);
+      EXPECT_EQ(well_formed(config, extended(context)), exists) << "iohgatp " << mode;
+    }
+  }
+  const Config all(kAllCapabilities);
+  DeviceContext context = valid_context();
+  for (std::uint64_t ppn = 4; ppn < 9; ++ppn) {
+    context.iohgatp = DeviceContext::Iohgatp::make(SecondStageMode::kSv48x4, ppn, 1);
+    EXPECT_EQ(well_formed(all, extended(context)), ppn % 4 == 0) << ppn;
+  }
+}
+
+// [iommu §3.1.4]
+TEST_F(Directory, T2gpaNeedsASecondStage) {
+  const Config all(kAllCapabilities);
+  DeviceContext context = valid_context();
+  context.tc |= Tc::EnAts::kMask | Tc::T2gpa::kMask;
+  EXPECT_FALSE(well_formed(all, extended(context)));
+  context.iohgatp = DeviceContext::Iohgatp::make(SecondStageMode::kSv39x4, 4, 1);
+  EXPECT_TRUE(well_formed(all, extended(context)));
+  EXPECT_FALSE(
+      well_formed(Config(kAllCapabilities & ~Capabilities::T2gpa::kMask), extended(context)));
+  context.tc &= ~Tc::EnAts::kMask;
+  EXPECT_FALSE(well_formed(all, extended(context)));
+}
+
+// [iommu §3.1.4]
+TEST_F(Directory, BitsOfWhatIsNotOfferedAreMisconfigured) {
+  const Config no_ats(kHostCapabilities & ~Capabilities::Ats::kMask);
+  const Config no_updates(kHostCapabilities & ~Capabilities::AmoHwad::kMask);
+  DeviceContext context = valid_context();
+  context.tc = Tc::V::kMask | Tc::EnAts::kMask;
+  EXPECT_TRUE(well_formed(kHost, extended(context)));
+  EXPECT_FALSE(well_formed(no_ats, extended(context)));
+  for (const std::uint64_t bit : {Tc::Sade::kMask, Tc::Gade::kMask}) {
+    context.tc = Tc::V::kMask | bit;
+    EXPECT_TRUE(well_formed(kHost, extended(context)));
+    EXPECT_FALSE(well_formed(no_updates, extended(context)));
   }
 }
 
@@ -141,13 +194,13 @@ TEST_F(Directory, OnlySupportedModesAreAccepted) {
 TEST_F(Directory, AnyReservedBitOrModeOfAProcessContextIsMisconfigured) {
   for (unsigned bit = 1; bit < 64; ++bit) {
     ProcessContext context{1 | std::uint64_t{1} << bit, 0};
-    EXPECT_EQ(well_formed(context), bit < 3 || (bit >= 12 && bit < 32)) << "ta " << bit;
+    EXPECT_EQ(well_formed(kHost, context), bit < 3 || (bit >= 12 && bit < 32)) << "ta " << bit;
     if (bit >= 44 && bit < 60) {
-      EXPECT_FALSE(well_formed(ProcessContext{1, std::uint64_t{1} << bit})) << "fsc " << bit;
+      EXPECT_FALSE(well_formed(kHost, ProcessContext{1, std::uint64_t{1} << bit})) << "fsc " << bit;
     }
   }
   for (std::uint64_t mode = 0; mode < 16; ++mode) {
-    EXPECT_EQ(well_formed(ProcessContext{1, Fsc::Mode::make(mode)}),
+    EXPECT_EQ(well_formed(kHost, ProcessContext{1, Fsc::Mode::make(mode)}),
               mode == 0 || (mode >= 8 && mode <= 10));
   }
 }

@@ -5,7 +5,8 @@ namespace tandem::iommu {
 namespace detail {
 
 FaultRecord make_fault_record(Cause cause, TransactionType type, DeviceId device,
-                              const Requester& requester, std::uint64_t iotval) {
+                              const Requester& requester, std::uint64_t iotval,
+                              std::uint64_t iotval2) {
   FaultRecord record;
   record.head = FaultRecord::CauseBits::make(static_cast<std::uint64_t>(cause)) |
                 FaultRecord::Ttyp::make(static_cast<std::uint64_t>(type)) |
@@ -15,6 +16,7 @@ FaultRecord make_fault_record(Cause cause, TransactionType type, DeviceId device
                    FaultRecord::Priv::make(requester.privileged);
   }
   record.iotval = iotval;
+  record.iotval2 = iotval2;
   return record;
 }
 
@@ -41,7 +43,7 @@ void Iommu::State::report(const detail::TransactionFault& fault, TransactionType
   faults_seen.fetch_add(1, std::memory_order_relaxed);
   if (fault.hides && !detail::reported_despite_dtf(fault.cause)) return;
   const FaultRecord record =
-      detail::make_fault_record(fault.cause, type, device, requester, iotval);
+      detail::make_fault_record(fault.cause, type, device, requester, iotval, fault.iotval2);
   const std::uint64_t words[] = {record.head, record.custom, record.iotval, record.iotval2};
   raise_if(faults.push(words).raised, Interrupt::kFaultQueue);
 }

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 
+#include "tandem/base/check.hpp"
 #include "tandem/iommu/detail/state.hpp"
 
 namespace tandem::iommu {
@@ -135,20 +136,21 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, bool no_w
   return completion;
 }
 
-Result<PhysAddr, Cause> Port::translated(const Requester& requester, PhysAddr at, Access access) {
+Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr at,
+                                            Access access) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::translated(id_, requester);
   const Iova address{at.value};
   if (pasid_exists(requester)) {
     if (const auto hit = state.iotlb.lookup(context, address, need_of(access))) {
       state.iotlb_hits.add();
-      return hit.translation(address).address;
+      return hit.translation(address);
     }
   }
   const Transaction transaction{translated_type(access), id_, requester, address, access,
                                 access == Access::kWrite};
   const auto made = state.translate(transaction, context);
-  if (made) return made->address;
+  if (made) return *made;
   state.report(made.error(), transaction.type, id_, requester, at.value);
   return Unexpected{made.error().cause};
 }
@@ -157,7 +159,13 @@ void Port::page_request(const PageRequest& request) {
   iommu_.state_->page_request(id_, callbacks_, request);
 }
 
-Iommu::Iommu(const memory::Memory& memory) : state_(std::make_unique<State>(memory)) {}
+Iommu::Iommu(const memory::Memory& memory, std::uint64_t capabilities) {
+  constexpr std::uint64_t kFixed =
+      Capabilities::Version::kMask | Capabilities::Pas::kMask | Capabilities::Igs::kMask;
+  TANDEM_CHECK((capabilities & ~kAllCapabilities) == 0);
+  TANDEM_CHECK((capabilities & kFixed) == (kAllCapabilities & kFixed));
+  state_ = std::make_unique<State>(memory, capabilities);
+}
 
 Iommu::~Iommu() = default;
 

@@ -9,8 +9,8 @@
 /// DeviceCallbacks given to attach().
 ///
 /// Life of one request: device directory → (device context) → process directory → (process context)
-/// → IOTLB or first-stage walk → translation; every failure is a Cause, recorded in the fault queue
-/// where the specification says so.
+/// → IOTLB or walk of the first and the second stage → translation; every failure is a Cause,
+/// recorded in the fault queue where the specification says so.
 ///
 /// When an invalidation is over: IOFENCE.C waits for the accesses that use translations made before
 /// the IOTINVAL and IODIR commands ahead of it. It knows them by their reader sections of
@@ -22,8 +22,8 @@
 /// such a callback must not write the command queue of the same IOMMU, nor attach or detach. The
 /// same holds for an I/O region that an IOFENCE.C stores to.
 ///
-/// Edition: see docs/spec/iommu.md. Left out: second stage and MSI page tables (capabilities say
-/// so), Sv32, big-endian, debug translation, performance counters.
+/// Edition: see docs/spec/iommu.md. Left out: MSI page tables (capabilities say so), Sv32,
+/// big-endian, debug translation, performance counters.
 #pragma once
 
 #include <array>
@@ -69,6 +69,10 @@ struct Requester {
   bool privileged = false;
 };
 
+/// What a page table says of a page's memory beside what the platform does. Spec: Privileged
+/// specification, "Svpbmt".
+enum class MemoryType : std::uint8_t { kPma = 0, kNc = 1, kIo = 2 };
+
 /// A translation and how far it reaches: the naturally aligned range of 2^log2_size bytes that
 /// holds the requested address.
 struct Translation {
@@ -78,6 +82,7 @@ struct Translation {
   bool writable = false;
   bool executable = false;
   bool global = false;
+  MemoryType memory_type = MemoryType::kPma;
 };
 
 /// An ATS translation completion.
@@ -153,8 +158,9 @@ class Port {
   /// Answers a PCIe ATS translation request. `no_write` is the NW bit.
   AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write);
   /// Checks a translated request (AT = translated): the device context must allow ATS and, if the
-  /// request carries a PASID, hold a process directory that has room for it.
-  Result<PhysAddr, Cause> translated(const Requester& requester, PhysAddr at, Access access);
+  /// request carries a PASID, hold a process directory that has room for it. With tc.T2GPA `at` is
+  /// a guest physical address, which the second stage translates; else it comes back as it is.
+  Result<Translation, Cause> translated(const Requester& requester, PhysAddr at, Access access);
   /// Delivers a page request. A request that cannot be queued is answered at once as the
   /// specification says (§3.7): the response arrives at the callbacks before the call returns.
   void page_request(const PageRequest& request);
@@ -171,6 +177,19 @@ class Port {
   DeviceCallbacks& callbacks_;
 };
 
+/// A host's IOMMU: one stage of translation, ATS and PRI, wire-signalled interrupts.
+inline constexpr std::uint64_t kHostCapabilities =
+    Capabilities::Version::make(0x10) | Capabilities::Sv39::make(1) | Capabilities::Sv48::make(1) |
+    Capabilities::Sv57::make(1) | Capabilities::AmoHwad::make(1) | Capabilities::Ats::make(1) |
+    Capabilities::Igs::make(Capabilities::kIgsWsi) | Capabilities::Pas::make(56) |
+    Capabilities::Pd8::make(1) | Capabilities::Pd17::make(1) | Capabilities::Pd20::make(1);
+
+/// Everything this model can do: also a hypervisor's second stage.
+inline constexpr std::uint64_t kAllCapabilities =
+    kHostCapabilities | Capabilities::Svrsw60t59b::make(1) | Capabilities::Svpbmt::make(1) |
+    Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) | Capabilities::Sv57x4::make(1) |
+    Capabilities::T2gpa::make(1);
+
 class Iommu {
  public:
   /// Interrupt causes as numbered by ipsr: command queue, fault queue, performance monitor, page
@@ -183,8 +202,10 @@ class Iommu {
   };
   using InterruptHandler = std::function<void(Interrupt)>;
 
-  /// A reset IOMMU (ddtp.iommu_mode = Off) before `memory`, which must outlive it.
-  explicit Iommu(const memory::Memory& memory);
+  /// A reset IOMMU (ddtp.iommu_mode = Off) before `memory`, which must outlive it. `capabilities`
+  /// is what its register of that name will say: kAllCapabilities or less, but with the same
+  /// version, PAS and IGS; anything else is a failed check.
+  explicit Iommu(const memory::Memory& memory, std::uint64_t capabilities = kHostCapabilities);
   ~Iommu();
   Iommu(const Iommu&) = delete;
   Iommu& operator=(const Iommu&) = delete;

@@ -30,7 +30,7 @@ class IotlbTest : public ::testing::Test {
   }
   void fill(Iova at, const Translation& translation, std::uint32_t pscid = kPscid,
             IotlbContext of = context()) {
-    iotlb_.fill(iotlb_.epoch(), of, pscid, at, translation);
+    iotlb_.fill(iotlb_.epoch(), of, {std::nullopt, pscid}, at, translation, translation.log2_size);
   }
   bool hits(Iova at, unsigned need = Iotlb::kNeedRead, IotlbContext of = context()) {
     const auto hit = iotlb_.lookup(of, at, need);
@@ -91,30 +91,31 @@ TEST_F(IotlbTest, AnInvalidationRemovesWhatItNames) {
     iotlb_.invalidate_all();
     EXPECT_FALSE(hits(kAt));
     refill(log2_size);
-    iotlb_.invalidate_address_space(kPscid);
+    iotlb_.invalidate_address_space({std::nullopt, kPscid});
     EXPECT_FALSE(hits(kAt));
     refill(log2_size);
     iotlb_.invalidate_process(kDevice, kPasid.value);
     EXPECT_FALSE(hits(kAt));
     refill(log2_size);
-    iotlb_.invalidate_address(kPscid, Iova{kAt.value ^ ((std::uint64_t{1} << log2_size) - 1)});
+    iotlb_.invalidate_address({std::nullopt, kPscid},
+                              Iova{kAt.value ^ ((std::uint64_t{1} << log2_size) - 1)});
     EXPECT_FALSE(hits(kAt)) << log2_size;
   }
 }
 
 TEST_F(IotlbTest, AnInvalidationSparesWhatItDoesNotName) {
   fill(kAt, page_at(0x1000));
-  iotlb_.invalidate_address(kPscid, kAt.plus(kPageBytes));
-  iotlb_.invalidate_address(kPscid + 1, kAt);
-  iotlb_.invalidate_address_space(kPscid + 1);
+  iotlb_.invalidate_address({std::nullopt, kPscid}, kAt.plus(kPageBytes));
+  iotlb_.invalidate_address({std::nullopt, kPscid + 1}, kAt);
+  iotlb_.invalidate_address_space({std::nullopt, kPscid + 1});
   iotlb_.invalidate_process(kDevice, kPasid.value + 1);
   EXPECT_TRUE(hits(kAt));
 }
 
 TEST_F(IotlbTest, AWalkThatAnInvalidationOvertookIsNotRemembered) {
   const std::uint64_t epoch = iotlb_.epoch();
-  iotlb_.invalidate_address(kPscid + 1, Iova{0});  // of anything
-  iotlb_.fill(epoch, context(), kPscid, kAt, page_at(0x1000));
+  iotlb_.invalidate_address({std::nullopt, kPscid + 1}, Iova{0});  // of anything
+  iotlb_.fill(epoch, context(), {std::nullopt, kPscid}, kAt, page_at(0x1000), 12);
   EXPECT_FALSE(hits(kAt));
 }
 

@@ -53,7 +53,7 @@ void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
     callbacks.page_response(response);
   };
   const auto refuse = [&](Cause cause, bool hides) {
-    report({cause, hides}, TransactionType::kMessageRequest, device,
+    report({cause, hides, 0}, TransactionType::kMessageRequest, device,
            Requester{request.pasid, request.privileged}, kPageRequestMessageCode);
     answer(code_for(cause));
   };

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tandem/iommu/detail/capabilities.hpp"
 #include "tandem/iommu/detail/state.hpp"
 #include "tandem/rcu/rcu.hpp"
 
@@ -26,6 +25,20 @@ bool is_wide(std::uint32_t offset) {
 bool access_ok(std::uint32_t offset, unsigned size_bytes) {
   return (size_bytes == 4 || size_bytes == 8) && offset % size_bytes == 0 &&
          offset <= reg::kFileBytes - size_bytes;
+}
+
+/// Registers that are there only with ATS. Spec: §6.1 "Register layout".
+bool serves_page_requests(std::uint32_t offset) {
+  switch (offset & ~std::uint32_t{3}) {
+    case reg::kPqb:
+    case reg::kPqb + 4:
+    case reg::kPqh:
+    case reg::kPqt:
+    case reg::kPqcsr:
+      return true;
+    default:
+      return false;
+  }
 }
 
 bool mode_exists(std::uint64_t mode) {
@@ -68,10 +81,15 @@ void Iommu::State::write_ddtp(std::uint64_t value) {
   if (turned_off) rcu::rcu_synchronize();
 }
 
+bool Iommu::State::exists(std::uint32_t offset) const {
+  return config.has<Capabilities::Ats>() || !serves_page_requests(offset);
+}
+
 std::uint64_t Iommu::State::read64(std::uint32_t offset) const {
+  if (!exists(offset)) return 0;
   switch (offset) {
     case reg::kCapabilities:
-      return detail::kCapabilities;
+      return config.capabilities;
     case reg::kDdtp:
       return ddtp.load(std::memory_order_acquire);
     case reg::kCqb:
@@ -86,6 +104,7 @@ std::uint64_t Iommu::State::read64(std::uint32_t offset) const {
 }
 
 std::uint32_t Iommu::State::read32(std::uint32_t offset) const {
+  if (!exists(offset)) return 0;
   const std::uint32_t wide = offset & ~std::uint32_t{7};
   if (is_wide(wide)) {
     const std::uint64_t value = read64(wide);
@@ -93,7 +112,7 @@ std::uint32_t Iommu::State::read32(std::uint32_t offset) const {
   }
   switch (offset) {
     case reg::kFctl:
-      return detail::kFctl;
+      return config.fctl.load(std::memory_order_acquire);
     case reg::kCqh:
       return commands.head();
     case reg::kCqt:
@@ -120,6 +139,7 @@ std::uint32_t Iommu::State::read32(std::uint32_t offset) const {
 }
 
 void Iommu::State::write64(std::uint32_t offset, std::uint64_t value) {
+  if (!exists(offset)) return;
   switch (offset) {
     case reg::kDdtp:
       return write_ddtp(value);
@@ -135,6 +155,7 @@ void Iommu::State::write64(std::uint32_t offset, std::uint64_t value) {
 }
 
 void Iommu::State::write32(std::uint32_t offset, std::uint32_t value) {
+  if (!exists(offset)) return;
   const std::uint32_t wide = offset & ~std::uint32_t{7};
   if (is_wide(wide)) {
     const std::uint64_t old = read64(wide);

@@ -223,6 +223,17 @@ struct Ddi {
   }
 };
 
+/// The same, extended format.
+struct ExtendedDdi {
+  using L0 = Field<5, 0>;
+  using L1 = Field<14, 6>;
+  using L2 = Field<23, 15>;
+
+  static constexpr std::uint64_t index(unsigned level, std::uint32_t device_id) {
+    return level == 0 ? L0::get(device_id) : level == 1 ? L1::get(device_id) : L2::get(device_id);
+  }
+};
+
 /// How a process id splits into indices. Spec: §3 "Data Structures".
 struct Pdi {
   using L0 = Field<7, 0>;
@@ -248,6 +259,10 @@ struct DirectoryEntry {
 /// Encodings of iosatp.MODE and PC.fsc.MODE with SXL = 0. Spec: §3.1.3.4 "First-Stage context
 /// (fsc)".
 enum class FirstStageMode : std::uint8_t { kBare = 0, kSv39 = 8, kSv48 = 9, kSv57 = 10 };
+
+/// Encodings of iohgatp.MODE with GXL = 0. Spec: §3.1.3.2 "IO hypervisor guest address translation
+/// and protection (iohgatp)".
+enum class SecondStageMode : std::uint8_t { kBare = 0, kSv39x4 = 8, kSv48x4 = 9, kSv57x4 = 10 };
 
 /// Encodings of pdtp.MODE. Spec: §3.1.3.4 "First-Stage context (fsc)".
 enum class PdtpMode : std::uint8_t { kBare = 0, kPd8 = 1, kPd17 = 2, kPd20 = 3 };
@@ -297,6 +312,11 @@ struct DeviceContext {
     using Ppn = Field<43, 0>;
     using Gscid = Field<59, 44>;
     using Mode = Field<63, 60>;
+
+    static constexpr std::uint64_t make(SecondStageMode mode, std::uint64_t ppn,
+                                        std::uint32_t gscid) {
+      return Mode::make(static_cast<std::uint64_t>(mode)) | Gscid::make(gscid) | Ppn::make(ppn);
+    }
   };
   struct Ta {
     using Pscid = Field<31, 12>;
@@ -312,10 +332,34 @@ struct DeviceContext {
   bool hides_translation_faults() const { return Tc::Dtf::get(tc) != 0; }
   bool response_needs_pasid() const { return Tc::Prpr::get(tc) != 0; }
   bool updates_accessed_dirty() const { return Tc::Sade::get(tc) != 0; }
+  bool updates_guest_accessed_dirty() const { return Tc::Gade::get(tc) != 0; }
+  bool returns_guest_addresses() const { return Tc::T2gpa::get(tc) != 0; }
+  bool has_second_stage() const { return Iohgatp::Mode::get(iohgatp) != 0; }
+  std::uint32_t gscid() const { return static_cast<std::uint32_t>(Iohgatp::Gscid::get(iohgatp)); }
   bool has_default_process() const { return Tc::Dpe::get(tc) != 0; }
 };
 static_assert(sizeof(DeviceContext) == 32, "a base-format DC is four doublewords");
 static_assert(offsetof(DeviceContext, fsc) == 24);
+
+/// A device context in extended format: with MSI page tables (capabilities.MSI_FLAT).
+///
+/// Spec: §3.1.3.5 "MSI page table pointer (msiptp)", §3.1.3.6 "MSI address mask (msi_addr_mask) and
+///       pattern (msi_addr_pattern)".
+struct ExtendedDeviceContext : DeviceContext {
+  std::uint64_t msiptp = 0;
+  std::uint64_t msi_addr_mask = 0;
+  std::uint64_t msi_addr_pattern = 0;
+  std::uint64_t reserved = 0;
+
+  struct Msiptp {
+    using Ppn = Field<43, 0>;
+    using Mode = Field<63, 60>;
+    static constexpr std::uint64_t kReserved = Field<59, 44>::kMask;
+    static constexpr std::uint64_t kOff = 0;
+    static constexpr std::uint64_t kFlat = 1;
+  };
+};
+static_assert(sizeof(ExtendedDeviceContext) == 64, "an extended-format DC is eight doublewords");
 
 /// Snapshot of one process context.
 ///
@@ -339,12 +383,12 @@ struct ProcessContext {
 static_assert(sizeof(ProcessContext) == 16, "a PC is two doublewords");
 static_assert(offsetof(ProcessContext, fsc) == 8);
 
-// ---- First-stage page tables ----------------------------------------------------------------
+// ---- Page tables ------------------------------------------------------------------------------
 
-/// A first-stage page-table entry (Sv39, Sv48, Sv57).
+/// A page-table entry of either stage.
 ///
 /// Spec: RISC-V Privileged specification, "Sv39: Page-Based 39-bit Virtual-Memory System",
-///       "Svnapot", "Svpbmt".
+///       "Svnapot", "Svpbmt", "Svrsw60t59b".
 struct Pte {
   using V = Field<0>;
   using R = Field<1>;
@@ -356,7 +400,8 @@ struct Pte {
   using D = Field<7>;
   using Rsw = Field<9, 8>;
   using Ppn = Field<53, 10>;
-  using Reserved = Field<60, 54>;
+  using Reserved = Field<58, 54>;
+  using Rsw60t59b = Field<60, 59>;  // reserved without Svrsw60t59b
   using Pbmt = Field<62, 61>;
   using N = Field<63>;
   static constexpr unsigned kIndexBits = 9;
@@ -370,6 +415,19 @@ struct Pte {
 };
 
 /// Levels of page table that `mode` walks; 0 when it is Bare or reserved.
+constexpr unsigned second_stage_levels(SecondStageMode mode) {
+  switch (mode) {
+    case SecondStageMode::kSv39x4:
+      return 3;
+    case SecondStageMode::kSv48x4:
+      return 4;
+    case SecondStageMode::kSv57x4:
+      return 5;
+    case SecondStageMode::kBare:
+      break;
+  }
+  return 0;
+}
 constexpr unsigned first_stage_levels(FirstStageMode mode) {
   switch (mode) {
     case FirstStageMode::kSv39:
@@ -476,17 +534,27 @@ struct Ats {
   };
 };
 
-/// IOTINVAL.VMA for host address spaces (GV = 0); no `address`: every address, no `pscid`: every
-/// address space and global mappings.
+/// IOTINVAL.VMA; no `address`: every address, no `pscid`: every address space and global mappings.
+/// Without `gscid` of the host, else of that guest.
 constexpr Command iotinval_vma(std::optional<std::uint64_t> address,
-                               std::optional<std::uint32_t> pscid) {
+                               std::optional<std::uint32_t> pscid,
+                               std::optional<std::uint32_t> gscid = std::nullopt) {
   Command command;
   command.words[0] = Command::head(Command::OpcodeValue::kIotinval, Iotinval::kVma);
   if (pscid) command.words[0] |= Iotinval::Pscv::make(1) | Iotinval::Pscid::make(*pscid);
+  if (gscid) command.words[0] |= Iotinval::Gv::make(1) | Iotinval::Gscid::make(*gscid);
   if (address) {
     command.words[0] |= Iotinval::Av::make(1);
     command.words[1] = Iotinval::Addr::make(*address >> kPageShift);
   }
+  return command;
+}
+
+/// IOTINVAL.GVMA, of every address of a guest, or of all guests.
+constexpr Command iotinval_gvma(std::optional<std::uint32_t> gscid) {
+  Command command;
+  command.words[0] = Command::head(Command::OpcodeValue::kIotinval, Iotinval::kGvma);
+  if (gscid) command.words[0] |= Iotinval::Gv::make(1) | Iotinval::Gscid::make(*gscid);
   return command;
 }
 

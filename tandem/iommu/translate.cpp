@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "tandem/iommu/detail/directory.hpp"
 #include "tandem/iommu/detail/state.hpp"
 #include "tandem/iommu/detail/walk.hpp"
@@ -11,6 +13,8 @@ using detail::TransactionFault;
 
 /// "Recommended that the translation range size be large" where a stage is Bare (§3.6).
 constexpr unsigned kBareLog2Size = 30;
+
+using detail::WalkFault;
 
 /// The address space that a transaction's contexts select.
 struct FirstStage {
@@ -34,15 +38,28 @@ bool is_translated(TransactionType type) {
          type == TransactionType::kTranslatedWrite;
 }
 
-/// The address as it is: where no stage translates.
-Result<Translation, Cause> pass_through(const Transaction& transaction) {
-  if (transaction.at.value >> memory::kPhysAddrBits != 0) {
-    return Unexpected{detail::access_fault(transaction.access)};
-  }
+/// The address as it is: where the first stage, or no stage, translates.
+Translation pass_through(const Transaction& transaction) {
   Translation translation;
   translation.address = PhysAddr{transaction.at.value};
   translation.log2_size = kBareLog2Size;
   translation.readable = translation.writable = translation.executable = true;
+  return translation;
+}
+
+/// What both stages allow, in the smaller of the two pages. The first stage's memory type, if it
+/// names one, is the one that counts.
+Translation combined(const Translation& first, const detail::GuestPage& second) {
+  Translation translation = first;
+  translation.address = second.address;
+  translation.log2_size = std::min(first.log2_size, second.log2_size);
+  translation.readable = first.readable && Pte::R::get(second.pte) != 0;
+  translation.writable =
+      first.writable && Pte::W::get(second.pte) != 0 && Pte::D::get(second.pte) != 0;
+  translation.executable = first.executable && Pte::X::get(second.pte) != 0;
+  if (first.memory_type == MemoryType::kPma) {
+    translation.memory_type = static_cast<MemoryType>(Pte::Pbmt::get(second.pte));
+  }
   return translation;
 }
 
@@ -59,9 +76,10 @@ bool type_allowed(const Transaction& transaction, const DeviceContext& context) 
 }
 
 /// Steps 10 to 16: which first stage translates.
-Result<FirstStage, Cause> select_first_stage(const memory::Memory& memory,
-                                             const Transaction& transaction,
-                                             const DeviceContext& context) {
+Result<FirstStage, WalkFault> select_first_stage(const memory::Memory& memory,
+                                                 const detail::Config& config,
+                                                 const Transaction& transaction,
+                                                 const DeviceContext& context) {
   if (!context.uses_process_directory()) {
     return make_first_stage(context.fsc, DeviceContext::Ta::Pscid::get(context.ta), false);
   }
@@ -69,10 +87,11 @@ Result<FirstStage, Cause> select_first_stage(const memory::Memory& memory,
   if (!pasid && !context.has_default_process()) return FirstStage{};
   if (static_cast<PdtpMode>(Fsc::Mode::get(context.fsc)) == PdtpMode::kBare) return FirstStage{};
   const std::uint32_t process = pasid ? pasid->value : 0;
-  const auto found = detail::load_process_context(memory, context.fsc, process);
+  const auto found =
+      detail::load_process_context(memory, config, context, process, transaction.access);
   if (!found) return Unexpected{found.error()};
   if (pasid && transaction.requester.privileged && !found->allows_supervisor()) {
-    return Unexpected{Cause::kTtypeBlocked};
+    return Unexpected{WalkFault{Cause::kTtypeBlocked}};
   }
   return make_first_stage(found->fsc, ProcessContext::Ta::Pscid::get(found->ta),
                           found->supervisor_may_use_user_pages());
@@ -81,15 +100,53 @@ Result<FirstStage, Cause> select_first_stage(const memory::Memory& memory,
 }  // namespace
 
 /// Spec: §3.3 "Process to translate an IOVA", steps 1 to 6.
-Result<DeviceContext, Cause> Iommu::State::locate_device(DeviceId device) const {
+Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(DeviceId device) const {
   const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
   const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
   if (mode == Ddtp::ModeValue::kOff) return Unexpected{Cause::kAllInboundDisallowed};
   if (mode == Ddtp::ModeValue::kBare) return Unexpected{Cause::kTtypeBlocked};
-  if (!detail::device_id_fits(detail::ddt_levels(pointer), device.value)) {
+  if (!detail::device_id_fits(config, detail::ddt_levels(pointer), device.value)) {
     return Unexpected{Cause::kTtypeBlocked};
   }
-  return detail::load_device_context(memory, pointer, device.value);
+  return detail::load_device_context(memory, config, pointer, device.value);
+}
+
+/// Step 17: to a guest physical address where there is a second stage, else to the result.
+Result<Translation, WalkFault> Iommu::State::walk_first(const Transaction& transaction,
+                                                        const detail::Walk& walk) {
+  if (walk.mode == FirstStageMode::kBare) return pass_through(transaction);
+  walks.fetch_add(1, std::memory_order_relaxed);
+  return detail::walk_first_stage(memory, config, walk);
+}
+
+/// Step 19.
+Result<Translation, WalkFault> Iommu::State::walk_second(const Transaction& transaction,
+                                                         const DeviceContext& device,
+                                                         const Translation& first) {
+  const detail::SecondStage stage = detail::make_second_stage(device);
+  const std::uint64_t address = first.address.value;
+  if (stage.is_bare()) {
+    if (address >> memory::kPhysAddrBits == 0) return first;
+    return Unexpected{WalkFault{detail::access_fault(transaction.access)}};
+  }
+  const detail::AccessTypes types = is_translation_request(transaction.type)
+                                        ? detail::AccessTypes{}
+                                        : detail::AccessTypes::of(transaction.access);
+  const auto page =
+      detail::translate_guest(memory, config, stage, address, types, transaction.wants_write);
+  if (page) {
+    Translation both = combined(first, *page);
+    if (is_translation_request(transaction.type) && device.returns_guest_addresses()) {
+      both.address = first.address;
+    }
+    return both;
+  }
+  if (page.error() == detail::GuestFault::kAccessFault) {
+    return Unexpected{WalkFault{detail::access_fault(transaction.access)}};
+  }
+  return Unexpected{
+      WalkFault{detail::guest_page_fault(transaction.access),
+                detail::guest_fault_value(address, /*implicit=*/false, /*write=*/false)}};
 }
 
 Result<Translation, TransactionFault> Iommu::State::translate(const Transaction& transaction,
@@ -100,42 +157,49 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
       static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(ddtp.load(std::memory_order_acquire)));
   if (mode == Ddtp::ModeValue::kBare && !is_translated(transaction.type) &&
       !is_translation_request(transaction.type)) {
-    const auto passed = pass_through(transaction);
-    if (!passed) return Unexpected{TransactionFault{passed.error(), false}};
+    const auto passed = walk_second(transaction, DeviceContext{}, pass_through(transaction));
+    if (!passed) return Unexpected{TransactionFault{passed.error().cause}};
     return *passed;
   }
 
   const auto device = locate_device(transaction.device);
-  if (!device) return Unexpected{TransactionFault{device.error(), false}};
-  const auto fault = [&](Cause cause) {
-    return Unexpected{TransactionFault{cause, device->hides_translation_faults()}};
+  if (!device) return Unexpected{TransactionFault{device.error()}};
+  const auto fault = [&](const WalkFault& why) {
+    return Unexpected{TransactionFault{why.cause, device->hides_translation_faults(), why.iotval2}};
   };
-  if (!type_allowed(transaction, *device)) return fault(Cause::kTtypeBlocked);
+  if (!type_allowed(transaction, *device)) return fault({Cause::kTtypeBlocked});
+  if (is_translated(transaction.type) && !device->returns_guest_addresses()) {
+    const auto passed = walk_second(transaction, DeviceContext{}, pass_through(transaction));
+    if (!passed) return fault(passed.error());
+    iotlb.fill(epoch, context, {}, transaction.at, *passed, passed->log2_size);
+    return *passed;
+  }
 
   FirstStage stage;
   if (!is_translated(transaction.type)) {
-    const auto selected = select_first_stage(memory, transaction, *device);
+    const auto selected = select_first_stage(memory, config, transaction, *device);
     if (!selected) return fault(selected.error());
     stage = *selected;
   }
-  const auto made = [&]() -> Result<Translation, Cause> {
-    if (stage.mode == FirstStageMode::kBare) return pass_through(transaction);
-    walks.fetch_add(1, std::memory_order_relaxed);
-    const Requester& requester = transaction.requester;
-    detail::Walk walk;
-    walk.mode = stage.mode;
-    walk.root_ppn = stage.root_ppn;
-    walk.at = transaction.at;
-    walk.access = transaction.access;
-    walk.report_permissions = is_translation_request(transaction.type);
-    walk.wants_write = transaction.wants_write;
-    walk.supervisor = requester.pasid.has_value() && requester.privileged;
-    walk.sum = stage.sum;
-    walk.updates_ad = device->updates_accessed_dirty();
-    return detail::walk_first_stage(memory, walk);
-  }();
+  const Requester& requester = transaction.requester;
+  detail::Walk walk;
+  walk.mode = stage.mode;
+  walk.root_ppn = stage.root_ppn;
+  walk.at = transaction.at;
+  walk.access = transaction.access;
+  walk.report_permissions = is_translation_request(transaction.type);
+  walk.wants_write = transaction.wants_write;
+  walk.supervisor = requester.pasid.has_value() && requester.privileged;
+  walk.sum = stage.sum;
+  walk.updates_ad = device->updates_accessed_dirty();
+  walk.second_stage = detail::make_second_stage(*device);
+  const auto first = walk_first(transaction, walk);
+  if (!first) return fault(first.error());
+  const auto made = walk_second(transaction, *device, *first);
   if (!made) return fault(made.error());
-  iotlb.fill(epoch, context, stage.pscid, transaction.at, *made);
+  detail::AddressSpaceId space{std::nullopt, stage.pscid};
+  if (device->has_second_stage()) space.gscid = device->gscid();
+  iotlb.fill(epoch, context, space, transaction.at, *made, first->log2_size);
   return *made;
 }
 

@@ -148,7 +148,8 @@ TEST_F(Translate, AHitReadsNoTable) {
 TEST_F(Translate, TranslatedRequestsNeedAts) {
   start();
   for (int i = 0; i < 2; ++i) {  // the second from the IOTLB
-    EXPECT_EQ(port_->translated({}, PhysAddr{0x8123'4567}, Access::kWrite)->value, 0x8123'4567U);
+    EXPECT_EQ(port_->translated({}, PhysAddr{0x8123'4567}, Access::kWrite)->address.value,
+              0x8123'4567U);
   }
   EXPECT_EQ(port_->translated({}, PhysAddr{std::uint64_t{1} << 56}, Access::kRead).error(),
             Cause::kReadAccessFault);

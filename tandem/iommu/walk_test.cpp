@@ -18,7 +18,9 @@ class WalkTest : public Board {
   Result<Translation, Cause> run(Access access = Access::kRead) {
     walk_.access = access;
     walk_.wants_write = access == Access::kWrite;
-    return walk_first_stage(memory_, walk_);
+    const auto found = walk_first_stage(memory_, config_, walk_);
+    if (!found) return Unexpected{found.error().cause};
+    return *found;
   }
   Result<Translation, Cause> run_leaf(std::uint64_t flags, Access access = Access::kRead,
                                       unsigned level = 0, std::uint64_t ppn = 0x40000) {
@@ -26,6 +28,7 @@ class WalkTest : public Board {
     return run(access);
   }
   static constexpr std::uint64_t kAt = 0x12'3456'7abc;
+  const Config config_{kHostCapabilities};
   Walk walk_;
 };
 

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/iotlb.hpp"
 #include "tandem/iommu/iommu.hpp"
 
@@ -21,8 +22,9 @@ namespace tandem::iommu::detail {
 /// Spec: §4.1 "Command-Queue (CQ)"; §6.6 to §6.8, §6.15.
 class CommandQueue {
  public:
-  CommandQueue(const memory::Memory& memory, Iotlb& iotlb, const std::atomic<std::uint64_t>& ddtp)
-      : memory_(memory), iotlb_(iotlb), ddtp_(ddtp) {}
+  CommandQueue(const memory::Memory& memory, const Config& config, Iotlb& iotlb,
+               const std::atomic<std::uint64_t>& ddtp)
+      : memory_(memory), config_(config), iotlb_(iotlb), ddtp_(ddtp) {}
 
   /// Errors: false when the id is taken.
   bool attach(DeviceId id, DeviceCallbacks& callbacks);
@@ -59,6 +61,7 @@ class CommandQueue {
   DeviceCallbacks* destination_locked(const Command& command) TANDEM_REQUIRES(mutex_);
 
   const memory::Memory& memory_;
+  const Config& config_;
   Iotlb& iotlb_;
   const std::atomic<std::uint64_t>& ddtp_;
   Mutex mutex_;  // the command_mutex_ of the module overview

@@ -40,15 +40,22 @@ struct IotlbContext {
   }
 };
 
+/// Whose tables made a translation, as IOTINVAL names them: an address space of the host, or, with
+/// a second stage, one of a guest.
+struct AddressSpaceId {
+  std::optional<std::uint32_t> gscid;
+  std::uint32_t pscid = 0;
+};
+
 /// The cache of translations: a hit takes no lock and writes nothing.
 ///
 /// Each translation sits in the one entry that (context, page) selects, under the size class of its
 /// page; a lookup probes the classes that have been filled. An entry carries a *stamp*: the sum of
-/// the four counters that speak for it (everything; its process; its PSCID; its PSCID and address)
-/// at the time it was made. An invalidation raises one counter, so every entry it names, filled or
-/// about to be, has a stamp that no longer equals the sum. Counters only grow, hence the sum
-/// differs as soon as one does. Counters are shared by hashing: a collision invalidates too much,
-/// never too little. Nothing is ever scanned.
+/// the counters that speak for it (everything; its process; its guest; its address space; its
+/// address space and address) at the time it was made. An invalidation raises one counter, so every
+/// entry it names, filled or about to be, has a stamp that no longer equals the sum. Counters only
+/// grow, hence the sum differs as soon as one does. Counters are shared by hashing: a collision
+/// invalidates too much, never too little. Nothing is ever scanned.
 ///
 /// Fill against invalidation. The filler reads the *epoch* (F1), the tables (F2), the counters (F3)
 /// and the epoch again (F4), and drops its result unless both epochs agree. The invalidator, whose
@@ -84,15 +91,18 @@ class Iotlb {
   /// (F1): what fill() must be given to prove that nothing was invalidated since.
   std::uint64_t epoch() const noexcept { return epoch_.load(std::memory_order_acquire); }
 
-  /// Remembers `translation` of `at`, made from tables read after `epoch` was.
-  void fill(std::uint64_t epoch, IotlbContext context, std::uint32_t pscid, Iova at,
-            const Translation& translation) noexcept;
+  /// Remembers `translation` of `at`, made from tables read after `epoch` was. `leaf_log2_size`: of
+  /// the first stage's page, which is larger where the second stage maps it in pieces. Whoever
+  /// invalidates may name any address of it.
+  void fill(std::uint64_t epoch, IotlbContext context, AddressSpaceId space, Iova at,
+            const Translation& translation, unsigned leaf_log2_size) noexcept;
 
   /// Each: when it returns, no lookup that happens after finds what it names.
   void invalidate_all() noexcept;
   void invalidate_process(DeviceId device, std::uint32_t process) noexcept;
-  void invalidate_address_space(std::uint32_t pscid) noexcept;
-  void invalidate_address(std::uint32_t pscid, Iova at) noexcept;
+  void invalidate_guest(std::uint32_t gscid) noexcept;
+  void invalidate_address_space(AddressSpaceId space) noexcept;
+  void invalidate_address(AddressSpaceId space, Iova at) noexcept;
 
  private:
   /// Page sizes, smallest first: 4 KiB, 64 KiB (Svnapot), 2 MiB, 1 GiB, 512 GiB, 256 TiB.
@@ -118,16 +128,20 @@ class Iotlb {
     using Permissions = Field<46, 44>;  // as Need
     using Global = Field<47>;
     using Log2Size = Field<53, 48>;
+    using Type = Field<55, 54>;  // MemoryType
   };
   struct Which {  // indices of an entry's counters
     using Process = Field<15, 0>;
-    using Pscid = Field<31, 16>;
+    using Space = Field<31, 16>;
     using Address = Field<47, 32>;
+    using Guest = Field<63, 48>;
   };
 
   static std::size_t process_index(std::uint64_t device, std::uint64_t process) noexcept;
-  static std::size_t pscid_index(std::uint64_t pscid) noexcept;
-  static std::size_t address_index(std::uint64_t pscid, unsigned size_class, Iova at) noexcept;
+  static unsigned class_of(unsigned log2_size) noexcept;
+  static std::size_t guest_index(std::optional<std::uint32_t> gscid) noexcept;
+  static std::size_t space_index(AddressSpaceId space) noexcept;
+  static std::size_t address_index(AddressSpaceId space, unsigned size_class, Iova at) noexcept;
   static constexpr std::uint64_t mix(std::uint64_t value) {
     return (value * 0x9e3779b97f4a7c15) >> 32;
   }
@@ -143,7 +157,8 @@ class Iotlb {
   alignas(kCacheLine) Counter epoch_{0};                  // invalidators write, fillers read
   alignas(kCacheLine) Counter everything_{0};             // invalidators write, all read
   CounterArray process_{};
-  CounterArray pscid_{};
+  CounterArray guest_{};  // the first is nobody's: of translations without a second stage
+  CounterArray space_{};
   CounterArray address_{};
 };
 
@@ -152,7 +167,8 @@ class Iotlb {
 inline std::uint64_t Iotlb::stamp(std::uint64_t which) const noexcept {
   return everything_.load(std::memory_order_acquire) +
          process_[Which::Process::get(which) % kCounters].load(std::memory_order_acquire) +
-         pscid_[Which::Pscid::get(which) % kCounters].load(std::memory_order_acquire) +
+         guest_[Which::Guest::get(which) % kCounters].load(std::memory_order_acquire) +
+         space_[Which::Space::get(which) % kCounters].load(std::memory_order_acquire) +
          address_[Which::Address::get(which) % kCounters].load(std::memory_order_acquire);
 }
 
@@ -164,7 +180,8 @@ inline Translation Iotlb::Hit::translation(Iova at) const noexcept {
           Data::Readable::get(data) != 0,
           Data::Writable::get(data) != 0,
           Data::Executable::get(data) != 0,
-          Data::Global::get(data) != 0};
+          Data::Global::get(data) != 0,
+          static_cast<MemoryType>(Data::Type::get(data))};
 }
 
 /// Ordering: (A) the acquire loads of the words keep the second load of the sequence after them;

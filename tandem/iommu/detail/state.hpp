@@ -6,10 +6,12 @@
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/command_queue.hpp"
+#include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/detail/iotlb.hpp"
 #include "tandem/iommu/detail/record_queue.hpp"
 #include "tandem/iommu/detail/sharded_counter.hpp"
+#include "tandem/iommu/detail/walk.hpp"
 #include "tandem/iommu/iommu.hpp"
 
 namespace tandem::iommu {
@@ -30,11 +32,13 @@ struct Transaction {
 struct TransactionFault {
   Cause cause{};
   bool hides = false;
+  std::uint64_t iotval2 = 0;
 };
 
 /// What a transaction's fault record says.
 FaultRecord make_fault_record(Cause cause, TransactionType type, DeviceId device,
-                              const Requester& requester, std::uint64_t iotval);
+                              const Requester& requester, std::uint64_t iotval,
+                              std::uint64_t iotval2 = 0);
 
 /// Whether a fault of this cause is reported although DTF is set. Spec: §4.2, table "Fault record
 /// CAUSE field encodings".
@@ -43,23 +47,33 @@ bool reported_despite_dtf(Cause cause);
 }  // namespace detail
 
 struct Iommu::State {
-  explicit State(const memory::Memory& physical_memory)
+  State(const memory::Memory& physical_memory, std::uint64_t capabilities)
       : memory(physical_memory),
+        config(capabilities),
         faults(physical_memory),
         page_requests(physical_memory),
-        commands(physical_memory, iotlb, ddtp) {}
+        commands(physical_memory, config, iotlb, ddtp) {}
 
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
   Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
                                                           detail::IotlbContext context);
+  /// Step 17: through the first stage. (translate.cpp)
+  Result<Translation, detail::WalkFault> walk_first(const detail::Transaction& transaction,
+                                                    const detail::Walk& walk);
+  /// Step 19: what the first stage found, through the second. (translate.cpp)
+  Result<Translation, detail::WalkFault> walk_second(const detail::Transaction& transaction,
+                                                     const DeviceContext& device,
+                                                     const Translation& first);
   /// Steps 1 to 6: the device context of a device.
-  Result<DeviceContext, Cause> locate_device(DeviceId device) const;
+  Result<ExtendedDeviceContext, Cause> locate_device(DeviceId device) const;
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
   void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
               const Requester& requester, std::uint64_t iotval);
   /// §3.7 "PCIe ATS Page Request handling". (page_request_queue.cpp)
   void page_request(DeviceId device, DeviceCallbacks& callbacks, const PageRequest& request);
 
+  /// Whether the capabilities that the register at `offset` depends on are there.
+  bool exists(std::uint32_t offset) const;
   std::uint32_t read32(std::uint32_t offset) const;
   std::uint64_t read64(std::uint32_t offset) const;
   void write32(std::uint32_t offset, std::uint32_t value);
@@ -72,6 +86,7 @@ struct Iommu::State {
   }
 
   const memory::Memory& memory;
+  detail::Config config;
   detail::Iotlb iotlb;
   std::atomic<std::uint64_t> ddtp{0};  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;

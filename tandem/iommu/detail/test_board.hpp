@@ -12,6 +12,7 @@
 
 #include "tandem/base/mapping.hpp"
 #include "tandem/base/mutex.hpp"
+#include "tandem/iommu/detail/page_table.hpp"
 #include "tandem/iommu/iommu.hpp"
 
 /// A machine to test the IOMMU in: RAM, a driver's helpers, and a device that records messages.
@@ -58,9 +59,10 @@ class Board : public ::testing::Test {
   static constexpr DeviceId kDevice{0x42};
   static constexpr Pasid kPasid{5};
 
-  Board() : host_(std::move(*Mapping::anonymous(kRamBytes))), ram_(kRamBase + kPageBytes) {
+  explicit Board(std::uint64_t capabilities = kHostCapabilities)
+      : host_(std::move(*Mapping::anonymous(kRamBytes))), ram_(kRamBase + kPageBytes) {
     EXPECT_TRUE(memory_.add_host_ram(memory::PhysAddr{kRamBase}, host_.bytes()).has_value());
-    iommu_ = std::make_unique<Iommu>(memory_);
+    iommu_ = std::make_unique<Iommu>(memory_, capabilities);
     iommu_->on_interrupt(
         [this](Iommu::Interrupt cause) { ++interrupts_[static_cast<std::size_t>(cause)]; });
     port_ = std::move(*iommu_->attach(kDevice, device_));
@@ -179,15 +181,22 @@ class Board : public ::testing::Test {
 
   // ---- page tables
   /// Where the entry that maps `iova` at `level` lies; makes the tables on the way.
-  std::uint64_t pte_slot(std::uint64_t root, unsigned levels, std::uint64_t iova,
+  std::uint64_t pte_slot(std::uint64_t root, const Scheme& scheme, std::uint64_t iova,
                          unsigned level = 0) {
     std::uint64_t page = root;
-    for (unsigned i = levels - 1;; --i) {
-      const std::uint64_t at =
-          (page << kPageShift) + ((iova >> (kPageShift + i * Pte::kIndexBits)) & 511) * 8;
+    for (unsigned i = scheme.levels - 1U;; --i) {
+      const std::uint64_t at = (page << kPageShift) + scheme.index(i, iova) * 8;
       if (i == level) return at;
       page = next_table(at);
     }
+  }
+  std::uint64_t pte_slot(std::uint64_t root, unsigned levels, std::uint64_t iova,
+                         unsigned level = 0) {
+    return pte_slot(root, Scheme{static_cast<std::uint8_t>(levels), 0}, iova, level);
+  }
+  void map(std::uint64_t root, const Scheme& scheme, std::uint64_t iova, std::uint64_t ppn,
+           std::uint64_t flags = kLeaf, unsigned level = 0) {
+    store(pte_slot(root, scheme, iova, level), Pte::Ppn::make(ppn) | flags);
   }
   void map(std::uint64_t root, unsigned levels, std::uint64_t iova, std::uint64_t ppn,
            std::uint64_t flags = kLeaf, unsigned level = 0) {

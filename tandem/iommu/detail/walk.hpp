@@ -4,14 +4,15 @@
 #include <cstdint>
 
 #include "tandem/base/result.hpp"
-#include "tandem/iommu/iommu.hpp"
+#include "tandem/iommu/detail/page_table.hpp"
+#include "tandem/iommu/detail/second_stage.hpp"
 
 namespace tandem::iommu::detail {
 
 /// One first-stage translation to make.
 struct Walk {
   FirstStageMode mode = FirstStageMode::kBare;  ///< not Bare
-  std::uint64_t root_ppn = 0;
+  std::uint64_t root_ppn = 0;                   ///< of guest memory where there is a second stage
   Iova at;
   Access access = Access::kRead;
   /// An ATS translation request: missing permissions are part of the answer, not a fault.
@@ -20,18 +21,17 @@ struct Walk {
   bool supervisor = false;   ///< the transaction requests supervisor privilege
   bool sum = false;          ///< PC.ta.SUM
   bool updates_ad = false;   ///< DC.tc.SADE
+  SecondStage second_stage;  ///< maps the tables
 };
-
-/// The page fault, or access fault, of the original access type.
-Cause page_fault(Access access);
-Cause access_fault(Access access);
 
 /// Walks the page table. The translation's permissions are those of the request's privilege;
 /// writable only if the entry's D bit is set, so that a cached copy never skips setting it.
 ///
-/// Errors: page_fault(access) or access_fault(access).
-/// Spec:   RISC-V Privileged specification, "Virtual Address Translation Process"; IOMMU §3.4
-///         "IOMMU updating of PTE accessed (A) and dirty (D) updates".
-Result<Translation, Cause> walk_first_stage(const memory::Memory& memory, const Walk& walk);
+/// Errors: page_fault(access), access_fault(access), guest_page_fault(access).
+/// Spec:   RISC-V Privileged specification, "Virtual Address Translation Process", "Two-Stage
+///         Address Translation"; IOMMU §3.4 "IOMMU updating of PTE accessed (A) and dirty (D)
+///         updates".
+Result<Translation, WalkFault> walk_first_stage(const memory::Memory& memory, const Config& config,
+                                                const Walk& walk);
 
 }  // namespace tandem::iommu::detail

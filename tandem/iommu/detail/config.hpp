@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "tandem/iommu/spec.hpp"
+
+namespace tandem::iommu::detail {
+
+/// What one IOMMU offers and how software has set it up.
+///
+/// Spec: §6.3 "IOMMU capabilities (capabilities)", §6.4 "Features-control register (fctl)".
+struct Config {
+  explicit Config(std::uint64_t offered) : capabilities(offered), fctl(initial_fctl(offered)) {}
+
+  const std::uint64_t capabilities;
+  /// Written while ddtp is Off and the queues are; read by every transaction that misses.
+  std::atomic<std::uint32_t> fctl;
+
+  template <class CapabilityField>
+  bool has() const {
+    return CapabilityField::get(capabilities) != 0;
+  }
+  bool wire_interrupts() const { return Fctl::Wsi::get(load()) != 0; }
+
+  /// The bits of fctl that software may change.
+  static constexpr std::uint32_t writable_fctl(std::uint64_t offered) {
+    const bool both = Capabilities::Igs::get(offered) == Capabilities::kIgsBoth;
+    return static_cast<std::uint32_t>(Fctl::Wsi::make(both));
+  }
+
+ private:
+  static constexpr std::uint32_t initial_fctl(std::uint64_t offered) {
+    return static_cast<std::uint32_t>(
+        Fctl::Wsi::make(Capabilities::Igs::get(offered) == Capabilities::kIgsWsi));
+  }
+  std::uint32_t load() const { return fctl.load(std::memory_order_acquire); }
+};
+
+}  // namespace tandem::iommu::detail
