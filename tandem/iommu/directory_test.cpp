@@ -50,7 +50,7 @@ TEST_F(Directory, EveryNumberOfLevelsFindsTheDevice) {
     write(reg::kDdtp, 0, 8);
     set_ddtp(mode);
     EXPECT_FALSE(translate_as(id).has_value());
-    set_device(DeviceId{id}, valid_context());
+    set_device(DeviceId{id}, {valid_context()});
     EXPECT_TRUE(translate_as(id).has_value());
   }
 }

@@ -22,8 +22,8 @@
 /// such a callback must not write the command queue of the same IOMMU, nor attach or detach. The
 /// same holds for an I/O region that an IOFENCE.C stores to.
 ///
-/// Edition: see docs/spec/iommu.md. Left out: MSI page tables (capabilities say so), Sv32,
-/// big-endian, debug translation, performance counters.
+/// Edition: see docs/spec/iommu.md. Left out: memory-resident interrupt files (capabilities say
+/// so), Sv32, big-endian, debug translation, performance counters.
 #pragma once
 
 #include <array>
@@ -83,6 +83,7 @@ struct Translation {
   bool executable = false;
   bool global = false;
   MemoryType memory_type = MemoryType::kPma;
+  bool msi = false;  ///< an interrupt file's page, found through an MSI page table
 };
 
 /// An ATS translation completion.
@@ -188,7 +189,7 @@ inline constexpr std::uint64_t kHostCapabilities =
 inline constexpr std::uint64_t kAllCapabilities =
     kHostCapabilities | Capabilities::Svrsw60t59b::make(1) | Capabilities::Svpbmt::make(1) |
     Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) | Capabilities::Sv57x4::make(1) |
-    Capabilities::T2gpa::make(1);
+    Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1);
 
 class Iommu {
  public:

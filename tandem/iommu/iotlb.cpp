@@ -46,7 +46,8 @@ void Iotlb::fill(std::uint64_t epoch, IotlbContext context, AddressSpaceId space
       Data::Readable::make(translation.readable) | Data::Writable::make(translation.writable) |
       Data::Executable::make(translation.executable) | Data::Global::make(translation.global) |
       Data::Log2Size::make(translation.log2_size) |
-      Data::Type::make(static_cast<std::uint64_t>(translation.memory_type));
+      Data::Type::make(static_cast<std::uint64_t>(translation.memory_type)) |
+      Data::Msi::make(translation.msi);
 
   const std::uint64_t made = stamp(which);                      // (F3)
   if (epoch_.load(std::memory_order_acquire) != epoch) return;  // (F4)

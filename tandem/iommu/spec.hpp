@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "tandem/base/field.hpp"
+#include "tandem/iommu/spec_msi.hpp"
 
 namespace tandem::iommu {
 
@@ -357,7 +358,13 @@ struct ExtendedDeviceContext : DeviceContext {
     static constexpr std::uint64_t kReserved = Field<59, 44>::kMask;
     static constexpr std::uint64_t kOff = 0;
     static constexpr std::uint64_t kFlat = 1;
+
+    static constexpr std::uint64_t make_flat(std::uint64_t ppn) {
+      return Mode::make(kFlat) | Ppn::make(ppn);
+    }
   };
+
+  constexpr bool has_msi_page_table() const { return Msiptp::Mode::get(msiptp) != Msiptp::kOff; }
 };
 static_assert(sizeof(ExtendedDeviceContext) == 64, "an extended-format DC is eight doublewords");
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "tandem/iommu/detail/directory.hpp"
+#include "tandem/iommu/detail/msi_translate.hpp"
 #include "tandem/iommu/detail/state.hpp"
 #include "tandem/iommu/detail/walk.hpp"
 
@@ -36,6 +37,12 @@ bool is_translation_request(TransactionType type) {
 bool is_translated(TransactionType type) {
   return type == TransactionType::kTranslatedExecute || type == TransactionType::kTranslatedRead ||
          type == TransactionType::kTranslatedWrite;
+}
+
+/// With tc.T2GPA a device is told guest physical addresses. Spec: §3.1.3.1 "Translation control
+/// (tc)".
+bool answers_with_guest_address(const Transaction& transaction, const DeviceContext& device) {
+  return is_translation_request(transaction.type) && device.returns_guest_addresses();
 }
 
 /// The address as it is: where the first stage, or no stage, translates.
@@ -119,9 +126,26 @@ Result<Translation, WalkFault> Iommu::State::walk_first(const Transaction& trans
   return detail::walk_first_stage(memory, config, walk);
 }
 
+/// Step 18.
+Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
+    const Transaction& transaction, const ExtendedDeviceContext& device, const Translation& first) {
+  const auto found = detail::translate_msi(memory, device, first.address.value);
+  if (!found) return Unexpected{WalkFault{found.error()}};
+  if (transaction.access == Access::kExecute) {
+    return Unexpected{WalkFault{Cause::kInstructionAccessFault}};
+  }
+  Translation both = first;
+  if (!answers_with_guest_address(transaction, device)) both.address = *found;
+  both.log2_size = kPageShift;
+  both.executable = false;
+  both.global = false;
+  both.msi = true;
+  return both;
+}
+
 /// Step 19.
 Result<Translation, WalkFault> Iommu::State::walk_second(const Transaction& transaction,
-                                                         const DeviceContext& device,
+                                                         const ExtendedDeviceContext& device,
                                                          const Translation& first) {
   const detail::SecondStage stage = detail::make_second_stage(device);
   const std::uint64_t address = first.address.value;
@@ -136,9 +160,9 @@ Result<Translation, WalkFault> Iommu::State::walk_second(const Transaction& tran
       detail::translate_guest(memory, config, stage, address, types, transaction.wants_write);
   if (page) {
     Translation both = combined(first, *page);
-    if (is_translation_request(transaction.type) && device.returns_guest_addresses()) {
-      both.address = first.address;
-    }
+    both.log2_size =
+        static_cast<std::uint8_t>(detail::without_interrupt_files(device, address, both.log2_size));
+    if (answers_with_guest_address(transaction, device)) both.address = first.address;
     return both;
   }
   if (page.error() == detail::GuestFault::kAccessFault) {
@@ -157,7 +181,8 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
       static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(ddtp.load(std::memory_order_acquire)));
   if (mode == Ddtp::ModeValue::kBare && !is_translated(transaction.type) &&
       !is_translation_request(transaction.type)) {
-    const auto passed = walk_second(transaction, DeviceContext{}, pass_through(transaction));
+    const auto passed =
+        walk_second(transaction, ExtendedDeviceContext{}, pass_through(transaction));
     if (!passed) return Unexpected{TransactionFault{passed.error().cause}};
     return *passed;
   }
@@ -169,7 +194,8 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
   };
   if (!type_allowed(transaction, *device)) return fault({Cause::kTtypeBlocked});
   if (is_translated(transaction.type) && !device->returns_guest_addresses()) {
-    const auto passed = walk_second(transaction, DeviceContext{}, pass_through(transaction));
+    const auto passed =
+        walk_second(transaction, ExtendedDeviceContext{}, pass_through(transaction));
     if (!passed) return fault(passed.error());
     iotlb.fill(epoch, context, {}, transaction.at, *passed, passed->log2_size);
     return *passed;
@@ -195,7 +221,9 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
   walk.second_stage = detail::make_second_stage(*device);
   const auto first = walk_first(transaction, walk);
   if (!first) return fault(first.error());
-  const auto made = walk_second(transaction, *device, *first);
+  const auto made = detail::is_interrupt_file(*device, first->address.value)
+                        ? reach_interrupt_file(transaction, *device, *first)
+                        : walk_second(transaction, *device, *first);
   if (!made) return fault(made.error());
   detail::AddressSpaceId space{std::nullopt, stage.pscid};
   if (device->has_second_stage()) space.gscid = device->gscid();

@@ -129,6 +129,7 @@ class Iotlb {
     using Global = Field<47>;
     using Log2Size = Field<53, 48>;
     using Type = Field<55, 54>;  // MemoryType
+    using Msi = Field<56>;
   };
   struct Which {  // indices of an entry's counters
     using Process = Field<15, 0>;
@@ -181,7 +182,8 @@ inline Translation Iotlb::Hit::translation(Iova at) const noexcept {
           Data::Writable::get(data) != 0,
           Data::Executable::get(data) != 0,
           Data::Global::get(data) != 0,
-          static_cast<MemoryType>(Data::Type::get(data))};
+          static_cast<MemoryType>(Data::Type::get(data)),
+          Data::Msi::get(data) != 0};
 }
 
 /// Ordering: (A) the acquire loads of the words keep the second load of the sequence after them;

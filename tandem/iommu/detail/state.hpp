@@ -60,9 +60,13 @@ struct Iommu::State {
   /// Step 17: through the first stage. (translate.cpp)
   Result<Translation, detail::WalkFault> walk_first(const detail::Transaction& transaction,
                                                     const detail::Walk& walk);
+  /// Step 18: to an interrupt file. (translate.cpp)
+  Result<Translation, detail::WalkFault> reach_interrupt_file(
+      const detail::Transaction& transaction, const ExtendedDeviceContext& device,
+      const Translation& first);
   /// Step 19: what the first stage found, through the second. (translate.cpp)
   Result<Translation, detail::WalkFault> walk_second(const detail::Transaction& transaction,
-                                                     const DeviceContext& device,
+                                                     const ExtendedDeviceContext& device,
                                                      const Translation& first);
   /// Steps 1 to 6: the device context of a device.
   Result<ExtendedDeviceContext, Cause> locate_device(DeviceId device) const;

@@ -56,11 +56,13 @@ class Board : public ::testing::Test {
   static constexpr std::uint64_t kLeaf =
       Pte::V::kMask | Pte::R::kMask | Pte::W::kMask | Pte::U::kMask | Pte::A::kMask | Pte::D::kMask;
   static constexpr std::uint32_t kPscid = 77;
-  static constexpr DeviceId kDevice{0x42};
+  static constexpr DeviceId kDevice{0x22};
   static constexpr Pasid kPasid{5};
 
   explicit Board(std::uint64_t capabilities = kHostCapabilities)
-      : host_(std::move(*Mapping::anonymous(kRamBytes))), ram_(kRamBase + kPageBytes) {
+      : extended_(Capabilities::MsiFlat::get(capabilities) != 0),
+        host_(std::move(*Mapping::anonymous(kRamBytes))),
+        ram_(kRamBase + kPageBytes) {
     EXPECT_TRUE(memory_.add_host_ram(memory::PhysAddr{kRamBase}, host_.bytes()).has_value());
     iommu_ = std::make_unique<Iommu>(memory_, capabilities);
     iommu_->on_interrupt(
@@ -149,12 +151,21 @@ class Board : public ::testing::Test {
   std::uint64_t device_slot(DeviceId device) {
     std::uint64_t page = ddt_root_;
     for (unsigned level = ddt_levels_ - 1; level > 0; --level) {
-      page = next_table((page << kPageShift) + Ddi::index(level, device.value) * 8);
+      page = next_table((page << kPageShift) + device_index(level, device) * 8);
     }
-    return (page << kPageShift) + Ddi::index(0, device.value) * sizeof(DeviceContext);
+    const auto bytes = extended_ ? sizeof(ExtendedDeviceContext) : sizeof(DeviceContext);
+    return (page << kPageShift) + device_index(0, device) * bytes;
   }
-  void set_device(DeviceId device, const DeviceContext& context) {
+  std::uint64_t device_index(unsigned level, DeviceId device) const {
+    return extended_ ? ExtendedDdi::index(level, device.value) : Ddi::index(level, device.value);
+  }
+  void set_device(DeviceId device, const ExtendedDeviceContext& context) {
     const std::uint64_t at = device_slot(device);
+    if (extended_) {
+      store(at + 32, context.msiptp);
+      store(at + 40, context.msi_addr_mask);
+      store(at + 48, context.msi_addr_pattern);
+    }
     store(at + 8, context.iohgatp);
     store(at + 16, context.ta);
     store(at + 24, context.fsc);
@@ -226,6 +237,7 @@ class Board : public ::testing::Test {
     return result ? Cause{} : result.error();
   }
 
+  const bool extended_;  ///< the format of device contexts
   Mapping host_;
   memory::Memory memory_;
   std::uint64_t ram_;
@@ -240,7 +252,7 @@ class Board : public ::testing::Test {
   unsigned ddt_levels_ = 0;
   std::uint64_t pdt_root_ = 0;
   std::uint64_t root_ = 0;
-  DeviceContext context_;
+  ExtendedDeviceContext context_;
 
  private:
   std::uint64_t next_table(std::uint64_t entry_at) {
