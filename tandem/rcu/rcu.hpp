@@ -324,8 +324,7 @@ TANDEM_RCU_READER_PATH inline void rcu_domain::lock() noexcept {
   }
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);
   if (state != 0) {
-    TANDEM_CHECK((state & detail::kNesting) != detail::kNesting);
-    self.state.store(state + 1, std::memory_order_relaxed);
+    self.nest(state);
     return;
   }
   self.state.store(sequence_.load(std::memory_order_acquire), detail::kReaderOrder);  // (B)
@@ -341,7 +340,7 @@ TANDEM_RCU_READER_PATH inline void rcu_domain::unlock() noexcept {
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);
   if ((state & detail::kNesting) != 1) {
     TANDEM_CHECK(state != 0);
-    self.state.store(state - 1, std::memory_order_relaxed);
+    self.unnest(state);
     return;
   }
   self.state.store(0, detail::kReaderOrder);  // (C)

@@ -211,6 +211,28 @@ TEST(RcuSynchronize, AnInnerUnlockDoesNotEndTheSection) {
   reader.join();
 }
 
+// [saferecl.rcu.domain.general]/2: to any depth.
+TEST(RcuSynchronize, OnlyTheOutermostOfManyUnlocksEndsTheSection) {
+  rcu_domain domain;
+  std::atomic<int> stage{0};
+  std::thread reader([&] {
+    constexpr int kDepth = 10'000;
+    for (int i = 0; i < kDepth; ++i) domain.lock();
+    for (int i = 1; i < kDepth; ++i) domain.unlock();
+    stage = 1;
+    wait_until([&] { return stage == 2; });
+    domain.unlock();
+    EXPECT_FALSE(domain.in_section());
+  });
+  wait_until([&] { return stage == 1; });
+  const Waiter updater([&] { rcu_synchronize(domain); });
+  wait_until([&] { return stats(domain).waits != 0 || updater.returned(); });  // it sleeps
+  EXPECT_FALSE(updater.returned());
+  stage = 2;
+  EXPECT_TRUE(updater.returned_within(10s));
+  reader.join();
+}
+
 TEST(RcuSynchronize, AThreadThatExitsInsideASectionHoldsNobodyUp) {
   rcu_domain domain;
   std::thread([&] { domain.lock(); }).join();

@@ -35,6 +35,7 @@ void detach(Reader& reader) noexcept {
     reader.core->release();
   }
   reader.state.store(0, std::memory_order_release);
+  reader.deeper = 0;
   reader.wake.store(0, std::memory_order_relaxed);
   reader.generation = kDetached;
   reader.plain = kDetached;
@@ -165,8 +166,7 @@ void rcu_domain::lock_slowly(detail::Reader& self) noexcept {
 void rcu_domain::lock_fenced(detail::Reader& self) noexcept {
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);
   if (state != 0) {
-    TANDEM_CHECK((state & detail::kNesting) != detail::kNesting);
-    self.state.store(state + 1, std::memory_order_relaxed);
+    self.nest(state);
     return;
   }
   self.state.store(sequence_.load(std::memory_order_acquire), detail::kReaderOrder);  // (B)

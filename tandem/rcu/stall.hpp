@@ -21,7 +21,7 @@ namespace tandem::rcu {
 /// One reader that holds up a grace period.
 struct stalled_reader {
   pid_t thread = 0;           ///< the kernel's number of the thread
-  std::uint32_t nesting = 0;  ///< sections entered and not left
+  std::uint32_t nesting = 0;  ///< sections entered and not left; 1023 for more
   /// Return addresses, innermost first; empty unless stall_options::signal is set and the thread
   /// answered within 100 ms.
   std::span<void* const> stack;

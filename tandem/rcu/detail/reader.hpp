@@ -54,7 +54,8 @@ inline constexpr std::memory_order kReaderOrder =
 inline constexpr std::uint64_t kDetached = ~std::uint64_t{0};
 
 /// The sequence advances by kStep; its low bits stay 1. Only in a reader's state do they count how
-/// deep its sections are nested, so one word says both and one store changes both.
+/// deep its sections are nested, so one word says both and one store changes both. What is nested
+/// deeper than they can count is counted in Reader::deeper.
 inline constexpr std::uint64_t kStep = std::uint64_t{1} << 10;
 inline constexpr std::uint64_t kNesting = kStep - 1;
 inline constexpr std::uint64_t kFirstSequence = kStep + 1;
@@ -77,10 +78,27 @@ struct alignas(kCacheLine) Reader {
   std::atomic<int> boosted{0};  // written under core->registry: the policy to go back to, plus 1
   // Owner only, in handlers, too: counted in core->plain_readers.
   std::atomic<bool> is_plain{false};
-  bool online = false;  // owner only: in a quiescent_reader
+  bool online = false;       // owner only: in a quiescent_reader
+  std::uint32_t deeper = 0;  // owner only, in handlers, too: sections beyond kNesting
 
   std::uint64_t nesting() const noexcept {
     return state.load(std::memory_order_relaxed) & kNesting;
+  }
+  /// Enters a section inside the one that `inside`, the state, tells of.
+  TANDEM_RCU_READER_PATH void nest(std::uint64_t inside) noexcept {
+    if ((inside & kNesting) == kNesting) [[unlikely]] {
+      ++deeper;
+    } else {
+      state.store(inside + 1, std::memory_order_relaxed);
+    }
+  }
+  /// Leaves it.
+  TANDEM_RCU_READER_PATH void unnest(std::uint64_t inside) noexcept {
+    if ((inside & kNesting) == kNesting && deeper != 0) [[unlikely]] {
+      --deeper;
+    } else {
+      state.store(inside - 1, std::memory_order_relaxed);
+    }
   }
 };
 
