@@ -6,6 +6,7 @@
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/iommu/detail/directory.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
+#include "tandem/iommu/detail/mrif.hpp"
 #include "tandem/rcu/rcu.hpp"
 #include "tandem/trace/trace.hpp"
 
@@ -53,15 +54,6 @@ PageResponse::Code response_code(std::uint64_t code) {
     default:
       return PageResponse::Code::kResponseFailure;
   }
-}
-
-/// A fence's 4-byte store: what it points at may be a register of an interrupt controller.
-bool store_data(const memory::Memory& memory, PhysAddr at, std::uint32_t data) {
-  const auto stored = memory.store32(at, data, std::memory_order_release);
-  if (stored) return true;
-  if (stored.error() != memory::Fault::kMisaligned) return false;
-  // `at` is aligned: it is not host RAM.
-  return memory.write(at, std::as_bytes(std::span(&data, 1))).ok();
 }
 
 }  // namespace
@@ -227,7 +219,7 @@ CommandQueue::Step CommandQueue::iofence_locked(const Command& command) {
   if (Iofence::Av::get(word) != 0) {
     const PhysAddr at{Iofence::Addr::get(target) << 2};
     const auto data = static_cast<std::uint32_t>(Iofence::Data::get(word));
-    if (!store_data(memory_, at, data)) return Step::kMemoryFault;
+    if (!store_message(memory_, at, data)) return Step::kMemoryFault;
   }
   if (Iofence::Wsi::get(word) != 0) set_csr_locked(Cqcsr::FenceWIp::kMask);
   return Step::kDone;

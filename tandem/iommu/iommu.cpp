@@ -93,7 +93,8 @@ Port::~Port() { iommu_.state_->commands.detach(id_); }
 
 const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
 
-Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access) {
+Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access,
+                                           Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::untranslated(id_, requester);
   if (pasid_exists(requester)) [[likely]] {
@@ -103,7 +104,7 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
     }
   }
   const Transaction transaction{untranslated_type(access), id_, requester, at, access,
-                                access == Access::kWrite};
+                                access == Access::kWrite,  mrif};
   const auto made = state.translate(transaction, context);
   if (made) return *made;
   state.report(made.error(), transaction.type, id_, requester, at.value);
@@ -127,6 +128,7 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, bool no_w
   const auto made = state.translate(transaction, context);
   if (made) {
     completion.translation = granted(*made, requester);
+    completion.untranslated_only = made->mrif;
     return completion;
   }
   completion.status = ats_status(made.error().cause);

@@ -22,8 +22,8 @@
 /// such a callback must not write the command queue of the same IOMMU, nor attach or detach. The
 /// same holds for an I/O region that an IOFENCE.C stores to.
 ///
-/// Edition: see docs/spec/iommu.md. Left out: memory-resident interrupt files (capabilities say
-/// so), Sv32, big-endian, debug translation, performance counters.
+/// Edition: see docs/spec/iommu.md. Left out (capabilities say so): Sv32, big-endian, debug
+/// translation, performance counters.
 #pragma once
 
 #include <array>
@@ -73,6 +73,15 @@ struct Requester {
 /// specification, "Svpbmt".
 enum class MemoryType : std::uint8_t { kPma = 0, kNc = 1, kIo = 2 };
 
+/// A memory-resident interrupt file, which takes the place of an interrupt controller's while the
+/// guest does not run, and the notice that says that an MSI was stored there.
+struct Mrif {
+  PhysAddr file;    ///< of 512 bytes
+  PhysAddr notice;  ///< where the notice goes
+  std::uint32_t notice_data = 0;
+  bool hides_faults = false;  ///< tc.DTF
+};
+
 /// A translation and how far it reaches: the naturally aligned range of 2^log2_size bytes that
 /// holds the requested address.
 struct Translation {
@@ -83,7 +92,8 @@ struct Translation {
   bool executable = false;
   bool global = false;
   MemoryType memory_type = MemoryType::kPma;
-  bool msi = false;  ///< an interrupt file's page, found through an MSI page table
+  bool msi = false;   ///< an interrupt file's page, found through an MSI page table
+  bool mrif = false;  ///< that file is in memory: `address` is nobody's, Port::write_msi() stores
 };
 
 /// An ATS translation completion.
@@ -93,6 +103,7 @@ struct AtsCompletion {
   enum class Status : std::uint8_t { kSuccess, kUnsupportedRequest, kCompleterAbort };
   Status status = Status::kSuccess;
   Translation translation;
+  bool untranslated_only = false;  ///< U: the translation is not for translated requests
 };
 
 /// A PCIe Page Request message.
@@ -155,13 +166,23 @@ class Port {
   Port& operator=(const Port&) = delete;
 
   /// Translates an untranslated request. A fault is recorded in the fault queue.
-  Result<Translation, Cause> translate(const Requester& requester, Iova at, Access access);
+  /// Where an interrupt file in memory is found, `mrif` is set to it.
+  Result<Translation, Cause> translate(const Requester& requester, Iova at, Access access,
+                                       Mrif* mrif = nullptr);
   /// Answers a PCIe ATS translation request. `no_write` is the NW bit.
   AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write);
   /// Checks a translated request (AT = translated): the device context must allow ATS and, if the
   /// request carries a PASID, hold a process directory that has room for it. With tc.T2GPA `at` is
   /// a guest physical address, which the second stage translates; else it comes back as it is.
   Result<Translation, Cause> translated(const Requester& requester, PhysAddr at, Access access);
+  /// Performs an untranslated write of the four bytes `data`, as a little-endian word, to the page
+  /// `mrif` that translate() gave for `at`: marks the interrupt as pending there by an atomic or,
+  /// and sends the notice. What is no MSI (an offset other than 0, an identity above 2047) is
+  /// discarded. A fault is recorded in the fault queue.
+  /// Errors: kWriteAddressMisaligned, not recorded; kMrifAccessFault.
+  /// Spec:   AIA, "MSI PTE, MRIF mode". MSIs in big-endian order (offset 4) are not supported.
+  Result<void, Cause> write_msi(const Requester& requester, const Mrif& mrif, Iova at,
+                                std::uint32_t data);
   /// Delivers a page request. A request that cannot be queued is answered at once as the
   /// specification says (§3.7): the response arrives at the callbacks before the call returns.
   void page_request(const PageRequest& request);
@@ -189,7 +210,8 @@ inline constexpr std::uint64_t kHostCapabilities =
 inline constexpr std::uint64_t kAllCapabilities =
     kHostCapabilities | Capabilities::Svrsw60t59b::make(1) | Capabilities::Svpbmt::make(1) |
     Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) | Capabilities::Sv57x4::make(1) |
-    Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1);
+    Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1) | Capabilities::MsiMrif::make(1) |
+    Capabilities::AmoMrif::make(1);
 
 class Iommu {
  public:

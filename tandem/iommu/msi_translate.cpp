@@ -23,19 +23,43 @@ Result<MsiPte, Cause> load_entry(const Memory& memory, const ExtendedDeviceConte
   return entry;
 }
 
+Result<MsiTarget, Cause> to_controller(const MsiPte& entry, std::uint64_t address) {
+  const std::uint64_t word = entry.words[0];
+  if ((word & MsiPte::Basic::kReserved) != 0) return Unexpected{Cause::kMsiPteMisconfigured};
+  return MsiTarget{
+      PhysAddr{MsiPte::Basic::Ppn::get(word) << kPageShift | (address & (kPageBytes - 1))}, {}};
+}
+
+Result<MsiTarget, Cause> to_memory(const MsiPte& entry, bool hides_faults) {
+  using Entry = MsiPte::Mrif;
+  const auto [word, notice] = entry.words;
+  if ((word & Entry::kReserved) != 0 || (notice & Entry::kReserved1) != 0) {
+    return Unexpected{Cause::kMsiPteMisconfigured};
+  }
+  Mrif mrif;
+  mrif.file = PhysAddr{Entry::Address::get(word) << 9};
+  mrif.notice = PhysAddr{Entry::Nppn::get(notice) << kPageShift};
+  mrif.notice_data =
+      static_cast<std::uint32_t>(Entry::NidHigh::get(notice) << 10 | Entry::NidLow::get(notice));
+  mrif.hides_faults = hides_faults;
+  return MsiTarget{kNowhere, mrif};
+}
+
 }  // namespace
 
-Result<PhysAddr, Cause> translate_msi(const Memory& memory, const ExtendedDeviceContext& context,
-                                      std::uint64_t address) {
+Result<MsiTarget, Cause> translate_msi(const Memory& memory, const Config& config,
+                                       const ExtendedDeviceContext& context,
+                                       std::uint64_t address) {
   const auto entry = load_entry(memory, context, address);
   if (!entry) return Unexpected{entry.error()};
   if (!entry->valid()) return Unexpected{Cause::kMsiPteNotValid};
-  const std::uint64_t word = entry->words[0];
-  const bool basic = !entry->is_custom() && entry->mode() == MsiPte::Mode::kBasic;
-  if (!basic || (word & MsiPte::Basic::kReserved) != 0) {
-    return Unexpected{Cause::kMsiPteMisconfigured};
+  if (!entry->is_custom()) {
+    if (entry->mode() == MsiPte::Mode::kBasic) return to_controller(*entry, address);
+    if (entry->mode() == MsiPte::Mode::kMrif && config.has<Capabilities::MsiMrif>()) {
+      return to_memory(*entry, context.hides_translation_faults());
+    }
   }
-  return PhysAddr{MsiPte::Basic::Ppn::get(word) << kPageShift | (address & (kPageBytes - 1))};
+  return Unexpected{Cause::kMsiPteMisconfigured};
 }
 
 }  // namespace tandem::iommu::detail

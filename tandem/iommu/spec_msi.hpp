@@ -29,6 +29,17 @@ struct MsiPte {
     static constexpr std::uint64_t kReserved = Field<9, 3>::kMask | Field<62, 54>::kMask;
   };
 
+  /// MRIF mode: in memory.
+  struct Mrif {
+    using Address = Field<53, 7>;  // [55:9]
+    static constexpr std::uint64_t kReserved = Field<6, 3>::kMask | Field<62, 54>::kMask;
+    // Second doubleword.
+    using NidLow = Field<9, 0>;
+    using Nppn = Field<53, 10>;
+    using NidHigh = Field<60>;
+    static constexpr std::uint64_t kReserved1 = Field<59, 54>::kMask | Field<63, 61>::kMask;
+  };
+
   bool valid() const { return V::get(words[0]) != 0; }
   bool is_custom() const { return C::get(words[0]) != 0; }
   Mode mode() const { return static_cast<Mode>(M::get(words[0])); }
@@ -37,7 +48,28 @@ struct MsiPte {
     return {{V::make(1) | M::make(static_cast<std::uint64_t>(Mode::kBasic)) | Basic::Ppn::make(ppn),
              0}};
   }
+
+  /// `address` of the file, 512-byte aligned; notices go to page `nppn` with data `nid`.
+  static constexpr MsiPte mrif(std::uint64_t address, std::uint64_t nppn, std::uint32_t nid) {
+    return {{V::make(1) | M::make(static_cast<std::uint64_t>(Mode::kMrif)) |
+                 Mrif::Address::make(address >> 9),
+             Mrif::NidLow::make(nid) | Mrif::Nppn::make(nppn) | Mrif::NidHigh::make(nid >> 10)}};
+  }
 };
 static_assert(sizeof(MsiPte) == 16);
+
+/// A memory-resident interrupt file: per 64 interrupt identities a doubleword of pending bits and
+/// one of enable bits.
+///
+/// Spec: AIA, "Format of a memory-resident interrupt file".
+struct MrifLayout {
+  static constexpr std::uint32_t kIdentities = 2048;
+  static constexpr std::uint64_t pending_offset(std::uint32_t identity) {
+    return identity / 64 * 16;
+  }
+  static constexpr std::uint64_t pending_bit(std::uint32_t identity) {
+    return std::uint64_t{1} << (identity % 64);
+  }
+};
 
 }  // namespace tandem::iommu

@@ -129,13 +129,17 @@ Result<Translation, WalkFault> Iommu::State::walk_first(const Transaction& trans
 /// Step 18.
 Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
     const Transaction& transaction, const ExtendedDeviceContext& device, const Translation& first) {
-  const auto found = detail::translate_msi(memory, device, first.address.value);
+  const auto found = detail::translate_msi(memory, config, device, first.address.value);
   if (!found) return Unexpected{WalkFault{found.error()}};
   if (transaction.access == Access::kExecute) {
     return Unexpected{WalkFault{Cause::kInstructionAccessFault}};
   }
   Translation both = first;
-  if (!answers_with_guest_address(transaction, device)) both.address = *found;
+  if (found->mrif || !answers_with_guest_address(transaction, device)) {
+    both.address = found->address;
+  }
+  both.mrif = found->mrif.has_value();
+  if (found->mrif && transaction.mrif != nullptr) *transaction.mrif = *found->mrif;
   both.log2_size = kPageShift;
   both.executable = false;
   both.global = false;
@@ -227,7 +231,7 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
   if (!made) return fault(made.error());
   detail::AddressSpaceId space{std::nullopt, stage.pscid};
   if (device->has_second_stage()) space.gscid = device->gscid();
-  iotlb.fill(epoch, context, space, transaction.at, *made, first->log2_size);
+  if (!made->mrif) iotlb.fill(epoch, context, space, transaction.at, *made, first->log2_size);
   return *made;
 }
 

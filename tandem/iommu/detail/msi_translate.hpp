@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "tandem/base/result.hpp"
 #include "tandem/iommu/detail/config.hpp"
-#include "tandem/iommu/spec.hpp"
+#include "tandem/iommu/iommu.hpp"
 #include "tandem/memory/memory.hpp"
 
 namespace tandem::iommu::detail {
@@ -42,12 +43,20 @@ constexpr unsigned without_interrupt_files(const ExtendedDeviceContext& context,
   return log2_size < highest + kPageShift ? log2_size : highest + kPageShift;
 }
 
+/// Nothing is there: past every physical address.
+inline constexpr memory::PhysAddr kNowhere{std::uint64_t{1} << 63};
+
+/// Where an interrupt file is.
+struct MsiTarget {
+  memory::PhysAddr address;  ///< kNowhere where the file is in memory
+  std::optional<Mrif> mrif;
+};
+
 /// Where the interrupt file is whose page holds guest physical address `address`.
 ///
 /// Errors: kMsiPteLoadFault, kMsiPteNotValid, kMsiPteMisconfigured.
 /// Spec:   §3.3.3 "Process to translate addresses of MSIs". C = 1 is misconfigured.
-Result<memory::PhysAddr, Cause> translate_msi(const memory::Memory& memory,
-                                              const ExtendedDeviceContext& context,
-                                              std::uint64_t address);
+Result<MsiTarget, Cause> translate_msi(const memory::Memory& memory, const Config& config,
+                                       const ExtendedDeviceContext& context, std::uint64_t address);
 
 }  // namespace tandem::iommu::detail

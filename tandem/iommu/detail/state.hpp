@@ -26,6 +26,7 @@ struct Transaction {
   Iova at;
   Access access = Access::kRead;
   bool wants_write = false;
+  Mrif* mrif = nullptr;  ///< where to put the interrupt file found in memory, if asked for
 };
 
 /// Why a transaction stopped, and whether its device context hides such faults (tc.DTF).

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/detail/mrif.hpp"
+
+#include <span>
+
+#include "tandem/iommu/detail/state.hpp"
+
+namespace tandem::iommu {
+namespace detail {
+
+bool store_message(const memory::Memory& memory, PhysAddr at, std::uint32_t data) {
+  const auto stored = memory.store32(at, data, std::memory_order_release);
+  if (stored) return true;
+  if (stored.error() != memory::Fault::kMisaligned) return false;
+  // `at` is aligned: it is not host RAM.
+  return memory.write(at, std::as_bytes(std::span(&data, 1))).ok();
+}
+
+bool set_pending(const memory::Memory& memory, const Mrif& mrif, std::uint32_t identity) {
+  const PhysAddr at = mrif.file.plus(MrifLayout::pending_offset(identity));
+  const auto loaded = memory.load64(at, std::memory_order_acquire);
+  if (!loaded) return false;
+  for (std::uint64_t expected = *loaded;;) {
+    const auto found =
+        memory.compare_exchange64(at, expected, expected | MrifLayout::pending_bit(identity));
+    if (!found) return false;
+    if (*found == expected) return true;
+    expected = *found;
+  }
+}
+
+}  // namespace detail
+
+Result<void, Cause> Port::write_msi(const Requester& requester, const Mrif& mrif, Iova at,
+                                    std::uint32_t data) {
+  if (at.value % sizeof data != 0) return Unexpected{Cause::kWriteAddressMisaligned};
+  if (at.value % kPageBytes != 0 || data >= MrifLayout::kIdentities) return {};
+  Iommu::State& state = *iommu_.state_;
+  if (!detail::set_pending(state.memory, mrif, data)) {
+    state.report({Cause::kMrifAccessFault, mrif.hides_faults, 0},
+                 TransactionType::kUntranslatedWrite, id_, requester, at.value);
+    return Unexpected{Cause::kMrifAccessFault};
+  }
+  if (!detail::store_message(state.memory, mrif.notice, mrif.notice_data)) {
+    state.report({Cause::kIommuMsiWriteFault, false, 0}, TransactionType::kNone, DeviceId{}, {},
+                 mrif.notice.value);
+  }
+  return {};
+}
+
+}  // namespace tandem::iommu
