@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The RISC-V IOMMU's registers: where they are, and their fields.
+///
+/// Spec: RISC-V IOMMU, version 20260222; section numbers are that text's.
+#pragma once
+
+#include <cstdint>
+
+#include "tandem/base/field.hpp"
+
+namespace tandem::iommu {
+
+/// Byte offsets. Spec: §6.1 "Register layout".
+namespace reg {
+inline constexpr std::uint32_t kCapabilities = 0;
+inline constexpr std::uint32_t kFctl = 8;
+inline constexpr std::uint32_t kDdtp = 16;
+inline constexpr std::uint32_t kCqb = 24;
+inline constexpr std::uint32_t kCqh = 32;
+inline constexpr std::uint32_t kCqt = 36;
+inline constexpr std::uint32_t kFqb = 40;
+inline constexpr std::uint32_t kFqh = 48;
+inline constexpr std::uint32_t kFqt = 52;
+inline constexpr std::uint32_t kPqb = 56;
+inline constexpr std::uint32_t kPqh = 64;
+inline constexpr std::uint32_t kPqt = 68;
+inline constexpr std::uint32_t kCqcsr = 72;
+inline constexpr std::uint32_t kFqcsr = 76;
+inline constexpr std::uint32_t kPqcsr = 80;
+inline constexpr std::uint32_t kIpsr = 84;
+inline constexpr std::uint32_t kIcvec = 760;
+inline constexpr std::uint32_t kFileBytes = 4096;
+}  // namespace reg
+
+/// Spec: §6.3 "IOMMU capabilities (capabilities)".
+struct Capabilities {
+  using Version = Field<7, 0>;
+  using Sv32 = Field<8>;
+  using Sv39 = Field<9>;
+  using Sv48 = Field<10>;
+  using Sv57 = Field<11>;
+  using Svrsw60t59b = Field<14>;
+  using Svpbmt = Field<15>;
+  using Sv32x4 = Field<16>;
+  using Sv39x4 = Field<17>;
+  using Sv48x4 = Field<18>;
+  using Sv57x4 = Field<19>;
+  using AmoMrif = Field<21>;
+  using MsiFlat = Field<22>;
+  using MsiMrif = Field<23>;
+  using AmoHwad = Field<24>;
+  using Ats = Field<25>;
+  using T2gpa = Field<26>;
+  using End = Field<27>;
+  using Igs = Field<29, 28>;
+  using Hpm = Field<30>;
+  using Dbg = Field<31>;
+  using Pas = Field<37, 32>;
+  using Pd8 = Field<38>;
+  using Pd17 = Field<39>;
+  using Pd20 = Field<40>;
+  using Qosid = Field<41>;
+  using Nl = Field<42>;
+  using S = Field<43>;
+
+  static constexpr std::uint64_t kIgsMsi = 0;
+  static constexpr std::uint64_t kIgsWsi = 1;
+  static constexpr std::uint64_t kIgsBoth = 2;
+};
+
+/// Spec: §6.4 "Features-control register (fctl)".
+struct Fctl {
+  using Be = Field<0>;
+  using Wsi = Field<1>;
+  using Gxl = Field<2>;
+};
+
+/// Spec: §6.5 "Device-directory-table pointer (ddtp)".
+struct Ddtp {
+  using Mode = Field<3, 0>;
+  using Busy = Field<4>;
+  using Ppn = Field<53, 10>;
+
+  enum class ModeValue : std::uint8_t { kOff = 0, kBare = 1, k1Lvl = 2, k2Lvl = 3, k3Lvl = 4 };
+
+  static constexpr std::uint64_t make(ModeValue mode, std::uint64_t ppn = 0) {
+    return Mode::make(static_cast<std::uint64_t>(mode)) | Ppn::make(ppn);
+  }
+};
+
+/// cqb, fqb and pqb. Spec: §6.6 "Command-queue base (cqb)", §6.9, §6.12.
+struct QueueBase {
+  using Log2SizeMinus1 = Field<4, 0>;
+  using Ppn = Field<53, 10>;
+
+  /// `log2_entries` ≥ 1.
+  static constexpr std::uint64_t make(unsigned log2_entries, std::uint64_t ppn) {
+    return Log2SizeMinus1::make(log2_entries - 1) | Ppn::make(ppn);
+  }
+};
+
+/// Spec: §6.15 "Command-queue CSR (cqcsr)".
+struct Cqcsr {
+  using Cqen = Field<0>;
+  using Cie = Field<1>;
+  using Cqmf = Field<8>;
+  using CmdTo = Field<9>;
+  using CmdIll = Field<10>;
+  using FenceWIp = Field<11>;
+  using Cqon = Field<16>;
+  using Busy = Field<17>;
+};
+
+/// Spec: §6.16 "Fault queue CSR (fqcsr)".
+struct Fqcsr {
+  using Fqen = Field<0>;
+  using Fie = Field<1>;
+  using Fqmf = Field<8>;
+  using Fqof = Field<9>;
+  using Fqon = Field<16>;
+  using Busy = Field<17>;
+};
+
+/// Spec: §6.17 "Page-request-queue CSR (pqcsr)".
+struct Pqcsr {
+  using Pqen = Field<0>;
+  using Pie = Field<1>;
+  using Pqmf = Field<8>;
+  using Pqof = Field<9>;
+  using Pqon = Field<16>;
+  using Busy = Field<17>;
+};
+
+/// Spec: §6.18 "Interrupt pending status register (ipsr)".
+struct Ipsr {
+  using Cip = Field<0>;
+  using Fip = Field<1>;
+  using Pmip = Field<2>;
+  using Pip = Field<3>;
+};
+
+/// Spec: §6.28 "Interrupt-cause-to-vector register (icvec)".
+struct Icvec {
+  using Civ = Field<3, 0>;
+  using Fiv = Field<7, 4>;
+  using Pmiv = Field<11, 8>;
+  using Piv = Field<15, 12>;
+};
+
+}  // namespace tandem::iommu
