@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/iommu/detail/command_queue.hpp"
+#include "tandem/trace/trace.hpp"
+
+namespace tandem::iommu::detail {
+namespace {
+
+constexpr unsigned kItags = 32;
+
+/// The range that an ATS.INVAL payload names. Spec: §4.1.4 "IOMMU PCIe ATS commands"; PCIe.
+void decode_range(std::uint64_t payload, AtsInvalidation& request) {
+  using Payload = Ats::InvalPayload;
+  const std::uint64_t address = payload & Payload::Address::kMask;
+  if (Payload::S::get(payload) == 0) {
+    request.address = Iova{address};
+    request.size_bytes = kPageBytes;
+    return;
+  }
+  const std::uint64_t page = Payload::Address::get(payload);
+  const auto ones = static_cast<unsigned>(__builtin_ctzll(~page));
+  const unsigned log2_size = kPageShift + ones + 1;
+  if (log2_size >= 64) {
+    request.address = Iova{0};
+    request.size_bytes = 0;
+    return;
+  }
+  request.size_bytes = std::uint64_t{1} << log2_size;
+  request.address = Iova{address & ~(request.size_bytes - 1)};
+}
+
+std::optional<Pasid> pasid_operand(std::uint64_t word) {
+  if (Ats::Pv::get(word) == 0) return std::nullopt;
+  return Pasid{static_cast<std::uint32_t>(Ats::Pid::get(word))};
+}
+
+/// PCIe: a device takes the codes without a meaning for Response Failure.
+PageResponse::Code response_code(std::uint64_t code) {
+  switch (code) {
+    case 0:
+      return PageResponse::Code::kSuccess;
+    case 1:
+      return PageResponse::Code::kInvalidRequest;
+    default:
+      return PageResponse::Code::kResponseFailure;
+  }
+}
+
+}  // namespace
+
+/// Spec: §4.1.4 "IOMMU PCIe ATS commands".
+CommandQueue::Step CommandQueue::ats_locked(const Command& command) {
+  if (!config_.has<Capabilities::Ats>() || (command.words[0] & Ats::kReserved0) != 0) {
+    return Step::kIllegal;
+  }
+  switch (Command::Func3::get(command.words[0])) {
+    case Ats::kInval:
+      ats_invalidate_locked(command);
+      return Step::kDone;
+    case Ats::kPrgr:
+      page_response_locked(command);
+      return Step::kDone;
+    default:
+      return Step::kIllegal;
+  }
+}
+
+DeviceCallbacks* CommandQueue::destination_locked(const Command& command) {
+  const std::uint64_t word = command.words[0];
+  const std::uint64_t segment = Ats::Dsv::get(word) != 0 ? Ats::Dseg::get(word) : 0;
+  const DeviceId id{static_cast<std::uint32_t>(segment << Ats::Rid::kWidth | Ats::Rid::get(word))};
+  const auto device = devices_.find(id);
+  return device == devices_.end() ? nullptr : device->second;
+}
+
+void CommandQueue::ats_invalidate_locked(const Command& command) {
+  const auto [word, payload] = command.words;
+  AtsInvalidation request;
+  request.pasid = pasid_operand(word);
+  request.global = request.pasid && Ats::InvalPayload::G::get(payload) != 0;
+  decode_range(payload, request);
+  request.itag = next_itag_;
+  next_itag_ = static_cast<std::uint8_t>((next_itag_ + 1) % kItags);
+  TANDEM_TRACE(ats_invalidate, request.pasid ? request.pasid->value : 0, request.address.value);
+  // Nobody there: no completion ever comes.
+  DeviceCallbacks* const device = destination_locked(command);
+  if (device == nullptr || !device->ats_invalidate(request)) invalidation_timed_out_ = true;
+}
+
+void CommandQueue::page_response_locked(const Command& command) {
+  const auto [word, payload] = command.words;
+  PageResponse response;
+  response.pasid = pasid_operand(word);
+  response.group = static_cast<std::uint16_t>(Ats::PrgrPayload::Prgi::get(payload));
+  response.code = response_code(Ats::PrgrPayload::ResponseCode::get(payload));
+  TANDEM_TRACE(page_response, response.pasid ? response.pasid->value : 0, response.code);
+  if (DeviceCallbacks* const device = destination_locked(command)) device->page_response(response);
+}
+
+}  // namespace tandem::iommu::detail
