@@ -161,13 +161,17 @@ void Port::page_request(const PageRequest& request) {
   iommu_.state_->page_request(id_, callbacks_, request);
 }
 
-Iommu::Iommu(const memory::Memory& memory, std::uint64_t capabilities) {
+Iommu::Iommu(const memory::Memory& memory, const Options& options) {
   constexpr std::uint64_t kFixed =
       Capabilities::Version::kMask | Capabilities::Pas::kMask | Capabilities::Igs::kMask;
-  TANDEM_CHECK((capabilities & ~kAllCapabilities) == 0);
-  TANDEM_CHECK((capabilities & kFixed) == (kAllCapabilities & kFixed));
-  state_ = std::make_unique<State>(memory, capabilities);
+  TANDEM_CHECK((options.capabilities & ~kAllCapabilities) == 0);
+  TANDEM_CHECK((options.capabilities & kFixed) == (kAllCapabilities & kFixed));
+  TANDEM_CHECK(options.reset_mode <= Ddtp::ModeValue::kBare);
+  state_ = std::make_unique<State>(memory, options);
 }
+
+Iommu::Iommu(const memory::Memory& memory, std::uint64_t capabilities)
+    : Iommu(memory, Options{.capabilities = capabilities}) {}
 
 Iommu::~Iommu() = default;
 

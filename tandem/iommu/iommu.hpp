@@ -225,9 +225,16 @@ class Iommu {
   };
   using InterruptHandler = std::function<void(Interrupt)>;
 
-  /// A reset IOMMU (ddtp.iommu_mode = Off) before `memory`, which must outlive it. `capabilities`
-  /// is what its register of that name will say: kAllCapabilities or less, but with the same
-  /// version, PAS and IGS; anything else is a failed check.
+  /// What the specification leaves to an implementation. What cannot be is a failed check.
+  struct Options {
+    /// What the register of that name says: kAllCapabilities or less, but with the same version,
+    /// PAS and IGS.
+    std::uint64_t capabilities = kHostCapabilities;
+    Ddtp::ModeValue reset_mode = Ddtp::ModeValue::kOff;  ///< of ddtp: Off or Bare
+  };
+
+  /// A reset IOMMU before `memory`, which must outlive it.
+  Iommu(const memory::Memory& memory, const Options& options);
   explicit Iommu(const memory::Memory& memory, std::uint64_t capabilities = kHostCapabilities);
   ~Iommu();
   Iommu(const Iommu&) = delete;

@@ -35,6 +35,20 @@ TEST_F(Registers, ResetLeavesEverythingOff) {
   EXPECT_EQ(read(reg::kFctl), Fctl::Wsi::kMask);
 }
 
+/// An IOMMU that lets everything through until software sets it up.
+class ResetToBare : public Board {
+ protected:
+  ResetToBare() : Board(Iommu::Options{.reset_mode = Ddtp::ModeValue::kBare}) {}
+};
+
+// [iommu §6.2]
+TEST_F(ResetToBare, RequestsPassAtOnce) {
+  EXPECT_EQ(read(reg::kDdtp, 8), Ddtp::make(Ddtp::ModeValue::kBare));
+  const auto passed = port_->translate({}, Iova{0x5000}, Access::kWrite);
+  ASSERT_TRUE(passed.has_value());
+  EXPECT_EQ(passed->address.value, 0x5000U);
+}
+
 // [iommu §6.1]
 TEST_F(Registers, ReservedOffsetsReadZeroAndIgnoreWrites) {
   for (std::uint32_t offset = 0; offset < reg::kFileBytes; offset += 4) {

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "tandem/iommu/spec.hpp"
+#include "tandem/iommu/iommu.hpp"
 
 namespace tandem::iommu::detail {
 
@@ -12,8 +12,13 @@ namespace tandem::iommu::detail {
 ///
 /// Spec: §6.3 "IOMMU capabilities (capabilities)", §6.4 "Features-control register (fctl)".
 struct Config {
-  explicit Config(std::uint64_t offered) : capabilities(offered), fctl(initial_fctl(offered)) {}
+  explicit Config(const Iommu::Options& chosen)
+      : options(chosen),
+        capabilities(chosen.capabilities),
+        fctl(initial_fctl(chosen.capabilities)) {}
+  explicit Config(std::uint64_t offered) : Config(Iommu::Options{.capabilities = offered}) {}
 
+  const Iommu::Options options;
   const std::uint64_t capabilities;
   /// Written while ddtp is Off and the queues are; read by every transaction that misses.
   std::atomic<std::uint32_t> fctl;

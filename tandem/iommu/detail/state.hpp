@@ -48,9 +48,10 @@ bool reported_despite_dtf(Cause cause);
 }  // namespace detail
 
 struct Iommu::State {
-  State(const memory::Memory& physical_memory, std::uint64_t capabilities)
+  State(const memory::Memory& physical_memory, const Options& options)
       : memory(physical_memory),
-        config(capabilities),
+        config(options),
+        ddtp(Ddtp::make(options.reset_mode)),
         faults(physical_memory),
         page_requests(physical_memory),
         commands(physical_memory, config, iotlb, ddtp) {}
@@ -93,7 +94,7 @@ struct Iommu::State {
   const memory::Memory& memory;
   detail::Config config;
   detail::Iotlb iotlb;
-  std::atomic<std::uint64_t> ddtp{0};  // written under ddtp_mutex, read by every transaction
+  std::atomic<std::uint64_t> ddtp;  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;
   detail::RecordQueue faults;
   detail::RecordQueue page_requests;

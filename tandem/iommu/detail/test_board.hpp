@@ -60,11 +60,13 @@ class Board : public ::testing::Test {
   static constexpr Pasid kPasid{5};
 
   explicit Board(std::uint64_t capabilities = kHostCapabilities)
-      : extended_(Capabilities::MsiFlat::get(capabilities) != 0),
+      : Board(Iommu::Options{.capabilities = capabilities}) {}
+  explicit Board(const Iommu::Options& options)
+      : extended_(Capabilities::MsiFlat::get(options.capabilities) != 0),
         host_(std::move(*Mapping::anonymous(kRamBytes))),
         ram_(kRamBase + kPageBytes) {
     EXPECT_TRUE(memory_.add_host_ram(memory::PhysAddr{kRamBase}, host_.bytes()).has_value());
-    iommu_ = std::make_unique<Iommu>(memory_, capabilities);
+    iommu_ = std::make_unique<Iommu>(memory_, options);
     iommu_->on_interrupt(
         [this](Iommu::Interrupt cause) { ++interrupts_[static_cast<std::size_t>(cause)]; });
     port_ = std::move(*iommu_->attach(kDevice, device_));
