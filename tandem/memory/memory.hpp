@@ -126,6 +126,9 @@ class Memory {
   Outcome read(PhysAddr at, std::span<std::byte> to) const;
   Outcome write(PhysAddr at, std::span<const std::byte> from) const;
 
+  /// Many of the following accesses in one reader section: reader.hpp.
+  class Reader;
+
   /// Naturally aligned atomic accesses to host RAM, little-endian.
   Result<std::uint64_t, Fault> load64(PhysAddr at, std::memory_order order) const;
   Result<std::uint32_t, Fault> load32(PhysAddr at, std::memory_order order) const;
