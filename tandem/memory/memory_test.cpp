@@ -12,52 +12,15 @@
 #include <thread>
 #include <vector>
 
-#include "tandem/base/mapping.hpp"
+#include "tandem/memory/detail/test_memory.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::memory {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-
-/// Page-aligned host memory filled with one byte.
-class HostPages {
- public:
-  explicit HostPages(std::size_t pages, int fill = 0)
-      : mapping_(std::move(*Mapping::anonymous(pages * kPageSize))) {
-    std::memset(mapping_.data(), fill, mapping_.size());
-  }
-  std::span<std::byte> bytes() const { return mapping_.bytes(); }
-
- private:
-  Mapping mapping_;
-};
-
-/// An I/O region over a buffer that refuses from `limit` on and counts calls.
-class BufferRegion : public IoRegion {
- public:
-  BufferRegion(std::size_t size_bytes, std::size_t limit) : data(size_bytes), limit_(limit) {}
-  Outcome read(std::uint64_t offset, std::span<std::byte> to) override {
-    ++calls;
-    const std::size_t n = allowed(offset, to.size());
-    std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(offset), n, to.begin());
-    return {n, n == to.size() ? Fault::kNone : Fault::kRefused};
-  }
-  Outcome write(std::uint64_t offset, std::span<const std::byte> from) override {
-    ++calls;
-    const std::size_t n = allowed(offset, from.size());
-    std::copy_n(from.begin(), n, data.begin() + static_cast<std::ptrdiff_t>(offset));
-    return {n, n == from.size() ? Fault::kNone : Fault::kRefused};
-  }
-  Bytes data;
-  std::atomic<int> calls{0};
-
- private:
-  std::size_t allowed(std::uint64_t offset, std::size_t length) const {
-    return offset >= limit_ ? 0 : std::min<std::size_t>(length, limit_ - offset);
-  }
-  std::size_t limit_;
-};
+using detail::BufferRegion;
+using detail::HostPages;
 
 /// Blocks in read() until released.
 class GateRegion : public IoRegion {

@@ -17,7 +17,8 @@ namespace tandem::memory {
 /// each word.
 ///
 /// Thread safety: one thread uses a Reader; keep it short, remove() waits for it.
-/// Errors:        kMisaligned (also where there is no host RAM), kNoRegion, kReadOnly.
+/// Errors:        kMisaligned (also where there is no host RAM), kNoRegion, kReadOnly; kPoisoned,
+///                except that a store takes the poison of a granule that it writes whole.
 class Memory::Reader {
  public:
   explicit Reader(const Memory& memory) : section_(rcu::rcu_default_domain()), memory_(memory) {}
@@ -53,17 +54,23 @@ class Memory::Reader {
     if (const Fault fault = locate<Word>(at, false); fault != Fault::kNone) {
       return Unexpected{fault};
     }
+    if (poison_ != nullptr && is_poisoned(at)) [[unlikely]]
+      return Unexpected{Fault::kPoisoned};
     return word<Word>(at).load(order);
   }
   template <class Word>
   Result<void, Fault> store(PhysAddr at, Word value, std::memory_order order) {
     if (const Fault fault = locate<Word>(at, true); fault != Fault::kNone) return Unexpected{fault};
     word<Word>(at).store(value, order);
+    if (poison_ != nullptr) [[unlikely]]
+      written(at, sizeof(Word));
     return {};
   }
   template <class Word>
   Result<Word, Fault> compare_exchange(PhysAddr at, Word expected, Word desired) {
     if (const Fault fault = locate<Word>(at, true); fault != Fault::kNone) return Unexpected{fault};
+    if (poison_ != nullptr && is_poisoned(at)) [[unlikely]]
+      return Unexpected{Fault::kPoisoned};
     word<Word>(at).compare_exchange_strong(expected, desired, std::memory_order_acq_rel);
     return expected;
   }
@@ -72,7 +79,7 @@ class Memory::Reader {
   template <class Word>
   Fault locate(PhysAddr at, bool write) {
     if (at.value % sizeof(Word) != 0) return Fault::kMisaligned;
-    // Regions are page-aligned: they hold all of an aligned word or nothing of it.
+    // Pieces of regions are page-aligned: they hold all of an aligned word or nothing of it.
     if (at.value - base_ >= size_bytes_) [[unlikely]] {
       if (const Fault fault = find(at); fault != Fault::kNone) return fault;
     }
@@ -83,14 +90,18 @@ class Memory::Reader {
     return std::atomic_ref<Word>(*reinterpret_cast<Word*>(host_ + (at.value - base_)));
   }
   Fault find(PhysAddr at);
+  bool is_poisoned(PhysAddr at) const;
+  void written(PhysAddr at, std::size_t size_bytes) const;
 
   const std::scoped_lock<rcu::rcu_domain> section_;
   const Memory& memory_;
-  // The region found last: host RAM.
+  // What was found last: a piece of host RAM, from `offset_` on in its region.
   std::uint64_t base_ = 0;
   std::uint64_t size_bytes_ = 0;
   std::byte* host_ = nullptr;
   bool writable_ = false;
+  std::uint64_t offset_ = 0;
+  detail::PoisonMap* poison_ = nullptr;
 };
 
 }  // namespace tandem::memory

@@ -3,39 +3,27 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
 #include <memory>
-#include <utility>
 #include <vector>
 
-#include "tandem/memory/memory.hpp"
+#include "tandem/memory/detail/region.hpp"
 
 namespace tandem::memory::detail {
 
-/// One region. Freed by remove(), after the grace period and the last pin.
-struct Region {
-  static constexpr std::uint32_t kRemoving = std::uint32_t{1} << 31;
-
-  std::uint64_t base = 0;
-  std::uint64_t size_bytes = 0;
-  std::byte* host = nullptr;  // host RAM; nullptr for an I/O region
-  bool writable = true;
-  std::shared_ptr<IoRegion> io;
-  /// Pins; kRemoving is set by remove(), which then waits on this word. Pins are taken inside
-  /// reader sections that still see the region, so the count cannot grow once the grace period is
-  /// over.
-  std::atomic<std::uint32_t> pins{0};
-};
-
-/// At most kCapacity regions, sorted by base. Immutable once published.
+/// At most kCapacity visible pieces of regions, sorted by base. Immutable once published.
 struct Chunk {
   static constexpr std::size_t kCapacity = 128;
   struct Entry {
     std::uint64_t base;
     std::uint64_t size_bytes;
     Region* region;
+
+    std::uint64_t end() const { return base + size_bytes; }
   };
 
   std::array<Entry, kCapacity> entries;
@@ -51,7 +39,18 @@ struct Chunk {
   }
 };
 
-/// Every region, sorted. Immutable once published; a change shares the chunks it does not touch.
+/// What decodes an address: `length` bytes from `offset` on, and `before` bytes before that, in a
+/// region that is no alias.
+struct Decoded {
+  Region* region = nullptr;
+  std::uint64_t offset = 0;
+  std::uint64_t before = 0;
+  std::uint64_t length = 0;
+  bool writable = false;
+};
+
+/// What of every region is visible, sorted. Immutable once published; a change shares the chunks it
+/// does not touch.
 struct View {
   struct Part {
     std::uint64_t base;  // of the first entry
@@ -67,23 +66,58 @@ struct View {
     return above == parts.begin() ? 0 : static_cast<std::size_t>(above - parts.begin()) - 1;
   }
 
-  /// The region that decodes `address`, or nullptr.
-  Region* find(std::uint64_t address) const {
+  /// The visible piece that holds `address`, or nullptr.
+  const Chunk::Entry* entry_at(std::uint64_t address) const {
     if (parts.empty()) return nullptr;
     const Chunk::Entry* const entry = parts[part_for(address)].chunk->at_or_below(address);
-    return entry != nullptr && address - entry->base < entry->size_bytes ? entry->region : nullptr;
+    return entry != nullptr && address - entry->base < entry->size_bytes ? entry : nullptr;
   }
 
-  /// Whether [base, base + size_bytes) meets a region.
-  bool overlaps(std::uint64_t base, std::uint64_t size_bytes) const;
+  /// What decodes `address`, through aliases; no region where nothing does, or where more than
+  /// kMaxAliases lead to each other.
+  Decoded find(std::uint64_t address) const {
+    const Chunk::Entry* const entry = entry_at(address);
+    if (entry == nullptr) return {};
+    Region& region = *entry->region;
+    if (!region.is_alias) [[likely]] {
+      return {&region, address - region.base, address - entry->base, entry->end() - address,
+              region.writable};
+    }
+    return find_through(*entry, address);
+  }
+
+ private:
+  static constexpr unsigned kMaxAliases = 8;
+  Decoded find_through(const Chunk::Entry& alias, std::uint64_t address) const;
+};
+
+/// Every region by priority and base. Regions of one priority do not overlap.
+class Layers {
+ public:
+  /// Whether a region of `priority` meets [base, base + size_bytes).
+  bool overlaps(int priority, std::uint64_t base, std::uint64_t size_bytes) const;
+  void insert(Region& region) { layers_[region.priority].emplace(region.base, &region); }
+  void erase(const Region& region);
+  /// What is visible in [first, end): of the regions that hold an address the one with the highest
+  /// priority.
+  std::vector<Chunk::Entry> flatten(std::uint64_t first, std::uint64_t end) const;
+
+ private:
+  using Layer = std::map<std::uint64_t, Region*>;
+  using ByPriority = std::map<int, Layer, std::greater<>>;
+  static Layer::const_iterator first_meeting(const Layer& layer, std::uint64_t first);
+  static void fill(std::vector<Chunk::Entry>& entries, ByPriority::const_iterator layer,
+                   ByPriority::const_iterator last, std::uint64_t first, std::uint64_t end);
+
+  ByPriority layers_;
 };
 
 /// A view after one change, and what it no longer uses.
 struct Change {
   std::unique_ptr<View> view;
-  std::unique_ptr<Chunk> dropped;
+  std::vector<std::unique_ptr<Chunk>> dropped;
 };
-Change with_region(const View& view, Region& region);
-Change without_region(const View& view, const Region& region);
+/// `view` with what is visible in [first, end) taken from `layers`.
+Change refreshed(const View& view, const Layers& layers, std::uint64_t first, std::uint64_t end);
 
 }  // namespace tandem::memory::detail
