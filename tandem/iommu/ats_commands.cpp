@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <chrono>
+
 #include "tandem/iommu/detail/command_queue.hpp"
 #include "tandem/trace/trace.hpp"
 
 namespace tandem::iommu::detail {
 namespace {
-
-constexpr unsigned kItags = 32;
 
 /// The range that an ATS.INVAL payload names. Spec: §4.1.4 "IOMMU PCIe ATS commands"; PCIe.
 void decode_range(std::uint64_t payload, AtsInvalidation& request) {
@@ -33,6 +33,11 @@ std::optional<Pasid> pasid_operand(std::uint64_t word) {
   return Pasid{static_cast<std::uint32_t>(Ats::Pid::get(word))};
 }
 
+DeviceId destination(std::uint64_t word) {
+  const std::uint64_t segment = Ats::Dsv::get(word) != 0 ? Ats::Dseg::get(word) : 0;
+  return {static_cast<std::uint32_t>(segment << Ats::Rid::kWidth | Ats::Rid::get(word))};
+}
+
 /// PCIe: a device takes the codes without a meaning for Response Failure.
 PageResponse::Code response_code(std::uint64_t code) {
   switch (code) {
@@ -54,8 +59,7 @@ CommandQueue::Step CommandQueue::ats_locked(const Command& command) {
   }
   switch (Command::Func3::get(command.words[0])) {
     case Ats::kInval:
-      ats_invalidate_locked(command);
-      return Step::kDone;
+      return ats_invalidate_locked(command);
     case Ats::kPrgr:
       page_response_locked(command);
       return Step::kDone;
@@ -64,26 +68,42 @@ CommandQueue::Step CommandQueue::ats_locked(const Command& command) {
   }
 }
 
-DeviceCallbacks* CommandQueue::destination_locked(const Command& command) {
-  const std::uint64_t word = command.words[0];
-  const std::uint64_t segment = Ats::Dsv::get(word) != 0 ? Ats::Dseg::get(word) : 0;
-  const DeviceId id{static_cast<std::uint32_t>(segment << Ats::Rid::kWidth | Ats::Rid::get(word))};
+DeviceCallbacks* CommandQueue::device_locked(DeviceId id) {
   const auto device = devices_.find(id);
   return device == devices_.end() ? nullptr : device->second;
 }
 
-void CommandQueue::ats_invalidate_locked(const Command& command) {
+/// Sends the request and goes on: a fence waits for its completion. With all tags in use the queue
+/// stays at the command.
+CommandQueue::Step CommandQueue::ats_invalidate_locked(const Command& command) {
   const auto [word, payload] = command.words;
   AtsInvalidation request;
   request.pasid = pasid_operand(word);
   request.global = request.pasid && Ats::InvalPayload::G::get(payload) != 0;
   decode_range(payload, request);
-  request.itag = next_itag_;
-  next_itag_ = static_cast<std::uint8_t>((next_itag_ + 1) % kItags);
+  const DeviceId id = destination(word);
+  DeviceCallbacks* const device = device_locked(id);
+  if (device == nullptr) {
+    itags_.note_time_out();  // no completion ever comes
+    return Step::kDone;
+  }
+  const auto deadline = std::chrono::steady_clock::now() + config_.options.invalidation_timeout;
+  const auto tag = itags_.claim(id, deadline);
+  if (!tag) return Step::kWait;
+  request.itag = tag->itag;
+  request.sequence = tag->sequence;
   TANDEM_TRACE(ats_invalidate, request.pasid ? request.pasid->value : 0, request.address.value);
-  // Nobody there: no completion ever comes.
-  DeviceCallbacks* const device = destination_locked(command);
-  if (device == nullptr || !device->ats_invalidate(request)) invalidation_timed_out_ = true;
+  switch (device->invalidate(request)) {
+    case InvalidationReply::kCompleted:
+      (void)itags_.complete(id, tag->itag, 1, tag->sequence);
+      break;
+    case InvalidationReply::kTimedOut:
+      (void)itags_.expire(*tag);
+      break;
+    case InvalidationReply::kPending:
+      break;
+  }
+  return Step::kDone;
 }
 
 void CommandQueue::page_response_locked(const Command& command) {
@@ -93,7 +113,9 @@ void CommandQueue::page_response_locked(const Command& command) {
   response.group = static_cast<std::uint16_t>(Ats::PrgrPayload::Prgi::get(payload));
   response.code = response_code(Ats::PrgrPayload::ResponseCode::get(payload));
   TANDEM_TRACE(page_response, response.pasid ? response.pasid->value : 0, response.code);
-  if (DeviceCallbacks* const device = destination_locked(command)) device->page_response(response);
+  if (DeviceCallbacks* const device = device_locked(destination(word))) {
+    device->page_response(response);
+  }
 }
 
 }  // namespace tandem::iommu::detail

@@ -2,6 +2,7 @@
 #include "tandem/iommu/detail/command_queue.hpp"
 
 #include "tandem/iommu/detail/interrupts.hpp"
+#include "tandem/rcu/rcu.hpp"
 
 namespace tandem::iommu::detail {
 namespace {
@@ -16,9 +17,28 @@ bool CommandQueue::attach(DeviceId id, DeviceCallbacks& callbacks) {
   return devices_.emplace(id, &callbacks).second;
 }
 
-void CommandQueue::detach(DeviceId id) {
+bool CommandQueue::detach(DeviceId id) {
+  {
+    const MutexLock lock(mutex_);
+    devices_.erase(id);
+  }
+  return itags_.expire(id) && resume();
+}
+
+bool CommandQueue::complete_invalidation(DeviceId device, std::uint8_t itag, unsigned count,
+                                         std::optional<std::uint32_t> sequence) {
+  return itags_.complete(device, itag, count, sequence) && resume();
+}
+
+bool CommandQueue::advance(ItagTable::TimePoint now) { return itags_.expire(now) && resume(); }
+
+/// The commands that follow may wait for a grace period, which nobody does inside a section: then
+/// it is left to the next advance() or write to cqt.
+bool CommandQueue::resume() {
+  if (rcu::rcu_default_domain().in_section()) return false;
   const MutexLock lock(mutex_);
-  devices_.erase(id);
+  process_locked();
+  return pend_locked();
 }
 
 void CommandQueue::write_base(std::uint64_t value) {
@@ -43,7 +63,7 @@ bool CommandQueue::write_csr(std::uint32_t value) {
   if (enable && Cqcsr::Cqen::get(old) == 0) {
     sticky = 0;
     head_.store(0, std::memory_order_release);
-    invalidation_timed_out_ = false;
+    (void)itags_.take_timed_out();
   }
   csr_.store(static_cast<std::uint32_t>(sticky | Cqcsr::Cqen::make(enable) |
                                         Cqcsr::Cqon::make(enable) | (value & Cqcsr::Cie::kMask)),
@@ -70,6 +90,7 @@ void CommandQueue::set_csr_locked(std::uint64_t bits) {
 }
 
 void CommandQueue::process_locked() {
+  itags_.stop_waiting();
   const std::uint64_t base = base_.load(std::memory_order_relaxed);
   const std::uint32_t mask = ring_mask(base);
   while (true) {
@@ -90,6 +111,8 @@ void CommandQueue::process_locked() {
       case Step::kDone:
         head_.store((head + 1) & mask, std::memory_order_release);
         break;
+      case Step::kWait:
+        return;
       case Step::kIllegal:
         return set_csr_locked(Cqcsr::CmdIll::kMask);
       case Step::kMemoryFault:

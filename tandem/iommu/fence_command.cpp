@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <utility>
+
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/iommu/detail/command_queue.hpp"
 #include "tandem/iommu/detail/mrif.hpp"
@@ -8,8 +10,10 @@ namespace tandem::iommu::detail {
 
 /// Spec: §4.1.2 "IOMMU Command-queue Fence commands".
 ///
-/// Commands run in order and to their end, so what is left to wait for are accesses through
-/// translations made before: they run inside reader sections, which the grace period outlasts.
+/// Commands run in order, and all but ATS.INVAL to their end. So what is left to wait for are
+/// accesses through translations made before, which run inside reader sections that the grace
+/// period outlasts; and invalidation requests that devices have not completed. For these nobody
+/// blocks: the queue stays at the fence, which is executed again when the last of them has ended.
 CommandQueue::Step CommandQueue::iofence_locked(const Command& command) {
   const auto [word, target] = command.words;
   if ((word & Iofence::kReserved0) != 0 || (target & Iofence::kReserved1) != 0 ||
@@ -18,14 +22,15 @@ CommandQueue::Step CommandQueue::iofence_locked(const Command& command) {
   }
   if (Iofence::Wsi::get(word) != 0 && !config_.wire_interrupts()) return Step::kIllegal;
   const bool orders = Iofence::Pr::get(word) != 0 || Iofence::Pw::get(word) != 0;
-  if (accesses_to_wait_for_ || orders) {
-    if (!planted_fault("iommu-skip-fence-wait")) rcu::rcu_synchronize();
-    accesses_to_wait_for_ = false;
+  const bool skips_accesses = planted_fault("iommu-skip-fence-wait");
+  const bool waits_for_accesses = std::exchange(accesses_to_wait_for_, false);
+  if (waits_for_accesses && !skips_accesses) rcu::rcu_synchronize();
+  if (!planted_fault("iommu-fence-passes-invalidation") && !itags_.none_outstanding_or_wait()) {
+    return Step::kWait;
   }
-  if (invalidation_timed_out_) {
-    invalidation_timed_out_ = false;
-    return Step::kTimeout;
-  }
+  // What a device did before it completed an invalidation is ordered as well.
+  if (orders && !waits_for_accesses && !skips_accesses) rcu::rcu_synchronize();
+  if (itags_.take_timed_out()) return Step::kTimeout;
   if (Iofence::Av::get(word) != 0) {
     const PhysAddr at{Iofence::Addr::get(target) << 2};
     const auto data = static_cast<std::uint32_t>(Iofence::Data::get(word));

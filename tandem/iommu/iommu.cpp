@@ -49,47 +49,19 @@ TransactionType translated_type(Access access) {
   return TransactionType::kTranslatedWrite;
 }
 
-/// A PASID that no prefix can carry must not alias one that it can.
-bool pasid_exists(const Requester& requester) {
-  return !requester.pasid || requester.pasid->value >> kPasidBits == 0;
-}
-
-/// How a failed translation request is answered; a success without permissions reports no fault.
-/// Spec: §3.6 "PCIe ATS translation request handling".
-AtsCompletion::Status ats_status(Cause cause) {
-  switch (cause) {
-    case Cause::kInstructionPageFault:
-    case Cause::kReadPageFault:
-    case Cause::kWritePageFault:
-    case Cause::kInstructionGuestPageFault:
-    case Cause::kReadGuestPageFault:
-    case Cause::kWriteGuestPageFault:
-    case Cause::kPdtNotValid:
-    case Cause::kMsiPteNotValid:
-      return AtsCompletion::Status::kSuccess;
-    case Cause::kAllInboundDisallowed:
-    case Cause::kDdtLoadFault:
-    case Cause::kDdtNotValid:
-    case Cause::kDdtMisconfigured:
-    case Cause::kTtypeBlocked:
-      return AtsCompletion::Status::kUnsupportedRequest;
-    default:
-      return AtsCompletion::Status::kCompleterAbort;
-  }
-}
-
-/// The permissions that a translation request is granted: X was not asked for, Global takes a
-/// PASID.
-Translation granted(Translation translation, const Requester& requester) {
-  translation.writable = translation.readable && translation.writable;
-  translation.executable = false;
-  translation.global = translation.global && requester.pasid.has_value();
-  return translation;
-}
-
 }  // namespace
 
-Port::~Port() { iommu_.state_->commands.detach(id_); }
+Port::~Port() {
+  Iommu::State& state = *iommu_.state_;
+  state.raise_if(state.commands.detach(id_), Iommu::Interrupt::kCommandQueue);
+}
+
+void Port::complete_invalidation(std::uint8_t itag, unsigned count,
+                                 std::optional<std::uint32_t> sequence) {
+  Iommu::State& state = *iommu_.state_;
+  state.raise_if(state.commands.complete_invalidation(id_, itag, count, sequence),
+                 Iommu::Interrupt::kCommandQueue);
+}
 
 const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
 
@@ -97,7 +69,7 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
                                            Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::untranslated(id_, requester);
-  if (pasid_exists(requester)) [[likely]] {
+  if (detail::pasid_exists(requester)) [[likely]] {
     if (const auto hit = state.iotlb.lookup(context, at, need_of(access))) [[likely]] {
       state.iotlb_hits.add();
       return hit.translation(at);
@@ -111,39 +83,12 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
   return Unexpected{made.error().cause};
 }
 
-AtsCompletion Port::ats_translate(const Requester& requester, Iova at, bool no_write) {
-  Iommu::State& state = *iommu_.state_;
-  const auto context = IotlbContext::translation_request(id_, requester);
-  const unsigned need = no_write ? Iotlb::kNeedRead : Iotlb::kNeedRead | Iotlb::kNeedWrite;
-  AtsCompletion completion;
-  if (pasid_exists(requester)) {
-    if (const auto hit = state.iotlb.lookup(context, at, need)) {
-      state.iotlb_hits.add();
-      completion.translation = granted(hit.translation(at), requester);
-      return completion;
-    }
-  }
-  const Transaction transaction{
-      TransactionType::kAtsTranslationRequest, id_, requester, at, Access::kRead, !no_write};
-  const auto made = state.translate(transaction, context);
-  if (made) {
-    completion.translation = granted(*made, requester);
-    completion.untranslated_only = made->mrif;
-    return completion;
-  }
-  completion.status = ats_status(made.error().cause);
-  if (completion.status != AtsCompletion::Status::kSuccess) {
-    state.report(made.error(), transaction.type, id_, requester, at.value);
-  }
-  return completion;
-}
-
 Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr at,
                                             Access access) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::translated(id_, requester);
   const Iova address{at.value};
-  if (pasid_exists(requester)) {
+  if (detail::pasid_exists(requester)) {
     if (const auto hit = state.iotlb.lookup(context, address, need_of(access))) {
       state.iotlb_hits.add();
       return hit.translation(address);
@@ -177,6 +122,10 @@ Iommu::~Iommu() = default;
 
 void Iommu::on_interrupt(InterruptHandler handler) {
   state_->interrupts.connect(std::move(handler));
+}
+
+void Iommu::advance(std::chrono::steady_clock::time_point now) {
+  state_->raise_if(state_->commands.advance(now), Interrupt::kCommandQueue);
 }
 
 Result<std::unique_ptr<Port>> Iommu::attach(DeviceId id, DeviceCallbacks& callbacks) {

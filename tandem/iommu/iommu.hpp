@@ -15,7 +15,9 @@
 /// When an invalidation is over: IOFENCE.C waits for the accesses that use translations made before
 /// the IOTINVAL and IODIR commands ahead of it. It knows them by their reader sections of
 /// rcu_default_domain(): a device translates and copies inside one section. Hence nobody writes
-/// cqt, cqcsr or ddtp inside a section.
+/// cqt, cqcsr or ddtp inside a section. It waits for the ATS invalidations ahead of it as well, but
+/// blocks no thread for them: the queue stands at the fence until the devices have completed them
+/// or they time out, and only then cqh passes it.
 ///
 /// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_. No lock is held
 /// while a device callback runs except command_mutex_, when the callback is the work of a command;
@@ -28,6 +30,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -92,18 +95,29 @@ struct Translation {
   bool executable = false;
   bool global = false;
   MemoryType memory_type = MemoryType::kPma;
-  bool msi = false;   ///< an interrupt file's page, found through an MSI page table
+  bool msi = false;  ///< an interrupt file's page, found through an MSI page table
+  /// `address` is a guest physical address (tc.T2GPA), for Port::translated(): answers to ATS.
+  bool guest = false;
   bool mrif = false;  ///< that file is in memory: `address` is nobody's, Port::write_msi() stores
 };
 
-/// An ATS translation completion.
+/// What an ATS translation request asks for beside reading.
+struct AtsRequest {
+  bool no_write = false;  ///< NW: the device is not going to write; D stays as it is
+  bool execute = false;   ///< Execute Requested, which a PASID prefix carries: ignored without one
+  bool cxl = false;       ///< the requester is a CXL device of type 1 or 2
+};
+
+/// An ATS translation completion. Its N and AMA fields are always 0.
 ///
 /// Success with neither R nor W set means that a page request may help (§3.6).
 struct AtsCompletion {
   enum class Status : std::uint8_t { kSuccess, kUnsupportedRequest, kCompleterAbort };
   Status status = Status::kSuccess;
   Translation translation;
+  bool privileged = false;         ///< Priv: whose permissions these are
   bool untranslated_only = false;  ///< U: the translation is not for translated requests
+  bool cxl_io = false;             ///< CXL.io: not for CXL.cache
 };
 
 /// A PCIe Page Request message.
@@ -124,7 +138,16 @@ struct AtsInvalidation {
   bool global = false;              ///< all PASIDs; only with pasid set
   Iova address;                     ///< start of the naturally aligned range
   std::uint64_t size_bytes = 4096;  ///< 2^64 is written as 0
-  std::uint8_t itag = 0;
+  std::uint8_t itag = 0;            ///< 5 bits; Port::complete_invalidation() names it
+  /// Tells requests with the same ITAG apart, as on a wire only time does. Part of no message.
+  std::uint32_t sequence = 0;
+};
+
+/// What a device answers an invalidation request at once.
+enum class InvalidationReply : std::uint8_t {
+  kCompleted,
+  kTimedOut,  ///< it never will
+  kPending,   ///< Port::complete_invalidation() follows, unless the request times out
 };
 
 /// A PCIe Page Request Group Response message.
@@ -140,10 +163,15 @@ struct PageResponse {
 class DeviceCallbacks {
  public:
   virtual ~DeviceCallbacks() = default;
-  /// Drops cached translations; when it returns, no access through one of them can still run, which
-  /// is what the Invalidate Completion says.
+  /// Drops cached translations, and completes when no access through one of them can still run,
+  /// which is what the Invalidate Completion says. It does not wait for what may last: the command
+  /// queue stands still meanwhile.
+  virtual InvalidationReply invalidate(const AtsInvalidation& request) {
+    return ats_invalidate(request) ? InvalidationReply::kCompleted : InvalidationReply::kTimedOut;
+  }
+  /// The same for a device that is done when it returns; one that caches nothing overrides neither.
   /// Returns: false when the device did not complete in time (ATS time-out).
-  virtual bool ats_invalidate(const AtsInvalidation& request) = 0;
+  virtual bool ats_invalidate(const AtsInvalidation& /*request*/) { return true; }
   virtual void page_response(const PageResponse& response) = 0;
 };
 
@@ -169,8 +197,11 @@ class Port {
   /// Where an interrupt file in memory is found, `mrif` is set to it.
   Result<Translation, Cause> translate(const Requester& requester, Iova at, Access access,
                                        Mrif* mrif = nullptr);
-  /// Answers a PCIe ATS translation request. `no_write` is the NW bit.
-  AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write);
+  /// Answers a PCIe ATS translation request.
+  AtsCompletion ats_translate(const Requester& requester, Iova at, const AtsRequest& request);
+  AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write) {
+    return ats_translate(requester, at, AtsRequest{.no_write = no_write});
+  }
   /// Checks a translated request (AT = translated): the device context must allow ATS and, if the
   /// request carries a PASID, hold a process directory that has room for it. With tc.T2GPA `at` is
   /// a guest physical address, which the second stage translates; else it comes back as it is.
@@ -186,6 +217,14 @@ class Port {
   /// Delivers a page request. A request that cannot be queued is answered at once as the
   /// specification says (§3.7): the response arrives at the callbacks before the call returns.
   void page_request(const PageRequest& request);
+  /// Receives an Invalidate Completion for the request `itag`, the first or another of `count` (1
+  /// to 8) that the device sends for it. A late one, a second one, one of another device's request
+  /// is ignored; give the request's `sequence` to be safe from a tag that is in use again. What
+  /// waited for it in the command queue runs before the call returns (in a reader section: later,
+  /// see Iommu::advance()), with the device callbacks this entails. Thread safety: also from a
+  /// callback; with no lock held that a callback takes. Spec: PCIe, "Invalidate Completion".
+  void complete_invalidation(std::uint8_t itag, unsigned count = 1,
+                             std::optional<std::uint32_t> sequence = std::nullopt);
   /// The memory behind the IOMMU.
   const memory::Memory& memory() const;
   DeviceId id() const { return id_; }
@@ -231,6 +270,8 @@ class Iommu {
     /// PAS and IGS.
     std::uint64_t capabilities = kHostCapabilities;
     Ddtp::ModeValue reset_mode = Ddtp::ModeValue::kOff;  ///< of ddtp: Off or Bare
+    /// How long a device may take to complete an ATS invalidation.
+    std::chrono::nanoseconds invalidation_timeout = std::chrono::seconds(1);
   };
 
   /// A reset IOMMU before `memory`, which must outlive it.
@@ -242,9 +283,16 @@ class Iommu {
 
   /// Reads or writes a register (§6 "Memory-mapped register interface"); `size_bytes` 4 or 8,
   /// naturally aligned. Reserved offsets read 0 and ignore writes. A write to cqt processes the
-  /// commands before it returns; commands processed so by one thread complete in order.
+  /// commands before it returns, up to the first that waits for devices; commands processed so by
+  /// one thread complete in order.
   std::uint64_t mmio_read(std::uint32_t offset, unsigned size_bytes);
   void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
+
+  /// Lets time pass: ATS invalidations whose Options::invalidation_timeout is over have timed out,
+  /// which the fence behind them reports; and the command queue goes on where a device completed
+  /// an invalidation inside a reader section. Reading a register of a queue that waits does the
+  /// same. Not inside a section.
+  void advance(std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
 
   /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held
   /// but command_mutex_ when a device callback caused it. That thread may be in a reader section

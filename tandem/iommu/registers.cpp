@@ -186,6 +186,7 @@ void Iommu::State::write32(std::uint32_t offset, std::uint32_t value) {
 /// accesses, the high half first.
 std::uint64_t Iommu::mmio_read(std::uint32_t offset, unsigned size_bytes) {
   if (!access_ok(offset, size_bytes)) return 0;
+  if (state_->commands.waits()) advance();  // somebody polls for a command
   if (size_bytes == 4) return state_->read32(offset);
   if (is_wide(offset)) return state_->read64(offset);
   const std::uint64_t high = state_->read32(offset + 4);

@@ -119,6 +119,8 @@ struct PageRequestRecord {
   bool last() const { return Payload::L::get(payload) != 0; }
   std::uint16_t group() const { return static_cast<std::uint16_t>(Payload::Prgi::get(payload)); }
   std::uint64_t address() const { return payload & Payload::Address::kMask; }
+  /// Not a request, but the last message about a PASID that the device stops using. Spec: §3.7.
+  bool is_stop_marker() const { return last() && !read() && !write(); }
 };
 static_assert(sizeof(PageRequestRecord) == 16);
 

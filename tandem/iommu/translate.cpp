@@ -131,7 +131,7 @@ Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
     const Transaction& transaction, const ExtendedDeviceContext& device, const Translation& first) {
   const auto found = detail::translate_msi(memory, config, device, first.address.value);
   if (!found) return Unexpected{WalkFault{found.error()}};
-  if (transaction.access == Access::kExecute) {
+  if (transaction.access == Access::kExecute && !is_translation_request(transaction.type)) {
     return Unexpected{WalkFault{Cause::kInstructionAccessFault}};
   }
   Translation both = first;

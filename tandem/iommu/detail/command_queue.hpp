@@ -4,10 +4,12 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <optional>
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/iotlb.hpp"
+#include "tandem/iommu/detail/itag_table.hpp"
 #include "tandem/iommu/iommu.hpp"
 
 namespace tandem::iommu::detail {
@@ -15,8 +17,9 @@ namespace tandem::iommu::detail {
 /// The command queue, its registers, and the devices that commands speak to.
 ///
 /// Commands run on the thread that writes cqt (or clears an error), under the queue's mutex, device
-/// callbacks included. Methods return whether the interrupt's pending bit rose; the caller then
-/// drives the wire, with no lock held.
+/// callbacks included. Where a command has to wait for devices the queue stops at it, and goes on,
+/// from that command, on the thread that ends the wait. Methods return whether the interrupt's
+/// pending bit rose; the caller then drives the wire, with no lock held.
 ///
 /// Thread safety: any thread; registers are read without the lock.
 /// Spec: §4.1 "Command-Queue (CQ)"; §6.6 to §6.8, §6.15.
@@ -28,8 +31,14 @@ class CommandQueue {
 
   /// Errors: false when the id is taken.
   bool attach(DeviceId id, DeviceCallbacks& callbacks);
-  /// When it returns, no callback of the device runs.
-  void detach(DeviceId id);
+  /// When it returns, no callback of the device runs. Its outstanding invalidations have timed out.
+  [[nodiscard]] bool detach(DeviceId id);
+  /// See Port::complete_invalidation() and Iommu::advance(). A queue that waited for this goes on.
+  [[nodiscard]] bool complete_invalidation(DeviceId device, std::uint8_t itag, unsigned count,
+                                           std::optional<std::uint32_t> sequence);
+  [[nodiscard]] bool advance(ItagTable::TimePoint now);
+  /// Whether the queue waits for devices.
+  bool waits() const { return itags_.waited_for(); }
 
   std::uint64_t base() const { return base_.load(std::memory_order_relaxed); }
   /// Ordering: acquire; pairs with the release in process_locked() after a command's effects.
@@ -46,7 +55,9 @@ class CommandQueue {
 
  private:
   /// How a command ended. Whatever is not kDone leaves cqh at the command.
-  enum class Step : std::uint8_t { kDone, kIllegal, kMemoryFault, kTimeout };
+  enum class Step : std::uint8_t { kDone, kWait, kIllegal, kMemoryFault, kTimeout };
+
+  bool resume();
 
   void process_locked() TANDEM_REQUIRES(mutex_);
   bool pend_locked() TANDEM_REQUIRES(mutex_);
@@ -56,9 +67,9 @@ class CommandQueue {
   Step iofence_locked(const Command& command) TANDEM_REQUIRES(mutex_);
   Step iodir_locked(const Command& command) TANDEM_REQUIRES(mutex_);
   Step ats_locked(const Command& command) TANDEM_REQUIRES(mutex_);
-  void ats_invalidate_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  Step ats_invalidate_locked(const Command& command) TANDEM_REQUIRES(mutex_);
   void page_response_locked(const Command& command) TANDEM_REQUIRES(mutex_);
-  DeviceCallbacks* destination_locked(const Command& command) TANDEM_REQUIRES(mutex_);
+  DeviceCallbacks* device_locked(DeviceId id) TANDEM_REQUIRES(mutex_);
 
   const memory::Memory& memory_;
   const Config& config_;
@@ -67,8 +78,7 @@ class CommandQueue {
   Mutex mutex_;  // the command_mutex_ of the module overview
   std::map<DeviceId, DeviceCallbacks*> devices_ TANDEM_GUARDED_BY(mutex_);
   bool accesses_to_wait_for_ TANDEM_GUARDED_BY(mutex_) = false;  // since the last fence
-  bool invalidation_timed_out_ TANDEM_GUARDED_BY(mutex_) = false;
-  std::uint8_t next_itag_ TANDEM_GUARDED_BY(mutex_) = 0;
+  ItagTable itags_;
   // Written under mutex_, read by any thread.
   std::atomic<std::uint64_t> base_{0};
   std::atomic<std::uint32_t> head_{0};

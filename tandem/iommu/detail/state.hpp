@@ -29,6 +29,11 @@ struct Transaction {
   Mrif* mrif = nullptr;  ///< where to put the interrupt file found in memory, if asked for
 };
 
+/// A PASID that no prefix can carry must not alias one that it can.
+inline bool pasid_exists(const Requester& requester) {
+  return !requester.pasid || requester.pasid->value >> kPasidBits == 0;
+}
+
 /// Why a transaction stopped, and whether its device context hides such faults (tc.DTF).
 struct TransactionFault {
   Cause cause{};
@@ -72,6 +77,8 @@ struct Iommu::State {
                                                      const Translation& first);
   /// Steps 1 to 6: the device context of a device.
   Result<ExtendedDeviceContext, Cause> locate_device(DeviceId device) const;
+  /// Whether a device is told guest physical addresses (tc.T2GPA). (ats_completion.cpp)
+  bool returns_guest_addresses(DeviceId device) const;
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
   void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
               const Requester& requester, std::uint64_t iotval);

@@ -21,10 +21,10 @@ namespace tandem::iommu::detail {
 /// Records what it is sent.
 class FakeDevice : public DeviceCallbacks {
  public:
-  bool ats_invalidate(const AtsInvalidation& request) override {
+  InvalidationReply invalidate(const AtsInvalidation& request) override {
     const MutexLock lock(mutex_);
     invalidations_.push_back(request);
-    return completes;
+    return reply;
   }
   void page_response(const PageResponse& response) override {
     const MutexLock lock(mutex_);
@@ -38,7 +38,7 @@ class FakeDevice : public DeviceCallbacks {
     const MutexLock lock(mutex_);
     return std::exchange(responses_, {});
   }
-  std::atomic<bool> completes{true};
+  std::atomic<InvalidationReply> reply{InvalidationReply::kCompleted};
 
  private:
   Mutex mutex_;
