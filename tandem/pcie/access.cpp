@@ -152,9 +152,25 @@ class Transfer {
       }
       if (step.length != 0) return step;
       const PhysAddr physical{found.physical + found.offset(at.value)};
-      return use_run(state_.memory(), physical, rest().first(run_length(found, version)));
+      const std::size_t length = run_length(found, version);
+      if ((found.permissions & kGuestAddress) != 0) return translated(physical, length);
+      return use_run(state_.memory(), physical, rest().first(length));
     }
     return step;
+  }
+
+  /// Sends a translated request for a guest physical address. Inside the section that found it.
+  Step translated(PhysAddr guest, std::size_t length) {
+    const auto found = state_.port->translated({pasid_, false}, guest, kAccess);
+    if (!found) {
+      Step step;
+      step.fault = Fault::kRefused;
+      return step;
+    }
+    const std::uint64_t size_bytes = std::uint64_t{1} << std::min<unsigned>(found->log2_size, 56);
+    const std::uint64_t reach = size_bytes - (guest.value & (size_bytes - 1));
+    return use_run(state_.memory(), found->address,
+                   rest().first(std::min<std::uint64_t>(length, reach)));
   }
 
   /// How far from here() the physical addresses go on without a gap and without cached host RAM.
@@ -182,7 +198,7 @@ class Transfer {
   /// meanwhile: asks once per page, and goes on if the answer is good.
   std::optional<DmaFault> memory_fault() {
     const std::uint64_t page = here().value & ~(kPageBytes - 1);
-    if (!state_.options.pri || refused_page_ == page || thread_state.windows != 0) {
+    if (!state_.requests_pages() || refused_page_ == page || thread_state.windows != 0) {
       return fault_here(Reason::kMemory);
     }
     refused_page_ = page;
@@ -233,6 +249,12 @@ class Transfer {
   /// Without ATS: translates each piece for this access only. Where the translation fails,
   /// step.missed and ahead_ say so.
   Step untranslated() {
+    if (!state_.may_carry(pasid_)) {
+      ahead_ = DmaFault{Reason::kBlocked, here()};
+      Step step;
+      step.missed = true;
+      return step;
+    }
     const std::size_t limit = std::min(rest().size(), kSectionBytes);
     PhysAddr first;
     std::uint64_t length = 0;

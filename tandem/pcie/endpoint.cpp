@@ -23,12 +23,31 @@ void EndpointState::show_message(const Message& message) {
   if (current) (*current)(message);
 }
 
+void EndpointState::release(std::uint32_t slot) {
+  if (!slots.release(slot)) return;
+  while (const auto request = slots.take_completed()) {
+    show([&] { return message_of(*request, Message::Kind::kInvalidationCompletion); });
+    port->complete_invalidation(request->itag, 1, request->sequence);
+  }
+}
+
+Message EndpointState::message_of(const iommu::AtsInvalidation& request, Message::Kind kind) const {
+  Message message;
+  message.kind = kind;
+  message.device = id;
+  message.pasid = request.pasid;
+  message.address = request.address;
+  message.size_bytes = request.size_bytes;
+  message.tag = request.itag;
+  return message;
+}
+
 }  // namespace detail
 
 Window::~Window() {
   if (endpoint_ == nullptr) return;
-  endpoint_->state_->slots.release(slot_);
   --detail::thread_state.windows;
+  endpoint_->state_->release(slot_);
 }
 
 DmaResult AddressSpace::read(Iova at, std::span<std::byte> to) const {
@@ -51,6 +70,15 @@ Result<Window, DmaFault> AddressSpace::map(Iova at, std::size_t length, Access a
   window.slot_ = mapped->slot;
   window.bytes_ = mapped->bytes;
   return window;
+}
+
+Result<void, DmaFault> AddressSpace::request_pages(Iova at, std::size_t length,
+                                                   Access access) const {
+  return detail::request_pages(*endpoint_->state_, pasid_, at, length, access);
+}
+
+bool AddressSpace::send_stop_marker() const {
+  return detail::send_stop_marker(*endpoint_->state_, pasid_);
 }
 
 Result<std::unique_ptr<Endpoint>> Endpoint::create(iommu::Iommu& iommu, DeviceId id,
@@ -82,18 +110,13 @@ void Endpoint::set_tap(Tap tap) {
   state_->tapped.store(state_->tap != nullptr, std::memory_order_relaxed);
 }
 
-/// Order: entries, then sections that may have found them, then slots those sections validated.
-bool Endpoint::ats_invalidate(const iommu::AtsInvalidation& request) {
-  if (planted_fault("pcie-skip-invalidation")) return true;
+/// Order: entries, then sections that may have found them, then slots those sections validated. The
+/// request is complete when the last of these slots is free, which nobody waits for here.
+iommu::InvalidationReply Endpoint::invalidate(const iommu::AtsInvalidation& request) {
+  using iommu::InvalidationReply;
+  if (planted_fault("pcie-skip-invalidation")) return InvalidationReply::kCompleted;
   EndpointState& state = *state_;
-  Message message;
-  message.kind = Message::Kind::kInvalidationRequest;
-  message.device = id();
-  message.pasid = request.pasid;
-  message.address = request.address;
-  message.size_bytes = request.size_bytes;
-  message.tag = request.itag;
-  state.show([&] { return message; });
+  state.show([&] { return state.message_of(request, Message::Kind::kInvalidationRequest); });
   state.stats.add({.invalidations = 1});
 
   std::optional<SpaceKey> space;
@@ -104,17 +127,23 @@ bool Endpoint::ats_invalidate(const iommu::AtsInvalidation& request) {
     state.atc.invalidate(*space, request.address.value, request.size_bytes);
   }
   rcu::rcu_synchronize();
-  if (!planted_fault("pcie-skip-slot-wait") &&
-      !state.slots.wait(space, state.options.invalidation_timeout)) {
-    return false;
+  if (!planted_fault("pcie-skip-slot-wait") && state.slots.wait_for(request, space)) {
+    return InvalidationReply::kPending;
   }
-  message.kind = Message::Kind::kInvalidationCompletion;
-  state.show([&] { return message; });
-  return true;
+  state.show([&] { return state.message_of(request, Message::Kind::kInvalidationCompletion); });
+  return InvalidationReply::kCompleted;
+}
+
+void Endpoint::restart_page_requests() {
+  state_->page_requests_failed.store(false, std::memory_order_relaxed);
 }
 
 void Endpoint::page_response(const iommu::PageResponse& response) {
-  const auto page = state_->groups.answer(response);
+  if (state_->page_requests_failed.load(std::memory_order_relaxed)) {
+    (void)state_->groups.answer(response);  // its requests are outstanding no more
+    return;
+  }
+  const auto page = state_->groups.answer(response).page;
   if (!page) return;
   state_->show([&] {
     Message message;
@@ -126,6 +155,10 @@ void Endpoint::page_response(const iommu::PageResponse& response) {
     message.status = static_cast<std::uint8_t>(response.code);
     return message;
   });
+  if (response.code == iommu::PageResponse::Code::kResponseFailure) {
+    state_->page_requests_failed.store(true, std::memory_order_relaxed);
+    state_->groups.fail_all();
+  }
 }
 
 }  // namespace tandem::pcie

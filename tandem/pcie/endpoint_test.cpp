@@ -56,7 +56,8 @@ class Aperture : public memory::IoRegion {
 
 class EndpointTest : public testing::Test {
  protected:
-  EndpointTest() {
+  explicit EndpointTest(const iommu::Iommu::Options& options = {.invalidation_timeout = 20s})
+      : bench(options) {
     bench.bind(kPasid);
     bench.bind(kOther);
   }
@@ -92,6 +93,22 @@ class EndpointTest : public testing::Test {
 
   Bench bench;
   std::unique_ptr<Endpoint> endpoint_;
+};
+
+class ImpatientEndpointTest : public EndpointTest {
+ protected:
+  ImpatientEndpointTest() : EndpointTest({.invalidation_timeout = 5ms}) {}
+};
+
+class GuestEndpointTest : public EndpointTest {
+ protected:
+  using Capabilities = iommu::Capabilities;
+  GuestEndpointTest()
+      : EndpointTest({.capabilities = iommu::kHostCapabilities | Capabilities::Sv39x4::make(1) |
+                                      Capabilities::T2gpa::make(1),
+                      .invalidation_timeout = 20s}) {
+    bench.enter_guest();
+  }
 };
 
 std::vector<std::byte> pattern(std::size_t size_bytes) {
@@ -502,7 +519,7 @@ TEST_F(EndpointTest, MoreWindowsThanSlotsAreNotMappable) {
 TEST_F(EndpointTest, AnInvalidationWaitsForTheWindowsOfItsPasidOnly) {
   map_scattered(kPasid, kVa, 1);
   map_scattered(kOther, kVa, 1);
-  Endpoint& device = open({.invalidation_timeout = 20s});
+  Endpoint& device = open();
   auto window = std::make_optional(*device.space(kPasid).map({kVa}, kPage, Access::kRead));
   EXPECT_TRUE(bench.unmap(kOther, kVa));  // at once
 
@@ -525,13 +542,64 @@ TEST_F(EndpointTest, AnInvalidationWaitsForTheWindowsOfItsPasidOnly) {
 }
 
 // Catches the planted fault pcie-skip-slot-wait.
-TEST_F(EndpointTest, AWindowHeldTooLongMakesTheInvalidationTimeOut) {
+TEST_F(ImpatientEndpointTest, AWindowHeldTooLongMakesTheInvalidationTimeOut) {
   map_scattered(kPasid, kVa, 1);
-  Endpoint& device = open({.invalidation_timeout = 5ms});
+  Endpoint& device = open();
   auto window = std::make_optional(*device.space(kPasid).map({kVa}, kPage, Access::kRead));
   EXPECT_FALSE(bench.unmap(kPasid, kVa));
   window.reset();
   EXPECT_TRUE(bench.invalidate(kPasid, kVa, kPage));
+}
+
+// Catches the planted fault pcie-skip-slot-wait.
+TEST_F(EndpointTest, AnInvalidationThatWaitsHoldsUpNobodyElse) {
+  map_scattered(kPasid, kVa, 1);
+  const std::uint64_t other = bench.allocate();
+  bench.on_page_request = [&](const iommu::PageRequestRecord& record) {
+    bench.map(kOther, record.address(), other);
+    return Code::kSuccess;
+  };
+  Endpoint& device = open();
+  std::vector<Message> completions;
+  device.set_tap([&](const Message& message) {
+    if (message.kind == Message::Kind::kInvalidationCompletion) completions.push_back(message);
+  });
+  auto window = std::make_optional(*device.space(kPasid).map({kVa}, kPage, Access::kRead));
+  const auto invalidate = [](Pasid pasid) {
+    return iommu::ats_inval(Bench::kDevice.value, pasid.value, kVa, kPage);
+  };
+  ASSERT_TRUE(bench.command({invalidate(kPasid)}));
+  ASSERT_TRUE(bench.command({invalidate(kOther)}));
+  ASSERT_EQ(completions.size(), 1U);
+  EXPECT_EQ(completions[0].pasid, kOther) << "the window is not of its PASID";
+  std::jthread another([&] {
+    std::array<std::byte, 8> word{};
+    EXPECT_TRUE(device.space(kOther).read({kVa}, word).ok()) << "the response passes";
+  });
+  another.join();
+  EXPECT_EQ(completions.size(), 1U);
+  window.reset();
+  ASSERT_EQ(completions.size(), 2U);
+  EXPECT_EQ(completions[1].pasid, kPasid);
+  EXPECT_TRUE(bench.command({iommu::iofence_c({})}));
+  device.set_tap({});
+}
+
+TEST_F(EndpointTest, AWindowCompletesEveryInvalidationThatWaitsForIt) {
+  map_scattered(kPasid, kVa, 1);
+  map_scattered(kOther, kVa, 1);
+  Endpoint& device = open();
+  std::vector<Window> windows;
+  windows.push_back(std::move(*device.space(kPasid).map({kVa}, kPage, Access::kRead)));
+  windows.push_back(std::move(*device.space(kOther).map({kVa}, kPage, Access::kRead)));
+  const std::uint32_t id = Bench::kDevice.value;
+  ASSERT_TRUE(bench.command({iommu::ats_inval(id, kPasid.value, kVa, kPage),
+                             iommu::ats_inval(id, kPasid.value, 0, 0),
+                             iommu::ats_inval(id, kPasid.value, 0, 0, /*global=*/true)}));
+  std::jthread driver([&] { EXPECT_TRUE(bench.command({iommu::iofence_c({})})); });
+  windows.erase(windows.begin());
+  EXPECT_TRUE(windows[0].bytes().data() != nullptr);
+  windows.clear();  // the last request is for all PASIDs
 }
 
 // ---- without ATS ------------------------------------------------------------------------------
@@ -551,6 +619,33 @@ TEST_F(EndpointTest, WithoutAtsEveryAccessIsTranslated) {
   const auto unknown = Endpoint::create(bench.iommu, DeviceId{9}, {.ats = false, .pri = false});
   expect_fault((*unknown)->space(kPasid).read({kVa}, to), Reason::kBlocked, kVa, 0);
   EXPECT_EQ(space.map({kVa}, 8, Access::kRead).error().reason, Reason::kNotMappable);
+}
+
+// ---- in a guest, with T2GPA ---------------------------------------------------------------------
+
+// [iommu §3.1.3.1]
+TEST_F(GuestEndpointTest, TranslatedRequestsCarryGuestAddresses) {
+  const std::uint64_t physical[] = {bench.allocate(), bench.allocate(), bench.allocate()};
+  for (std::size_t i = 0; i < 3; ++i) {
+    bench.map(kPasid, kVa + i * kPage, Bench::kGuestArena + (physical[i] - Bench::kArena));
+  }
+  const AddressSpace space = open().space(kPasid);
+  const auto from = pattern(2 * kPage);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(space.write({kVa + 100}, from).ok());
+    EXPECT_EQ(bench.host(physical[0])[100], from[0]);
+    EXPECT_EQ(bench.host(physical[2])[99], from[2 * kPage - 1]);
+    std::vector<std::byte> to(from.size());
+    ASSERT_TRUE(space.read({kVa + 100}, to).ok());
+    EXPECT_EQ(from, to);
+  }
+  EXPECT_FALSE(space.map({kVa}, 8, Access::kRead)) << "each access asks the IOMMU";
+  // The hypervisor takes the memory away: it tells the IOMMU, and need not know of the device.
+  bench.set_guest_memory(false);
+  std::array<std::byte, 8> word{};
+  EXPECT_EQ(space.read({kVa}, word).fault->reason, Reason::kNotPermitted);
+  bench.set_guest_memory(true);
+  EXPECT_TRUE(space.read({kVa}, word).ok());
 }
 
 // ---- messages ---------------------------------------------------------------------------------
@@ -598,7 +693,7 @@ TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
   // mapping alternates between two pages of it, and the one not mapped is poisoned.
   auto ram = *Mapping::anonymous(2 * kPage);
   ASSERT_TRUE(bench.memory.add_host_ram({kPhysical}, ram.bytes()));
-  Endpoint& device = open({.invalidation_timeout = 20s});
+  Endpoint& device = open();
   std::atomic<bool> stop{false};
   std::atomic<int> copies{0}, windows{0}, moves{0};
   constexpr std::uint64_t kCopy = kVa + 64 * kPage;
@@ -648,7 +743,7 @@ TEST_F(EndpointTest, StressRevokedMemoryIsNeverTouched) {
 TEST_F(EndpointTest, StressFreedMemoryIsNeverTouched) {
   constexpr std::uint64_t kPhysical = 0x4000'0000;
   serve_with(Code::kInvalidRequest);
-  Endpoint& device = open({.invalidation_timeout = 20s});
+  Endpoint& device = open();
   std::atomic<bool> stop{false};
   std::atomic<int> copies{0};
   std::vector<std::jthread> threads;

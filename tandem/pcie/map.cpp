@@ -30,7 +30,7 @@ class Mapper {
         ++thread_state.windows;
         return Mapped{*slot, {look.host, length_}};
       }
-      state_.slots.release(*slot);
+      state_.release(*slot);
       if (look.found == Found::kNotOneRun) return not_mappable(at_.plus(look.length));
       if (const auto fault = take_faults()) return Unexpected{*fault};
     }

@@ -22,7 +22,7 @@ iommu::PageResponse response(std::uint16_t group, Code code,
 TEST(PageRequestGroups, AResponseEndsTheWait) {
   PageRequestGroups groups;
   const auto group = groups.claim(kPasid, kPage);
-  EXPECT_EQ(groups.answer(response(*group, Code::kInvalidRequest)), kPage);
+  EXPECT_EQ(groups.answer(response(*group, Code::kInvalidRequest)).page, kPage);
   EXPECT_EQ(groups.wait(*group, 1s), Code::kInvalidRequest);
 }
 
@@ -36,9 +36,10 @@ TEST(PageRequestGroups, AResponseFromAnotherThreadEndsTheWait) {
 TEST(PageRequestGroups, StrayResponsesAreIgnored) {
   PageRequestGroups groups;
   const auto group = groups.claim(kPasid, kPage);
-  EXPECT_FALSE(groups.answer(response(*group, Code::kSuccess, iommu::Pasid{4})));
-  EXPECT_FALSE(groups.answer(response(0xffff, Code::kSuccess)));
-  EXPECT_FALSE(groups.answer(response(static_cast<std::uint16_t>(*group + 1), Code::kSuccess)));
+  EXPECT_FALSE(groups.answer(response(*group, Code::kSuccess, iommu::Pasid{4})).expected);
+  EXPECT_FALSE(groups.answer(response(0xffff, Code::kSuccess)).expected);
+  const auto other = static_cast<std::uint16_t>(*group + 1);
+  EXPECT_FALSE(groups.answer(response(other, Code::kSuccess)).expected);
   EXPECT_EQ(groups.wait(*group, 1ms), std::nullopt);
 }
 
@@ -47,11 +48,52 @@ TEST(PageRequestGroups, AnAbandonedGroupIsNotReusedBeforeItsResponse) {
   const auto late = groups.claim(kPasid, kPage);
   EXPECT_EQ(groups.wait(*late, 0ms), std::nullopt);
   std::set<std::uint16_t> others;
+  groups.set_allocation(2 * PageRequestGroups::kCount);
   while (const auto group = groups.claim(kPasid, kPage)) others.insert(*group);
   EXPECT_EQ(others.size(), PageRequestGroups::kCount - 1);
   EXPECT_FALSE(others.contains(*late));
-  EXPECT_FALSE(groups.answer(response(*late, Code::kSuccess)));
+  const auto answer = groups.answer(response(*late, Code::kSuccess));
+  EXPECT_TRUE(answer.expected);
+  EXPECT_FALSE(answer.page) << "nobody waits any more";
   EXPECT_EQ(groups.claim(kPasid, kPage), late);
+}
+
+TEST(PageRequestGroups, TheCreditsOfAGroupComeBackWithItsResponse) {
+  PageRequestGroups groups(5);
+  EXPECT_FALSE(groups.claim(kPasid, kPage, 6)) << "never";
+  const auto first = groups.claim(kPasid, kPage, 3);
+  ASSERT_TRUE(first);
+  EXPECT_FALSE(groups.claim(kPasid, kPage, 3));
+  const auto second = groups.claim(kPasid, kPage, 2);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(groups.wait(*first, 0ms), std::nullopt);
+  EXPECT_EQ(groups.outstanding(), 5U) << "abandoned, and still outstanding";
+  groups.answer(response(*first, Code::kSuccess));
+  EXPECT_EQ(groups.outstanding(), 2U);
+  EXPECT_TRUE(groups.claim(kPasid, kPage, 3));
+  groups.set_allocation(4);
+  groups.answer(response(*second, Code::kSuccess));
+  EXPECT_FALSE(groups.claim(kPasid, kPage, 2));
+  EXPECT_TRUE(groups.claim(kPasid, kPage, 1));
+}
+
+TEST(PageRequestGroups, AClaimWaitsForCredits) {
+  PageRequestGroups groups(1);
+  const auto first = groups.claim(kPasid, kPage);
+  EXPECT_FALSE(groups.claim(kPasid, kPage, 1, 1ms));
+  std::jthread other([&] { EXPECT_TRUE(groups.claim(kPasid, kPage, 1, 10s)); });
+  groups.answer(response(*first, Code::kSuccess));
+  EXPECT_EQ(groups.wait(*first, 1s), Code::kSuccess);
+}
+
+TEST(PageRequestGroups, AFailureEndsEveryWait) {
+  PageRequestGroups groups;
+  const auto waits = groups.claim(kPasid, kPage);
+  std::jthread other([&] { groups.fail_all(); });
+  EXPECT_EQ(groups.wait(*waits, 10s), Code::kResponseFailure);
+  EXPECT_EQ(groups.outstanding(), 1U);
+  EXPECT_TRUE(groups.answer(response(*waits, Code::kSuccess)).expected);
+  EXPECT_EQ(groups.outstanding(), 0U);
 }
 
 }  // namespace

@@ -10,11 +10,13 @@
 /// Concurrency: any number of threads access while others invalidate. A hit takes no lock and
 /// writes no shared line. When an ATS invalidation completes, no access through an old translation
 /// can still run: short host-RAM copies run inside RCU sections, and a Window (a longer mapping)
-/// holds an in-flight slot of its (endpoint, PASID); an invalidation waits for the matching slots
-/// only. Page requests and I/O-region accesses are never made inside a section or under a slot
-/// (asserted).
+/// holds an in-flight slot of its (endpoint, PASID). An invalidation waits for the matching slots
+/// only, and blocks no thread: it completes when the last of them is given back, from the thread
+/// that does so, which may then go on with the IOMMU's commands. If that takes too long the
+/// invalidation times out (iommu::Iommu::Options::invalidation_timeout). Page requests and
+/// I/O-region accesses are never made inside a section or under a slot (asserted).
 ///
-/// Left out: configuration space as a guest reads it, page-request credits, function-level reset.
+/// Left out: configuration space as a guest reads it, function-level reset.
 #pragma once
 
 #include <chrono>
@@ -40,7 +42,7 @@ using iommu::Pasid;
 struct DmaFault {
   enum class Reason : std::uint8_t {
     kNotPermitted,  ///< page request answered "invalid request": no mapping, or no permission
-    kNoService,     ///< page request answered "response failure", or page requests are not enabled
+    kNoService,     ///< page request answered "response failure" or not at all, or not enabled
     kBlocked,       ///< the IOMMU refused the endpoint or the PASID (not bound, revoked)
     kMemory,       ///< the translation led to memory that refused (unmapped or protected meanwhile)
     kWraps,        ///< address + length is not a valid range
@@ -76,6 +78,7 @@ struct Message {
   std::uint64_t size_bytes = 0;             ///< of the access, translation or invalidation
   std::uint64_t physical_address = 0;       ///< translation completions
   bool readable = false, writable = false;  ///< asked for, or granted
+  bool last = true;                         ///< of its group: page requests
   std::uint16_t tag = 0;                    ///< PRGI or ITAG
   std::uint8_t status = 0;                  ///< AtsCompletion::Status or PageResponse::Code
 };
@@ -94,7 +97,7 @@ struct EndpointState;
 }
 
 /// A run of host RAM that a device works on in place. While it lives, an invalidation of its PASID
-/// waits. Not copyable; destroy it on the thread that made it, promptly.
+/// does not complete. Not copyable; destroy it on the thread that made it, promptly.
 class Window {
  public:
   Window() = default;
@@ -134,6 +137,14 @@ class AddressSpace {
   /// first. `length` > 0; `access` to read or to write. Only an endpoint with ATS maps, and only a
   /// bounded number of windows at once. Errors: as read(), and kNotMappable.
   Result<Window, DmaFault> map(Iova at, std::size_t length, Access access) const;
+  /// Asks for the pages of [at, at + length) in groups of page requests, and waits until the
+  /// operating system has made them present for `access`, to read or to write, or says why not.
+  /// What an access does by itself, a page at a time. Not with a Window (kNotMappable).
+  Result<void, DmaFault> request_pages(Iova at, std::size_t length, Access access) const;
+  /// Tells the operating system that no page request of this space follows those made before: for
+  /// when the device stops using the PASID. No response comes.
+  /// Returns: false without a PASID, or if page requests are not enabled.
+  bool send_stop_marker() const;
   std::optional<Pasid> pasid() const { return pasid_; }
   Endpoint& endpoint() const { return *endpoint_; }
 
@@ -148,11 +159,11 @@ class AddressSpace {
 class Endpoint final : private iommu::DeviceCallbacks {
  public:
   struct Options {
-    bool pasid = true;  ///< PASID capability present and enabled
+    bool pasid = true;  ///< PASID capability present and enabled; else a PASID is kBlocked
     bool ats = true;
     bool pri = true;
-    std::chrono::milliseconds invalidation_timeout{1000};  ///< how long to wait for in-flight slots
     std::chrono::milliseconds page_request_timeout{10000};  ///< how long to wait for a response
+    std::uint32_t page_request_capacity = 512;  ///< how many page requests may be outstanding
     /// Called on the requester's thread when its page request is sent, before it waits for the
     /// response: who answers page requests may do so here.
     std::function<void(const iommu::PageRequest&)> page_request_sent = {};
@@ -166,6 +177,9 @@ class Endpoint final : private iommu::DeviceCallbacks {
 
   /// The space of `pasid`; without one, requests carry no PASID prefix.
   AddressSpace space(std::optional<Pasid> pasid) { return {*this, pasid}; }
+  /// After a Response Failure no page request is sent (kNoService) until this is called: what
+  /// software does by clearing and setting Enable in the Page Request Control Register.
+  void restart_page_requests();
   DeviceId id() const;
   EndpointStats stats() const;
   /// Lookups, hits and page requests made for one PASID's accesses by the calling thread since it
@@ -181,7 +195,7 @@ class Endpoint final : private iommu::DeviceCallbacks {
   friend class AddressSpace;
   friend class Window;
   explicit Endpoint(std::unique_ptr<detail::EndpointState> state);
-  bool ats_invalidate(const iommu::AtsInvalidation& request) override;
+  iommu::InvalidationReply invalidate(const iommu::AtsInvalidation& request) override;
   void page_response(const iommu::PageResponse& response) override;
   std::unique_ptr<detail::EndpointState> state_;
 };

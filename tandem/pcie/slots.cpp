@@ -1,61 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/pcie/detail/slots.hpp"
 
-#include "tandem/base/futex.hpp"
+#include <algorithm>
 
 namespace tandem::pcie::detail {
 
 std::optional<std::uint32_t> Slots::claim(SpaceKey space, unsigned hint) {
+  const std::uint32_t busy = space.value() << kSpaceShift | kBusy;
   for (std::size_t i = 0; i < kCount; ++i) {
     const std::size_t index = (hint + i) % kCount;
-    Slot& slot = slots_[index];
-    std::uint32_t state = slot.state.load(std::memory_order_relaxed);
-    // Acquire: we come after what the last owner's release() published.
-    if ((state & kBusy) == 0 &&
-        slot.state.compare_exchange_strong(state, state | kBusy, std::memory_order_acquire)) {
-      slot.space.store(space.value(), std::memory_order_relaxed);
+    std::atomic<std::uint32_t>& state = slots_[index].state;
+    std::uint32_t expected = kFree;
+    if (state.load(std::memory_order_relaxed) == kFree &&
+        state.compare_exchange_strong(expected, busy, std::memory_order_relaxed)) {
       return static_cast<std::uint32_t>(index);
     }
   }
   return std::nullopt;
 }
 
-void Slots::release(std::uint32_t index) {
-  Slot& slot = slots_[index];
-  // Others change only kWaited.
-  const std::uint32_t next =
-      (slot.state.load(std::memory_order_relaxed) & ~(kBusy | kWaited)) + kSequence;
-  const std::uint32_t state = slot.state.exchange(next, std::memory_order_acq_rel);  // (W)
-  if ((state & kWaited) != 0) futex_wake(slot.state, static_cast<int>(kCount));
+bool Slots::release(std::uint32_t index) {
+  std::atomic<std::uint32_t>& state = slots_[index].state;
+  // (W): what was done in the window comes before the completion.
+  std::uint32_t owned = state.load(std::memory_order_relaxed);
+  if ((owned & kMarked) == 0 &&
+      state.compare_exchange_strong(owned, kFree, std::memory_order_release,
+                                    std::memory_order_relaxed)) {
+    return false;
+  }
+  const MutexLock lock(mutex_);
+  state.store(kFree, std::memory_order_release);
+  for (Waiting& waiting : waiting_) waiting.slots &= ~(std::uint64_t{1} << index);
+  return true;
 }
 
-bool Slots::wait(std::optional<SpaceKey> space, std::chrono::nanoseconds timeout) {
-  std::optional<std::chrono::steady_clock::time_point> deadline;
-  for (Slot& slot : slots_) {
-    std::uint32_t state = slot.state.load(std::memory_order_acquire);  // (W)
-    const std::uint32_t owner = state & ~kWaited;
-    for (;;) {
-      const std::uint32_t user = slot.space.load(std::memory_order_relaxed);
-      const bool matches = space ? user == space->value() : user != 0;
-      if ((state & kBusy) == 0 || (state & ~kWaited) != owner || !matches) break;
-      const auto now = std::chrono::steady_clock::now();
-      if (!deadline) deadline = now + timeout;
-      if (now >= *deadline) return false;
-      if ((state & kWaited) != 0 ||
-          slot.state.compare_exchange_strong(state, state | kWaited, std::memory_order_acquire)) {
-        futex_wait(slot.state, state | kWaited, *deadline - now);
+bool Slots::wait_for(const iommu::AtsInvalidation& request, std::optional<SpaceKey> space) {
+  const MutexLock lock(mutex_);
+  Waiting waiting{true, request, 0};
+  for (std::size_t i = 0; i < kCount; ++i) {
+    std::atomic<std::uint32_t>& state = slots_[i].state;
+    std::uint32_t seen = state.load(std::memory_order_acquire);  // (W)
+    const auto matches = [&] {
+      const std::uint32_t user = seen >> kSpaceShift;
+      return (seen & kBusy) != 0 && (space ? user == space->value() : user != 0);
+    };
+    while (matches()) {
+      if ((seen & kMarked) != 0 ||
+          state.compare_exchange_weak(seen, seen | kMarked, std::memory_order_acquire)) {
+        waiting.slots |= std::uint64_t{1} << i;
+        break;
       }
-      state = slot.state.load(std::memory_order_acquire);  // (W)
     }
   }
-  return true;
+  Waiting& place = waiting_[request.itag % kItags];
+  place = waiting.slots != 0 ? waiting : Waiting{};
+  return place.used;
+}
+
+std::optional<iommu::AtsInvalidation> Slots::take_completed() {
+  const MutexLock lock(mutex_);
+  const auto done = std::find_if(waiting_.begin(), waiting_.end(),
+                                 [](const Waiting& one) { return one.used && one.slots == 0; });
+  if (done == waiting_.end()) return std::nullopt;
+  done->used = false;
+  return done->request;
 }
 
 bool Slots::idle() const {
-  for (const Slot& slot : slots_) {
-    if ((slot.state.load(std::memory_order_acquire) & kBusy) != 0) return false;
-  }
-  return true;
+  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.state.load(std::memory_order_acquire) == kFree;
+  });
 }
 
 }  // namespace tandem::pcie::detail

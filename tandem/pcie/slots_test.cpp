@@ -9,52 +9,96 @@
 namespace tandem::pcie::detail {
 namespace {
 
-using namespace std::chrono_literals;
 const SpaceKey kNone{std::nullopt};
 const SpaceKey kZero{iommu::Pasid{0}};
 const SpaceKey kOne{iommu::Pasid{1}};
+
+iommu::AtsInvalidation request(std::uint8_t itag, std::uint32_t sequence = 0) {
+  iommu::AtsInvalidation made;
+  made.itag = itag;
+  made.sequence = sequence;
+  return made;
+}
 
 TEST(Slots, RunOutAndComeBack) {
   Slots slots;
   std::vector<std::uint32_t> taken;
   for (std::size_t i = 0; i < Slots::kCount; ++i) taken.push_back(*slots.claim(kOne, 7));
   EXPECT_FALSE(slots.claim(kOne, 0));
-  slots.release(taken[3]);
+  EXPECT_FALSE(slots.release(taken[3])) << "nobody waits";
   EXPECT_EQ(slots.claim(kZero, 0), taken[3]);
   for (const std::uint32_t slot : taken) slots.release(slot);
   EXPECT_TRUE(slots.idle());
 }
 
-TEST(Slots, WaitConcernsTheMatchingSpaceOnly) {
+TEST(Slots, ARequestWaitsForTheMatchingSpaceOnly) {
   Slots slots;
   const auto slot = slots.claim(kOne, 0);
-  EXPECT_TRUE(slots.wait(kZero, 0ms));
-  EXPECT_TRUE(slots.wait(kNone, 0ms));
-  EXPECT_FALSE(slots.wait(kOne, 1ms));
-  EXPECT_FALSE(slots.wait(std::nullopt, 1ms));
-  slots.release(*slot);
-  EXPECT_TRUE(slots.wait(kOne, 0ms));
+  EXPECT_FALSE(slots.wait_for(request(0), kZero));
+  EXPECT_FALSE(slots.wait_for(request(1), kNone));
+  EXPECT_TRUE(slots.wait_for(request(2), kOne));
+  EXPECT_TRUE(slots.wait_for(request(3), std::nullopt));
+  EXPECT_FALSE(slots.take_completed());
+  EXPECT_TRUE(slots.release(*slot));
+  EXPECT_EQ(slots.take_completed()->itag, 2);
+  EXPECT_EQ(slots.take_completed()->itag, 3);
+  EXPECT_FALSE(slots.take_completed());
+  EXPECT_FALSE(slots.wait_for(request(2), kOne));
 }
 
-TEST(Slots, WaitForAllPasidsSparesTheSpaceWithoutOne) {
+TEST(Slots, ARequestForAllPasidsSparesTheSpaceWithoutOne) {
   Slots slots;
   const auto slot = slots.claim(kNone, 0);
-  EXPECT_TRUE(slots.wait(std::nullopt, 0ms));
+  EXPECT_FALSE(slots.wait_for(request(0), std::nullopt));
   slots.release(*slot);
 }
 
-TEST(Slots, WaitEndsWhenTheOwnerReleases) {
+TEST(Slots, ARequestWaitsForEverySlotThatWasBusyAndForNoLaterOne) {
   Slots slots;
-  for (int round = 0; round < 200; ++round) {
-    const auto slot = slots.claim(kOne, 0);
-    std::atomic<bool> released{false};
-    std::jthread owner([&] {
-      released = true;
-      slots.release(*slot);
+  const auto first = slots.claim(kOne, 0);
+  const auto second = slots.claim(kOne, 0);
+  EXPECT_TRUE(slots.wait_for(request(0), kOne));
+  slots.release(*first);
+  EXPECT_FALSE(slots.take_completed());
+  const auto later = slots.claim(kOne, 0);
+  EXPECT_EQ(later, first);
+  slots.release(*second);
+  EXPECT_TRUE(slots.take_completed());
+  EXPECT_FALSE(slots.release(*later));
+}
+
+TEST(Slots, ATagInUseAgainVoidsTheOlderRequest) {
+  Slots slots;
+  const auto slot = slots.claim(kOne, 0);
+  EXPECT_TRUE(slots.wait_for(request(5, 1), kOne));
+  EXPECT_TRUE(slots.wait_for(request(5, 33), kOne));
+  slots.release(*slot);
+  EXPECT_EQ(slots.take_completed()->sequence, 33U);
+  EXPECT_FALSE(slots.take_completed());
+}
+
+TEST(Slots, StressEveryRequestThatWaitsIsCompletedOnce) {
+  Slots slots;
+  std::atomic<bool> stop{false};
+  std::atomic<unsigned> completed{0};
+  std::vector<std::jthread> owners;
+  for (unsigned t = 0; t < 3; ++t) {
+    owners.emplace_back([&, t] {
+      while (!stop) {
+        const auto slot = slots.claim(t == 0 ? kZero : kOne, t);
+        std::this_thread::yield();
+        if (!slots.release(*slot)) continue;
+        while (slots.take_completed()) ++completed;
+      }
     });
-    EXPECT_TRUE(slots.wait(kOne, 10s));
-    EXPECT_TRUE(released);
   }
+  for (unsigned round = 0; round < 2000; ++round) {
+    const unsigned before = completed;
+    if (!slots.wait_for(request(round % 32), kOne)) continue;
+    while (completed == before) std::this_thread::yield();
+    ASSERT_EQ(completed, before + 1);
+  }
+  stop = true;
 }
 
 }  // namespace

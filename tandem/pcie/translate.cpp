@@ -5,20 +5,17 @@
 #include <chrono>
 #include <thread>
 
-#include "tandem/base/check.hpp"
-
 namespace tandem::pcie::detail {
 namespace {
 
 using Status = iommu::AtsCompletion::Status;
-using Code = iommu::PageResponse::Code;
 using Reason = DmaFault::Reason;
 
 constexpr std::uint64_t kPageMask = 0xfff;
 
 unsigned permissions_of(const iommu::Translation& translation) {
   return (translation.readable ? kReadable : 0) | (translation.writable ? kWritable : 0) |
-         (translation.executable ? kExecutable : 0);
+         (translation.executable ? kExecutable : 0) | (translation.guest ? kGuestAddress : 0);
 }
 
 /// `translation` of `at` as the ATC keeps it. If host RAM is behind only a part of a superpage, the
@@ -35,7 +32,7 @@ CachedTranslation to_cached(const memory::Memory& memory, const iommu::Translati
     const std::uint64_t size_bytes = std::uint64_t{1} << log2_size;
     const std::uint64_t offset = at & (size_bytes - 1);
     const memory::PhysAddr start{translation.address.value - offset};
-    std::byte* const host = memory.host_pointer(start, size_bytes);
+    std::byte* const host = translation.guest ? nullptr : memory.host_pointer(start, size_bytes);
     if (host != nullptr || log2_size == whole) {
       cached.log2_size = log2_size;
       cached.iova = at - offset;
@@ -81,6 +78,7 @@ iommu::AtsCompletion Translator::request(Iova page) {
 }
 
 Result<Fresh, Reason> Translator::translate(Iova at) {
+  if (!state_.may_carry(pasid_)) return Unexpected{Reason::kBlocked};
   const Iova page{at.value & ~kPageMask};
   while (++requests_ <= kMaxRequests) {
     const Atc::Ticket ticket = state_.atc.ticket(space_);
@@ -99,7 +97,7 @@ Result<Fresh, Reason> Translator::translate(Iova at) {
 }
 
 Result<void, Reason> Translator::request_page(Iova at) {
-  if (!state_.options.pri) return Unexpected{Reason::kNoService};
+  if (!state_.requests_pages()) return Unexpected{Reason::kNoService};
   if (thread_state.windows != 0) return Unexpected{Reason::kNotMappable};
   if (++page_requests_ > kMaxPageRequests) return Unexpected{Reason::kNotPermitted};
   // An overflowing page-request queue answers "success" at once: give its owner time.
@@ -107,43 +105,7 @@ Result<void, Reason> Translator::request_page(Iova at) {
     std::this_thread::sleep_for(std::chrono::microseconds(10) * (1 << page_requests_));
   }
 
-  iommu::PageRequest request;
-  request.address = {at.value & ~kPageMask};
-  request.pasid = pasid_;
-  request.read = access_ == Access::kRead;
-  request.write = access_ == Access::kWrite;
-  const auto group = state_.groups.claim(pasid_, request.address);
-  if (!group) return Unexpected{Reason::kNoService};
-  request.group = *group;
-  state_.stats.add({.page_requests = 1});
-  ++thread_state.stats.page_requests;
-  state_.show([&] {
-    Message message;
-    message.kind = Message::Kind::kPageRequest;
-    message.device = state_.id;
-    message.pasid = pasid_;
-    message.address = request.address;
-    message.size_bytes = kPageMask + 1;
-    message.readable = request.read;
-    message.writable = request.write;
-    message.tag = request.group;
-    return message;
-  });
-  // The service may invalidate our translations from this very thread.
-  TANDEM_CHECK(thread_state.windows == 0);
-  state_.port->page_request(request);
-  if (state_.options.page_request_sent) state_.options.page_request_sent(request);
-  const auto code = state_.groups.wait(*group, state_.options.page_request_timeout);
-  if (!code) return Unexpected{Reason::kNoService};
-  switch (*code) {
-    case Code::kSuccess:
-      return {};
-    case Code::kInvalidRequest:
-      return Unexpected{Reason::kNotPermitted};
-    case Code::kResponseFailure:
-      break;
-  }
-  return Unexpected{Reason::kNoService};
+  return request_group(state_, pasid_, {at.value & ~kPageMask}, 1, access_);
 }
 
 }  // namespace tandem::pcie::detail

@@ -16,7 +16,7 @@ using iommu::Pasid;
 
 Host::State::State()
     : physical(std::make_shared<PhysicalSpace>()),
-      iommu(physical->memory()),
+      iommu(physical->memory(), {.invalidation_timeout = IommuDriver::kInvalidationTimeout}),
       tables(physical->memory()),
       aperture(std::make_shared<Aperture>()),
       driver(physical->memory(), iommu, tables) {}

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "tandem/base/check.hpp"
@@ -32,6 +34,11 @@ namespace {
 
 /// Above this many pages one command for the whole address space is cheaper.
 constexpr std::uint64_t kPagesByAddressMax = 16;
+/// How long a device that works in place keeps an invalidation waiting before it counts as stuck.
+constexpr std::chrono::milliseconds kDeviceTimeout{1000};
+constexpr std::chrono::microseconds kFirstPause{100};
+constexpr std::chrono::microseconds kLongestPause{10'000};
+constexpr std::chrono::microseconds kPollInterval{20};
 constexpr std::uint32_t kDevicesMax = std::uint32_t{1} << 24;
 constexpr std::uint32_t kDeviceStep = 8;  // function 0 of each device number
 
@@ -216,38 +223,42 @@ Result<void> IommuDriver::set_process(Pasid pasid, PhysAddr root) {
 }
 
 bool IommuDriver::clear_process(Pasid pasid) {
-  const MutexLock lock(directory_mutex_);
-  const auto steps = walk_directory(pasid);
-  TANDEM_CHECK(steps.size() == 3);
-  store(steps.back().at, 0);
-  const MutexLock commands(command_mutex_);
-  std::vector<Command> batch;
-  for (const DeviceId device : devices_) {
-    batch.push_back(iommu::iodir_inval_pdt(device.value, pasid.value));
+  {
+    const MutexLock lock(directory_mutex_);
+    const auto steps = walk_directory(pasid);
+    TANDEM_CHECK(steps.size() == 3);
+    store(steps.back().at, 0);
   }
-  batch.push_back(iommu::iotinval_vma(std::nullopt, pasid.value));
-  for (const DeviceId device : devices_) {
-    batch.push_back(iommu::ats_inval(device.value, pasid.value, 0, 0));
-  }
-  return run_locked(batch);
+  return run_until_complete([&]() TANDEM_REQUIRES(command_mutex_) {
+    std::vector<Command> batch;
+    for (const DeviceId device : devices_) {
+      batch.push_back(iommu::iodir_inval_pdt(device.value, pasid.value));
+    }
+    batch.push_back(iommu::iotinval_vma(std::nullopt, pasid.value));
+    for (const DeviceId device : devices_) {
+      batch.push_back(iommu::ats_inval(device.value, pasid.value, 0, 0));
+    }
+    return batch;
+  });
 }
 
 bool IommuDriver::invalidate(Pasid pasid, std::uint64_t first, std::uint64_t last,
                              bool tables_unlinked) {
-  const MutexLock commands(command_mutex_);
-  std::vector<Command> batch;
-  if (tables_unlinked || last - first > kPagesByAddressMax * kPageBytes) {
-    batch.push_back(iommu::iotinval_vma(std::nullopt, pasid.value));
-  } else {
-    for (std::uint64_t at = first; at < last; at += kPageBytes) {
-      batch.push_back(iommu::iotinval_vma(at, pasid.value));
+  return run_until_complete([&]() TANDEM_REQUIRES(command_mutex_) {
+    std::vector<Command> batch;
+    if (tables_unlinked || last - first > kPagesByAddressMax * kPageBytes) {
+      batch.push_back(iommu::iotinval_vma(std::nullopt, pasid.value));
+    } else {
+      for (std::uint64_t at = first; at < last; at += kPageBytes) {
+        batch.push_back(iommu::iotinval_vma(at, pasid.value));
+      }
     }
-  }
-  const Range range = aligned_cover(first, last);
-  for (const DeviceId device : devices_) {
-    batch.push_back(iommu::ats_inval(device.value, pasid.value, range.address, range.size_bytes));
-  }
-  return run_locked(batch);
+    const Range range = aligned_cover(first, last);
+    for (const DeviceId device : devices_) {
+      batch.push_back(iommu::ats_inval(device.value, pasid.value, range.address, range.size_bytes));
+    }
+    return batch;
+  });
 }
 
 std::vector<PageTable::Step> IommuDriver::walk_directory(Pasid pasid) const {
@@ -264,6 +275,24 @@ std::vector<PageTable::Step> IommuDriver::walk_directory(Pasid pasid) const {
 }
 
 // ---- Commands ---------------------------------------------------------------------------------
+
+/// A device that works in place completes an invalidation when it is through. Until then the fence
+/// and all behind it stand still, so the IOMMU gives up soon (kInvalidationTimeout), and the
+/// commands are submitted again after a pause in which others have the queue: "software may make
+/// the CQ operational again and resubmit the invalidation commands that may have timed out"
+/// (§4.1.4).
+template <class Make>
+bool IommuDriver::run_until_complete(Make make) {
+  const auto give_up = std::chrono::steady_clock::now() + kDeviceTimeout;
+  for (auto pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
+    {
+      const MutexLock commands(command_mutex_);
+      if (run_locked(make())) return true;
+    }
+    if (std::chrono::steady_clock::now() >= give_up) return false;
+    std::this_thread::sleep_for(pause);
+  }
+}
 
 bool IommuDriver::run_locked(std::span<const Command> commands) {
   bool completed = true;
@@ -285,12 +314,12 @@ bool IommuDriver::run_locked(std::span<const Command> commands) {
   return kick_locked() && completed;
 }
 
-/// Publishes the tail; a write to it processes the commands. An ATS time-out stops the queue until
-/// cmd_to is cleared, once per device that did not answer.
+/// Publishes the tail; a write to it processes the commands, up to a fence that waits for a device.
+/// An ATS time-out stops the queue until cmd_to is cleared.
 bool IommuDriver::kick_locked() {
   bool completed = true;
-  for (std::uint32_t attempt = 0; attempt <= commands_.entries; ++attempt) {
-    iommu_.mmio_write(reg::kCqt, command_tail_, 4);
+  iommu_.mmio_write(reg::kCqt, command_tail_, 4);
+  for (;;) {
     const std::uint64_t csr = iommu_.mmio_read(reg::kCqcsr, 4);
     TANDEM_CHECK(Cqcsr::CmdIll::get(csr) == 0 && Cqcsr::Cqmf::get(csr) == 0);
     if (Cqcsr::CmdTo::get(csr) != 0) {
@@ -299,10 +328,8 @@ bool IommuDriver::kick_locked() {
       continue;
     }
     if (iommu_.mmio_read(reg::kCqh, 4) == command_tail_) return completed;
+    std::this_thread::sleep_for(kPollInterval);
   }
-  constexpr bool kCommandQueueMakesProgress = false;
-  TANDEM_CHECK(kCommandQueueMakesProgress);
-  return false;
 }
 
 // ---- Queues that the IOMMU fills --------------------------------------------------------------
@@ -332,6 +359,7 @@ void IommuDriver::collect_page_requests() {
     PageRequestRecord record;
     const PhysAddr at = page_requests_.base.plus(head * sizeof record);
     TANDEM_CHECK(memory_.read(at, std::as_writable_bytes(std::span(&record, 1))).ok());
+    if (record.is_stop_marker()) continue;  // takes no response
     waiting_.emplace(group_of(record), record);
   }
   iommu_.mmio_write(reg::kPqh, tail, 4);

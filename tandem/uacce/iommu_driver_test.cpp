@@ -20,6 +20,7 @@ using iommu::Pasid;
 
 class IommuDriverTest : public testing::Test {
  protected:
+  explicit IommuDriverTest(const iommu::Iommu::Options& options = {}) : iommu_(memory_, options) {}
   void SetUp() override {
     ASSERT_TRUE(driver_.start([](const iommu::PageRequestRecord&) {
       return iommu::PageResponse::Code::kInvalidRequest;
@@ -27,7 +28,7 @@ class IommuDriverTest : public testing::Test {
   }
 
   memory::Memory memory_;
-  iommu::Iommu iommu_{memory_};
+  iommu::Iommu iommu_;
   TableMemory tables_{memory_};
   IommuDriver driver_{memory_, iommu_, tables_};
 };
@@ -64,6 +65,46 @@ TEST_F(IommuDriverTest, ABatchLongerThanTheCommandQueueIsSplit) {
   // One IODIR for each device; the queue holds 255 commands.
   ASSERT_TRUE(driver_.set_process(Pasid{7}, memory::PhysAddr{0x5000}));
   EXPECT_EQ(driver_.walk_directory(Pasid{7}).size(), 3u);
+}
+
+// ---- Invalidations
+// --------------------------------------------------------------------------------
+
+/// Never completes an invalidation of kStuck.
+class StuckDevice : public iommu::DeviceCallbacks {
+ public:
+  static constexpr Pasid kStuck{1};
+  iommu::InvalidationReply invalidate(const iommu::AtsInvalidation& request) override {
+    if (request.pasid != kStuck) return iommu::InvalidationReply::kCompleted;
+    met_ = true;
+    return iommu::InvalidationReply::kPending;
+  }
+  void page_response(const iommu::PageResponse&) override {}
+  std::atomic<bool> met_{false};
+};
+
+class Invalidations : public IommuDriverTest {
+ protected:
+  Invalidations() : IommuDriverTest({.invalidation_timeout = IommuDriver::kInvalidationTimeout}) {}
+};
+
+TEST_F(Invalidations, AStuckSpaceDelaysItsOwnOnly) {
+  const auto id = driver_.add_device();
+  ASSERT_TRUE(id);
+  StuckDevice device;
+  const auto port = *iommu_.attach(*id, device);
+  std::atomic<bool> given_up{false};
+  std::jthread stuck([&] {
+    EXPECT_FALSE(driver_.invalidate(StuckDevice::kStuck, 0x1000, 0x2000, false));
+    given_up = true;
+  });
+  while (!device.met_) std::this_thread::yield();
+  int others = 0;
+  while (!given_up) {
+    EXPECT_TRUE(driver_.invalidate(Pasid{2}, 0x1000, 0x2000, false));
+    ++others;
+  }
+  EXPECT_GE(others, 100) << "of a second; each would have waited that long";
 }
 
 // ---- Page requests ------------------------------------------------------------------------------
@@ -113,7 +154,7 @@ class PageRequests : public testing::Test {
   }
 
   memory::Memory memory_;
-  iommu::Iommu iommu_{memory_};
+  iommu::Iommu iommu_{memory_, {.invalidation_timeout = IommuDriver::kInvalidationTimeout}};
   TableMemory tables_{memory_};
   IommuDriver driver_{memory_, iommu_, tables_};
   std::unique_ptr<pcie::Endpoint> endpoint_;

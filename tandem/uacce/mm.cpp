@@ -84,7 +84,8 @@ iommu::PageResponse::Code Mm::State::map_reserved_locked(const Attachment& attac
                           {true, true})) {
       return Code::kSuccess;
     }
-    if (pruned_before) return Code::kResponseFailure;
+    // Response Failure would end the device's page requests, of everybody.
+    if (pruned_before) return Code::kInvalidRequest;
     prune_locked();
   }
 }
@@ -92,7 +93,7 @@ iommu::PageResponse::Code Mm::State::map_reserved_locked(const Attachment& attac
 iommu::PageResponse::Code Mm::State::map_aperture_locked(const Vma& vma, std::uint64_t address) {
   for (bool pruned_before = false;; pruned_before = true) {
     if (map_in_window_locked(vma, address)) return Code::kSuccess;
-    if (pruned_before) return Code::kResponseFailure;
+    if (pruned_before) return Code::kInvalidRequest;
     prune_locked();
   }
 }

@@ -32,6 +32,8 @@ class SpaceKey {
 inline constexpr unsigned kReadable = 1;
 inline constexpr unsigned kWritable = 2;
 inline constexpr unsigned kExecutable = 4;
+/// Beside them: `physical` is a guest's, which a translated request takes to the IOMMU.
+inline constexpr unsigned kGuestAddress = 8;
 
 /// A translation as the ATC keeps it: 2^log2_size bytes from `iova`, both ends naturally aligned.
 struct CachedTranslation {

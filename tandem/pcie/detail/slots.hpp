@@ -3,47 +3,70 @@
 
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 
 #include "tandem/base/cpu.hpp"
+#include "tandem/base/mutex.hpp"
 #include "tandem/pcie/detail/atc.hpp"
 
 namespace tandem::pcie::detail {
 
-/// The in-flight slots of an endpoint: each stands for one Window.
+/// The in-flight slots of an endpoint, each of which stands for one Window, and the invalidation
+/// requests that wait for some of them.
 ///
-/// A slot is free or busy. Its owner makes it busy, writes which space it is for, and then looks
-/// the translations up inside a reader section. An invalidation drops translations, waits for a
-/// grace period, and then scans the slots: a section that still found the translations has ended by
-/// then, so the scan sees its slot; a later section does not find them, and its owner gives the
-/// slot back.
+/// A slot is free or busy, for one space. Its owner makes it busy and then looks the translations
+/// up inside a reader section. An invalidation drops translations, waits for a grace period, and
+/// then calls wait_for(): a section that still found the translations has ended by then, so
+/// wait_for() sees its slot; a later section does not find them, and its owner gives the slot back.
 ///
-/// Thread safety: all calls, from any thread; release() from the owner.
+/// wait_for() blocks nobody: it marks the slots that match and remembers the request with a bit for
+/// each. An owner frees an unmarked slot by one compare-exchange. If that fails the slot is marked:
+/// it frees it under the mutex, and takes its bit from every request. The mutex is held while a
+/// request's slots are marked, so the bits are there when the owner of a marked slot comes, and the
+/// slot's next owner is marked only after the bits of this one are gone.
+///
+/// Thread safety: all calls, from any thread; release() from the owner. The mutex is a leaf.
 class Slots {
  public:
   static constexpr std::size_t kCount = 64;
 
   /// Takes a slot for `space`, looking from `hint` on; none when all are busy.
   std::optional<std::uint32_t> claim(SpaceKey space, unsigned hint);
-  void release(std::uint32_t slot);
-  /// Waits for the slots that were busy for `space` (for any PASID when it is empty) when called.
-  /// Returns: whether all were released in time.
-  bool wait(std::optional<SpaceKey> space, std::chrono::nanoseconds timeout);
+  /// Returns: whether somebody waited for it: see take_completed().
+  bool release(std::uint32_t slot);
+
+  /// Lets `request` wait for the slots that are busy for `space` (for any PASID when it is empty).
+  /// An older request with the same ITAG is forgotten: the tag is in use again, so it timed out.
+  /// Returns: whether there are any.
+  bool wait_for(const iommu::AtsInvalidation& request, std::optional<SpaceKey> space);
+  /// A request that waits for nothing any more; each is returned once.
+  std::optional<iommu::AtsInvalidation> take_completed();
   bool idle() const;
 
  private:
+  // A slot's state: free, or (space, busy) and perhaps marked.
+  static constexpr std::uint32_t kFree = 0;
   static constexpr std::uint32_t kBusy = 1;
-  static constexpr std::uint32_t kWaited = 2;    // somebody sleeps on the state
-  static constexpr std::uint32_t kSequence = 4;  // the rest counts owners
+  static constexpr std::uint32_t kMarked = 2;
+  static constexpr unsigned kSpaceShift = 2;
+  static_assert(SpaceKey::kBits + kSpaceShift <= 32);
 
   struct alignas(kCacheLine) Slot {
-    std::atomic<std::uint32_t> state{0};  // written by owners; kWaited by invalidations
-    std::atomic<std::uint32_t> space{0};  // written by the owner while busy
+    std::atomic<std::uint32_t> state{kFree};  // written by owners; kMarked under mutex_
   };
+  struct Waiting {
+    bool used = false;
+    iommu::AtsInvalidation request;
+    std::uint64_t slots = 0;  // bit i: slot i
+  };
+  static_assert(kCount <= 64);
+  static constexpr std::size_t kItags = 32;
+
   std::array<Slot, kCount> slots_;
+  Mutex mutex_;
+  std::array<Waiting, kItags> waiting_ TANDEM_GUARDED_BY(mutex_);  // by ITAG
 };
 
 }  // namespace tandem::pcie::detail

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -35,8 +38,11 @@ class TestBench {
     return iommu::PageResponse::Code::kInvalidRequest;
   };
   std::atomic<bool> answers{true};  ///< whether the driver answers at all
+  std::atomic<int> stop_markers{0};
 
-  TestBench() : arena_(std::move(*Mapping::anonymous(kArenaBytes))), iommu(memory) {
+  explicit TestBench(
+      const iommu::Iommu::Options& options = {.invalidation_timeout = std::chrono::seconds(20)})
+      : arena_(std::move(*Mapping::anonymous(kArenaBytes))), iommu(memory, options) {
     using iommu::Ddtp;
     using iommu::DeviceContext;
     using iommu::Fsc;
@@ -44,11 +50,11 @@ class TestBench {
     TANDEM_CHECK(memory.add_host_ram({kArena}, arena_.bytes()));
     const std::uint64_t ddt = allocate();
     pdt_ = allocate();
-    const std::uint64_t dc = ddt + kDevice.value * sizeof(DeviceContext);
-    poke(dc + 24, Fsc::make(iommu::PdtpMode::kPd8, pdt_ >> 12));
+    dc_ = ddt + kDevice.value * sizeof(DeviceContext);
+    poke(dc_ + 24, Fsc::make(iommu::PdtpMode::kPd8, pdt_ >> 12));
     using Tc = DeviceContext::Tc;
-    poke(dc, Tc::V::make(1) | Tc::EnAts::make(1) | Tc::EnPri::make(1) | Tc::Pdtv::make(1) |
-                 Tc::Prpr::make(1));
+    poke(dc_, Tc::V::make(1) | Tc::EnAts::make(1) | Tc::EnPri::make(1) | Tc::Pdtv::make(1) |
+                  Tc::Prpr::make(1));
     cq_ = allocate();
     pq_ = allocate();
     fq_ = allocate();
@@ -62,6 +68,27 @@ class TestBench {
     iommu.mmio_write(reg::kFqcsr, iommu::Fqcsr::Fqen::make(1), 4);
     iommu.mmio_write(reg::kPqcsr, iommu::Pqcsr::Pqen::make(1) | iommu::Pqcsr::Pie::make(1), 4);
     iommu.mmio_write(reg::kDdtp, Ddtp::make(Ddtp::ModeValue::k1Lvl, ddt >> 12), 8);
+  }
+
+  /// Puts the device into a guest, with T2GPA: a second stage that maps the arena to itself, and
+  /// once more at kGuestArena, which is no physical address.
+  static constexpr std::uint64_t kGuestArena = 0x1'0000'0000;
+  static constexpr std::uint32_t kGscid = 3;
+  void enter_guest() {
+    using iommu::DeviceContext;
+    const std::uint64_t root = (allocate(7) + 0x3fff) & ~std::uint64_t{0x3fff};
+    guest_entry_ = root + (kGuestArena >> 30) * 8;
+    poke(root + (kArena >> 30) * 8, kGuestLeaf);
+    poke(guest_entry_, kGuestLeaf);
+    poke(dc_ + 8,
+         DeviceContext::Iohgatp::make(iommu::SecondStageMode::kSv39x4, root >> 12, kGscid));
+    poke(dc_, peek(dc_) | DeviceContext::Tc::T2gpa::kMask);
+    command({iommu::iodir_inval_ddt(kDevice.value)});
+  }
+  /// Whether the guest has its memory at kGuestArena. Tells only the IOMMU.
+  void set_guest_memory(bool present) {
+    poke(guest_entry_, present ? kGuestLeaf : 0);
+    command({iommu::iotinval_gvma(kGscid), iommu::iofence_c({})});
   }
 
   std::unique_ptr<Endpoint> endpoint(Endpoint::Options options = {}) {
@@ -120,7 +147,11 @@ class TestBench {
       cq_tail_ = (cq_tail_ + 1) % (1u << kLog2Queue);
     }
     iommu.mmio_write(reg::kCqt, cq_tail_, 4);
-    const std::uint64_t status = iommu.mmio_read(reg::kCqcsr, 4);
+    std::uint64_t status = iommu.mmio_read(reg::kCqcsr, 4);
+    while (iommu::Cqcsr::CmdTo::get(status) == 0 && iommu.mmio_read(reg::kCqh, 4) != cq_tail_) {
+      std::this_thread::yield();
+      status = iommu.mmio_read(reg::kCqcsr, 4);
+    }
     TANDEM_CHECK(iommu::Cqcsr::Cqmf::get(status) == 0 && iommu::Cqcsr::CmdIll::get(status) == 0);
     if (iommu::Cqcsr::CmdTo::get(status) == 0) return true;
     iommu.mmio_write(reg::kCqcsr, iommu::Cqcsr::Cqen::make(1) | iommu::Cqcsr::CmdTo::kMask, 4);
@@ -130,6 +161,10 @@ class TestBench {
 
  private:
   static constexpr unsigned kLog2Queue = 7;
+  static constexpr std::uint64_t kGuestLeaf = iommu::Pte::V::make(1) | iommu::Pte::R::make(1) |
+                                              iommu::Pte::W::make(1) | iommu::Pte::U::make(1) |
+                                              iommu::Pte::A::make(1) | iommu::Pte::D::make(1) |
+                                              iommu::Pte::Ppn::make(kArena >> 12);
   Mapping arena_;
 
  public:
@@ -172,8 +207,20 @@ class TestBench {
         record.payload = peek(at + 8);
         iommu.mmio_write(reg::kPqh, (head + 1) % (1u << kLog2Queue), 4);
       }
+      if (record.is_stop_marker()) {
+        ++stop_markers;
+        continue;
+      }
       if (!answers) continue;
-      const auto code = on_page_request(record);
+      auto code = on_page_request(record);
+      {
+        const std::scoped_lock lock(requests_);
+        auto& worst = groups_[record.group()];
+        worst = std::max(worst, code);
+        if (!record.last()) continue;
+        code = worst;
+        groups_.erase(record.group());
+      }
       command({iommu::ats_prgr(record.device_id(), record.process_id(), record.group(),
                                static_cast<std::uint8_t>(code))});
     }
@@ -182,7 +229,8 @@ class TestBench {
   std::atomic<std::uint64_t> next_{kArena};
   std::mutex tables_, commands_, requests_;
   std::map<std::uint32_t, std::uint64_t> roots_;
-  std::uint64_t pdt_ = 0, cq_ = 0, pq_ = 0, fq_ = 0;
+  std::map<std::uint16_t, iommu::PageResponse::Code> groups_;  // the worst answer so far
+  std::uint64_t dc_ = 0, guest_entry_ = 0, pdt_ = 0, cq_ = 0, pq_ = 0, fq_ = 0;
   std::uint32_t cq_tail_ = 0;
 };
 

@@ -2,6 +2,7 @@
 /// Drives the IOMMU as its specification tells software to: directories, queues, commands.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -29,6 +30,9 @@ namespace tandem::uacce::detail {
 /// command_mutex_ (and the IOMMU's own), so they must not call back here.
 class IommuDriver {
  public:
+  /// For the IOMMU's Options: how long a device may hold the command queue.
+  static constexpr std::chrono::milliseconds kInvalidationTimeout{1};
+
   using Service = std::function<iommu::PageResponse::Code(const iommu::PageRequestRecord&)>;
 
   IommuDriver(memory::Memory& memory, iommu::Iommu& iommu, TableMemory& tables)
@@ -48,8 +52,10 @@ class IommuDriver {
   /// Makes `pasid` mean the page table at `root` to every device. Errors: ENOMEM, ENOSPC.
   Result<void> set_process(iommu::Pasid pasid, memory::PhysAddr root);
 
-  /// [[nodiscard]] results below: false when a device did not complete its ATS invalidation in
-  /// time. The IOMMU itself has forgotten everything either way, the fence is complete.
+  /// [[nodiscard]] results below: false when a device did not complete its ATS invalidation within
+  /// a second, during which other spaces have the queue but for kInvalidationTimeout at a time. The
+  /// IOMMU itself has forgotten everything either way, the fence is complete. Do not call them with
+  /// a Window of that space: they would wait for it.
 
   /// Makes `pasid` mean nothing, everywhere.
   [[nodiscard]] bool clear_process(iommu::Pasid pasid);
@@ -80,6 +86,10 @@ class IommuDriver {
   void serve(const iommu::PageRequestRecord& record);
   void drain_faults();
 
+  /// Runs the commands that `make` makes, and a fence, until every device has completed them.
+  /// Returns: false when one has not in kDeviceTimeout.
+  template <class Make>
+  bool run_until_complete(Make make) TANDEM_EXCLUDES(command_mutex_);
   /// Runs `commands` and a fence, one command per known device for each that asks for it.
   /// Returns: false after an ATS time-out.
   bool run_locked(std::span<const iommu::Command> commands) TANDEM_REQUIRES(command_mutex_);
