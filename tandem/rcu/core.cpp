@@ -65,11 +65,11 @@ void Core::unlink(Reader& reader) noexcept {
     if (reader.is_plain.exchange(false, std::memory_order_relaxed)) {
       plain_readers.fetch_sub(1, std::memory_order_relaxed);
     }
-    unboost(reader);
     if (reader.queue != &no_queue) reader.queue->owned = false;
     reader.queue = &no_queue;
   }
   wake_all();
+  unboost(reader);
 }
 
 /// Ordering: (H) the count rises before the reader's first plain section, with a full fence in
@@ -94,8 +94,8 @@ void wake_waiters(Reader& reader) noexcept {
   // Cleared before `moved` changes: who sets it again has read the new value and waits on that.
   reader.wake.store(0, std::memory_order_release);
   reader.core->wake_all();
-  // Last: without the priority this thread may not run for a while.
-  if (reader.boosted.load(std::memory_order_relaxed) != 0) reader.core->give_back(reader);
+  // Last, and with no lock held: without the priority this thread may not run for a while.
+  Core::unboost(reader);
 }
 
 std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {

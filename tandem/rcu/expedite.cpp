@@ -123,18 +123,13 @@ void Core::boost_readers(std::uint64_t bound) noexcept {
   }
 }
 
+/// By the reader itself, or under the registry's lock, which keeps its thread alive.
 void Core::unboost(Reader& reader) noexcept {
+  if (reader.boosted.load(std::memory_order_relaxed) == 0) return;
   const int policy = reader.boosted.exchange(0, std::memory_order_relaxed);
   if (policy == 0) return;
   const sched_param none{};
   (void)::sched_setscheduler(reader.thread, policy - 1, &none);
-}
-
-/// In a signal handler the lock may be this thread's; then the expediter does it a moment later.
-void Core::give_back(Reader& self) noexcept {
-  if (!registry.try_lock()) return;
-  unboost(self);
-  registry.unlock();
 }
 
 void Core::unboost_readers(std::uint64_t bound) noexcept {

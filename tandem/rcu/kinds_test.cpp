@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reader kinds, polled and expedited grace periods.
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,10 +11,12 @@
 #include <chrono>
 #include <csignal>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "tandem/rcu/call.hpp"
+#include "tandem/rcu/detail/test_scheduling.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/expedite.hpp"
 #include "tandem/rcu/grace_period.hpp"
@@ -484,6 +489,72 @@ TEST(Expedited, ReadersGetTheirPolicyBack) {
   EXPECT_EQ(after, SCHED_OTHER);
   const std::uint64_t boosts = stats(domain).boosts;
   EXPECT_EQ(seen_inside, boosts != 0 ? SCHED_FIFO : SCHED_OTHER);
+}
+
+bool move_to(const cpu_set_t& cpus, int nice) {
+  ::sched_setaffinity(0, sizeof cpus, &cpus);
+  return ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), nice) == 0;
+}
+
+/// Two expedited grace periods while the reader in their way shares its CPU with a thread that
+/// leaves it no time but what is lent to it.
+///
+/// Returns: whether they ended; nothing if priorities cannot be set.
+std::optional<bool> expedite_over_a_starved_reader(const cpu_set_t& shared) {
+  rcu_domain domain;
+  std::atomic<bool> stop{false};
+  std::atomic<long> reader_id{0};
+  std::thread reader([&] {
+    move_to(shared, 19);
+    const std::scoped_lock section(domain);
+    reader_id = ::gettid();
+    while (::sched_getscheduler(0) == SCHED_OTHER && !stop) {
+    }
+  });
+  wait_until([&] { return reader_id != 0; });
+  const long before = detail::switches_of(reader_id).losses;
+  std::atomic<bool> favoured{false};
+  std::atomic<bool> runs{false};
+  std::thread rival([&] {
+    favoured = move_to(shared, -20);
+    for (runs = true; !stop;) {
+    }
+  });
+  wait_until(runs);
+  // Once the rival has taken the CPU from it, it will not have it back for long.
+  wait_until([&] { return before < 0 || detail::switches_of(reader_id).losses > before; });
+  bool returned = false;
+  {
+    const Waiter first([&] { rcu_synchronize_expedited(domain); });
+    const Waiter second([&] { rcu_synchronize_expedited(domain); });
+    returned = first.returned_within(2s) && second.returned_within(2s);
+    stop = true;  // so that a reader that holds a lock comes to run
+  }
+  reader.join();
+  rival.join();
+  if (!favoured || stats(domain).boosts == 0) return std::nullopt;
+  return returned;
+}
+
+TEST(Expedited, AReaderThatGivesItsPriorityBackHoldsNobodyUp) {
+  cpu_set_t all;
+  ::sched_getaffinity(0, sizeof all, &all);
+  if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "needs two CPUs";
+  unsigned cpu = 0;
+  while (!CPU_ISSET(cpu, &all)) ++cpu;
+  cpu_set_t shared;
+  CPU_ZERO(&shared);
+  CPU_SET(cpu, &shared);
+  cpu_set_t others = all;
+  CPU_CLR(cpu, &others);
+  ::sched_setaffinity(0, sizeof others, &others);
+  std::optional<bool> returned = true;
+  for (int round = 0; round < 10 && returned.value_or(false); ++round) {
+    returned = expedite_over_a_starved_reader(shared);
+  }
+  ::sched_setaffinity(0, sizeof all, &all);
+  if (!returned) GTEST_SKIP() << "needs CAP_SYS_NICE";
+  EXPECT_TRUE(*returned);
 }
 
 }  // namespace

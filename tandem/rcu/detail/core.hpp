@@ -124,7 +124,6 @@ struct Core {
   void boost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   void unboost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   static void unboost(Reader& reader) noexcept;
-  void give_back(Reader& self) noexcept TANDEM_EXCLUDES(registry);
 
   // Stalls: stall.cpp.
 

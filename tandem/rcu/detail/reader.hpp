@@ -75,7 +75,7 @@ struct alignas(kCacheLine) Reader {
   Reader* next = nullptr;                // under core->registry
   Reader* previous = nullptr;            // under core->registry
 
-  std::atomic<int> boosted{0};  // written under core->registry: the policy to go back to, plus 1
+  std::atomic<int> boosted{0};  // the policy to go back to, plus 1: set under core->registry
   // Owner only, in handlers, too: counted in core->plain_readers.
   std::atomic<bool> is_plain{false};
   bool online = false;       // owner only: in a quiescent_reader
