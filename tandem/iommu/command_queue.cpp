@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/command_queue.hpp"
 
-#include "tandem/iommu/detail/interrupts.hpp"
+#include "tandem/iommu/detail/ring.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::iommu::detail {
@@ -72,16 +72,26 @@ bool CommandQueue::write_csr(std::uint32_t value) {
   return pend_locked();
 }
 
-bool CommandQueue::clear_pending() {
+bool CommandQueue::pend_again() {
   const MutexLock lock(mutex_);
-  pending_.store(false, std::memory_order_release);
   return pend_locked();
+}
+
+void CommandQueue::reset() {
+  const MutexLock lock(mutex_);
+  csr_.store(0, std::memory_order_relaxed);
+  base_.store(0, std::memory_order_relaxed);
+  head_.store(0, std::memory_order_relaxed);
+  tail_.store(0, std::memory_order_relaxed);
+  (void)itags_.expire(ItagTable::TimePoint::max());
+  (void)itags_.take_timed_out();
+  itags_.stop_waiting();
 }
 
 bool CommandQueue::pend_locked() {
   const std::uint32_t csr = csr_.load(std::memory_order_relaxed);
   if (Cqcsr::Cie::get(csr) == 0 || (csr & kSticky) == 0) return false;
-  return !pending_.exchange(true, std::memory_order_acq_rel);
+  return interrupts_.raise(Iommu::Interrupt::kCommandQueue);
 }
 
 void CommandQueue::set_csr_locked(std::uint64_t bits) {

@@ -45,7 +45,7 @@ void Iommu::State::report(const detail::TransactionFault& fault, TransactionType
   const FaultRecord record =
       detail::make_fault_record(fault.cause, type, device, requester, iotval, fault.iotval2);
   const std::uint64_t words[] = {record.head, record.custom, record.iotval, record.iotval2};
-  raise_if(faults.push(words).raised, Interrupt::kFaultQueue);
+  signal_if(faults.push(words).raised, Interrupt::kFaultQueue);
 }
 
 }  // namespace tandem::iommu

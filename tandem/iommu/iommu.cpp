@@ -53,14 +53,14 @@ TransactionType translated_type(Access access) {
 
 Port::~Port() {
   Iommu::State& state = *iommu_.state_;
-  state.raise_if(state.commands.detach(id_), Iommu::Interrupt::kCommandQueue);
+  state.signal_if(state.commands.detach(id_), Iommu::Interrupt::kCommandQueue);
 }
 
 void Port::complete_invalidation(std::uint8_t itag, unsigned count,
                                  std::optional<std::uint32_t> sequence) {
   Iommu::State& state = *iommu_.state_;
-  state.raise_if(state.commands.complete_invalidation(id_, itag, count, sequence),
-                 Iommu::Interrupt::kCommandQueue);
+  state.signal_if(state.commands.complete_invalidation(id_, itag, count, sequence),
+                  Iommu::Interrupt::kCommandQueue);
 }
 
 const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
@@ -107,10 +107,11 @@ void Port::page_request(const PageRequest& request) {
 }
 
 Iommu::Iommu(const memory::Memory& memory, const Options& options) {
-  constexpr std::uint64_t kFixed =
-      Capabilities::Version::kMask | Capabilities::Pas::kMask | Capabilities::Igs::kMask;
-  TANDEM_CHECK((options.capabilities & ~kAllCapabilities) == 0);
+  constexpr std::uint64_t kFixed = Capabilities::Version::kMask | Capabilities::Pas::kMask;
+  TANDEM_CHECK((options.capabilities & ~(kAllCapabilities | Capabilities::Igs::kMask)) == 0);
   TANDEM_CHECK((options.capabilities & kFixed) == (kAllCapabilities & kFixed));
+  TANDEM_CHECK(Capabilities::Igs::get(options.capabilities) <= Capabilities::kIgsBoth);
+  TANDEM_CHECK(options.vector_bits <= Icvec::Civ::kWidth);
   TANDEM_CHECK(options.reset_mode <= Ddtp::ModeValue::kBare);
   state_ = std::make_unique<State>(memory, options);
 }
@@ -125,8 +126,12 @@ void Iommu::on_interrupt(InterruptHandler handler) {
 }
 
 void Iommu::advance(std::chrono::steady_clock::time_point now) {
-  state_->raise_if(state_->commands.advance(now), Interrupt::kCommandQueue);
+  state_->signal_if(state_->commands.advance(now), Interrupt::kCommandQueue);
 }
+
+void Iommu::on_wire(WireHandler handler) { state_->interrupts.connect_wires(std::move(handler)); }
+
+void Iommu::reset() { state_->reset(); }
 
 Result<std::unique_ptr<Port>> Iommu::attach(DeviceId id, DeviceCallbacks& callbacks) {
   if (id.value >> IotlbContext::Device::kWidth != 0) return errno_error(EINVAL);

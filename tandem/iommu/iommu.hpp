@@ -19,10 +19,11 @@
 /// blocks no thread for them: the queue stands at the fence until the devices have completed them
 /// or they time out, and only then cqh passes it.
 ///
-/// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_. No lock is held
-/// while a device callback runs except command_mutex_, when the callback is the work of a command;
-/// such a callback must not write the command queue of the same IOMMU, nor attach or detach. The
-/// same holds for an I/O region that an IOFENCE.C stores to.
+/// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_; under each,
+/// innermost, that of Interrupts. No lock is held while a device callback runs except
+/// command_mutex_, when the callback is the work of a command; such a callback must not write the
+/// command queue of the same IOMMU, nor attach or detach. The same holds for an I/O region that an
+/// IOFENCE.C stores to. Messages go out, and handlers of interrupts are called, with no lock held.
 ///
 /// Edition: see docs/spec/iommu.md. Left out (capabilities say so): Sv32, big-endian, debug
 /// translation, performance counters.
@@ -238,7 +239,7 @@ class Port {
   DeviceCallbacks& callbacks_;
 };
 
-/// A host's IOMMU: one stage of translation, ATS and PRI, wire-signalled interrupts.
+/// A host's IOMMU: one stage of translation, ATS and PRI, interrupts by wire.
 inline constexpr std::uint64_t kHostCapabilities =
     Capabilities::Version::make(0x10) | Capabilities::Sv39::make(1) | Capabilities::Sv48::make(1) |
     Capabilities::Sv57::make(1) | Capabilities::AmoHwad::make(1) | Capabilities::Ats::make(1) |
@@ -247,10 +248,11 @@ inline constexpr std::uint64_t kHostCapabilities =
 
 /// Everything this model can do: also a hypervisor's second stage.
 inline constexpr std::uint64_t kAllCapabilities =
-    kHostCapabilities | Capabilities::Svrsw60t59b::make(1) | Capabilities::Svpbmt::make(1) |
-    Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) | Capabilities::Sv57x4::make(1) |
-    Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1) | Capabilities::MsiMrif::make(1) |
-    Capabilities::AmoMrif::make(1);
+    (kHostCapabilities & ~Capabilities::Igs::kMask) |
+    Capabilities::Igs::make(Capabilities::kIgsBoth) | Capabilities::Svrsw60t59b::make(1) |
+    Capabilities::Svpbmt::make(1) | Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) |
+    Capabilities::Sv57x4::make(1) | Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1) |
+    Capabilities::MsiMrif::make(1) | Capabilities::AmoMrif::make(1);
 
 class Iommu {
  public:
@@ -263,15 +265,17 @@ class Iommu {
     kPageRequestQueue = 3
   };
   using InterruptHandler = std::function<void(Interrupt)>;
+  using WireHandler = std::function<void(unsigned vector, bool level)>;
 
   /// What the specification leaves to an implementation. What cannot be is a failed check.
   struct Options {
-    /// What the register of that name says: kAllCapabilities or less, but with the same version,
-    /// PAS and IGS.
+    /// What the register of that name says: kAllCapabilities or less, but with the same version and
+    /// PAS; any IGS. With IGS = BOTH fctl.WSI is 1 after a reset.
     std::uint64_t capabilities = kHostCapabilities;
     Ddtp::ModeValue reset_mode = Ddtp::ModeValue::kOff;  ///< of ddtp: Off or Bare
     /// How long a device may take to complete an ATS invalidation.
     std::chrono::nanoseconds invalidation_timeout = std::chrono::seconds(1);
+    unsigned vector_bits = 4;  ///< of each field of icvec, at most 4: 2^vector_bits vectors
   };
 
   /// A reset IOMMU before `memory`, which must outlive it.
@@ -296,8 +300,20 @@ class Iommu {
 
   /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held
   /// but command_mutex_ when a device callback caused it. That thread may be in a reader section
-  /// (a fault inside an access): the handler must not wait for a grace period then.
+  /// (a fault inside an access): the handler must not wait for a grace period then. The same holds
+  /// for the handler of wires, and for an I/O region that an entry of msi_cfg_tbl names.
   void on_interrupt(InterruptHandler handler);
+  /// Called when the wire of a vector changes its level (fctl.WSI = 1), one call at a time. The
+  /// thread is the one that changed it or one that is just calling; the handler may access
+  /// registers.
+  void on_wire(WireHandler handler);
+
+  /// Resets the IOMMU: registers, queues, caches; devices stay attached. When it returns, no access
+  /// through an earlier translation runs any more, no command, and no message is on its way.
+  /// Not from a handler, a device callback or an I/O region that the IOMMU stores to, nor inside a
+  /// reader section. Where registers are written meanwhile, either comes first.
+  /// Spec: §6.2 "Reset behavior"; what it leaves UNSPECIFIED is 0, fctl as at the construction.
+  void reset();
 
   /// Makes `callbacks` the device `id` until the port is destroyed, which must happen before the
   /// IOMMU is. When the port's destructor returns, no callback runs.

@@ -2,7 +2,9 @@
 #include "tandem/iommu/detail/mrif.hpp"
 
 #include <span>
+#include <thread>
 
+#include "tandem/base/planted_fault.hpp"
 #include "tandem/iommu/detail/state.hpp"
 
 namespace tandem::iommu {
@@ -20,6 +22,12 @@ bool set_pending(const memory::Memory& memory, const Mrif& mrif, std::uint32_t i
   const PhysAddr at = mrif.file.plus(MrifLayout::pending_offset(identity));
   const auto loaded = memory.load64(at, std::memory_order_acquire);
   if (!loaded) return false;
+  if (planted_fault("iommu-mrif-plain-store")) {
+    std::this_thread::yield();
+    return memory
+        .store64(at, *loaded | MrifLayout::pending_bit(identity), std::memory_order_release)
+        .has_value();
+  }
   for (std::uint64_t expected = *loaded;;) {
     const auto found =
         memory.compare_exchange64(at, expected, expected | MrifLayout::pending_bit(identity));
@@ -41,10 +49,7 @@ Result<void, Cause> Port::write_msi(const Requester& requester, const Mrif& mrif
                  TransactionType::kUntranslatedWrite, id_, requester, at.value);
     return Unexpected{Cause::kMrifAccessFault};
   }
-  if (!detail::store_message(state.memory, mrif.notice, mrif.notice_data)) {
-    state.report({Cause::kIommuMsiWriteFault, false, 0}, TransactionType::kNone, DeviceId{}, {},
-                 mrif.notice.value);
-  }
+  state.store_message(mrif.notice, mrif.notice_data);
   return {};
 }
 

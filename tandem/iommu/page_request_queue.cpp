@@ -68,7 +68,7 @@ void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
   const PageRequestRecord record = make_record(device, request);
   const std::uint64_t words[] = {record.head, record.payload};
   const auto pushed = page_requests.push(words);
-  raise_if(pushed.raised, Interrupt::kPageRequestQueue);
+  signal_if(pushed.raised, Interrupt::kPageRequestQueue);
   switch (pushed.status) {
     case Status::kQueued:
       break;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/record_queue.hpp"
 
-#include "tandem/iommu/detail/interrupts.hpp"
+#include "tandem/iommu/detail/ring.hpp"
 
 namespace tandem::iommu::detail {
 
@@ -15,8 +15,7 @@ void RecordQueue::set_csr_locked(std::uint64_t bits) {
 }
 
 bool RecordQueue::pend_locked() {
-  if (Csr::Fie::get(csr_.load(std::memory_order_relaxed)) == 0) return false;
-  return !pending_.exchange(true, std::memory_order_acq_rel);
+  return Csr::Fie::get(csr_.load(std::memory_order_relaxed)) != 0 && interrupts_.raise(interrupt_);
 }
 
 bool RecordQueue::pend_if_error_locked() {
@@ -78,10 +77,17 @@ bool RecordQueue::write_csr(std::uint32_t value) {
   return pend_if_error_locked();
 }
 
-bool RecordQueue::clear_pending() {
+bool RecordQueue::pend_again() {
   const MutexLock lock(mutex_);
-  pending_.store(false, std::memory_order_release);
   return pend_if_error_locked();
+}
+
+void RecordQueue::reset() {
+  const MutexLock lock(mutex_);
+  csr_.store(0, std::memory_order_relaxed);
+  base_.store(0, std::memory_order_relaxed);
+  head_.store(0, std::memory_order_relaxed);
+  tail_.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace tandem::iommu::detail

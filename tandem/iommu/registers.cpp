@@ -1,65 +1,179 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <array>
+
 #include "tandem/iommu/detail/state.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::iommu {
 namespace {
 
+constexpr std::uint64_t kAll = ~std::uint64_t{0};
 constexpr std::uint64_t kLow = 0xffff'ffff;
-
-/// Whether an 8-byte register starts at `offset`.
-bool is_wide(std::uint32_t offset) {
-  switch (offset) {
-    case reg::kCapabilities:
-    case reg::kDdtp:
-    case reg::kCqb:
-    case reg::kFqb:
-    case reg::kPqb:
-    case reg::kIcvec:
-      return true;
-    default:
-      return false;
-  }
-}
 
 bool access_ok(std::uint32_t offset, unsigned size_bytes) {
   return (size_bytes == 4 || size_bytes == 8) && offset % size_bytes == 0 &&
          offset <= reg::kFileBytes - size_bytes;
 }
 
-/// Registers that are there only with ATS. Spec: §6.1 "Register layout".
-bool serves_page_requests(std::uint32_t offset) {
-  switch (offset & ~std::uint32_t{3}) {
-    case reg::kPqb:
-    case reg::kPqb + 4:
-    case reg::kPqh:
-    case reg::kPqt:
-    case reg::kPqcsr:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool mode_exists(std::uint64_t mode) {
   return mode <= static_cast<std::uint64_t>(Ddtp::ModeValue::k3Lvl);
 }
 
-}  // namespace
-
-std::uint32_t Iommu::State::ipsr() const {
-  return static_cast<std::uint32_t>(Ipsr::Cip::make(commands.pending()) |
-                                    Ipsr::Fip::make(faults.pending()) |
-                                    Ipsr::Pip::make(page_requests.pending()));
+/// `old` with what an access to a part of a register wrote.
+constexpr std::uint64_t merged(std::uint64_t old, std::uint64_t value, std::uint64_t mask) {
+  return (old & ~mask) | (value & mask);
 }
 
-/// Spec: §6.18 "Interrupt pending status register (ipsr)".
-void Iommu::State::write_ipsr(std::uint32_t value) {
-  if (Ipsr::Cip::get(value) != 0) raise_if(commands.clear_pending(), Interrupt::kCommandQueue);
-  if (Ipsr::Fip::get(value) != 0) raise_if(faults.clear_pending(), Interrupt::kFaultQueue);
-  if (Ipsr::Pip::get(value) != 0) {
-    raise_if(page_requests.clear_pending(), Interrupt::kPageRequestQueue);
+}  // namespace
+
+/// One register, or `count` alike that lie `stride` bytes apart.
+struct Iommu::State::Register {
+  std::uint32_t offset;
+  unsigned bytes;
+  std::uint64_t (*read)(State& state, unsigned i);
+  /// `mask`: the bits that are written, all or one half of 8 bytes. None: read-only.
+  void (*write)(State& state, unsigned i, std::uint64_t value, std::uint64_t mask) = nullptr;
+  bool (*present)(const State& state, unsigned i) = nullptr;  ///< none: always
+  unsigned count = 1;
+  unsigned stride = 0;
+
+  /// The register that holds the four bytes at `offset`; nullptr where none is.
+  static const Register* find(std::uint32_t offset);
+  unsigned index(std::uint32_t at) const { return stride == 0 ? 0 : (at - offset) / stride; }
+  bool is_present(const State& state, std::uint32_t at) const {
+    return present == nullptr || present(state, index(at));
   }
+  template <class Capability>
+  static bool has(const State& state, unsigned) {
+    return state.config.has<Capability>();
+  }
+  static bool has_message(const State& state, unsigned vector) {
+    return Capabilities::Igs::get(state.config.capabilities) != Capabilities::kIgsWsi &&
+           state.interrupts.has_vector(vector);
+  }
+
+  static const Register kTable[];
+};
+
+/// Spec: §6.1 "Register layout".
+constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
+    {reg::kCapabilities, 8, [](State& s, unsigned) { return s.config.capabilities; }},
+    {reg::kFctl, 4,
+     [](State& s, unsigned) -> std::uint64_t {
+       return s.config.fctl.load(std::memory_order_acquire);
+     },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.write_fctl(static_cast<std::uint32_t>(value));
+     }},
+    {reg::kDdtp, 8, [](State& s, unsigned) { return s.ddtp.load(std::memory_order_acquire); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       s.write_ddtp(merged(s.ddtp.load(std::memory_order_relaxed), value, mask));
+     }},
+    {reg::kCqb, 8, [](State& s, unsigned) { return s.commands.base(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       s.commands.write_base(merged(s.commands.base(), value, mask));
+     }},
+    {reg::kCqh, 4, [](State& s, unsigned) -> std::uint64_t { return s.commands.head(); }},
+    {reg::kCqt, 4, [](State& s, unsigned) -> std::uint64_t { return s.commands.tail(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.signal_if(s.commands.write_tail(static_cast<std::uint32_t>(value)),
+                   Interrupt::kCommandQueue);
+     }},
+    {reg::kFqb, 8, [](State& s, unsigned) { return s.faults.base(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       s.faults.write_base(merged(s.faults.base(), value, mask));
+     }},
+    {reg::kFqh, 4, [](State& s, unsigned) -> std::uint64_t { return s.faults.head(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.faults.write_head(static_cast<std::uint32_t>(value));
+     }},
+    {reg::kFqt, 4, [](State& s, unsigned) -> std::uint64_t { return s.faults.tail(); }},
+    {reg::kPqb, 8, [](State& s, unsigned) { return s.page_requests.base(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       s.page_requests.write_base(merged(s.page_requests.base(), value, mask));
+     },
+     has<Capabilities::Ats>},
+    {reg::kPqh, 4, [](State& s, unsigned) -> std::uint64_t { return s.page_requests.head(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.page_requests.write_head(static_cast<std::uint32_t>(value));
+     },
+     has<Capabilities::Ats>},
+    {reg::kPqt, 4, [](State& s, unsigned) -> std::uint64_t { return s.page_requests.tail(); },
+     nullptr, has<Capabilities::Ats>},
+    {reg::kCqcsr, 4, [](State& s, unsigned) -> std::uint64_t { return s.commands.csr(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.signal_if(s.commands.write_csr(static_cast<std::uint32_t>(value)),
+                   Interrupt::kCommandQueue);
+     }},
+    {reg::kFqcsr, 4, [](State& s, unsigned) -> std::uint64_t { return s.faults.csr(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.signal_if(s.faults.write_csr(static_cast<std::uint32_t>(value)), Interrupt::kFaultQueue);
+     }},
+    {reg::kPqcsr, 4, [](State& s, unsigned) -> std::uint64_t { return s.page_requests.csr(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.signal_if(s.page_requests.write_csr(static_cast<std::uint32_t>(value)),
+                   Interrupt::kPageRequestQueue);
+     },
+     has<Capabilities::Ats>},
+    {reg::kIpsr, 4, [](State& s, unsigned) -> std::uint64_t { return s.interrupts.pending(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.write_ipsr(static_cast<std::uint32_t>(value));
+     }},
+    {reg::kIcvec, 8, [](State& s, unsigned) -> std::uint64_t { return s.interrupts.vectors(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       s.interrupts.write_vectors(
+           static_cast<std::uint32_t>(merged(s.interrupts.vectors(), value, mask)));
+       s.interrupts.update_wires();
+     }},
+    {reg::kMsiAddress, 8, [](State& s, unsigned i) { return s.interrupts.message_address(i); },
+     [](State& s, unsigned i, std::uint64_t value, std::uint64_t mask) {
+       s.interrupts.write_address(i, merged(s.interrupts.message_address(i), value, mask));
+     },
+     has_message, reg::kMsiEntries, reg::kMsiEntryBytes},
+    {reg::kMsiData, 4,
+     [](State& s, unsigned i) -> std::uint64_t { return s.interrupts.message_data(i); },
+     [](State& s, unsigned i, std::uint64_t value, std::uint64_t) {
+       s.interrupts.write_data(i, static_cast<std::uint32_t>(value));
+     },
+     has_message, reg::kMsiEntries, reg::kMsiEntryBytes},
+    {reg::kMsiControl, 4,
+     [](State& s, unsigned i) -> std::uint64_t { return s.interrupts.control(i); },
+     [](State& s, unsigned i, std::uint64_t value, std::uint64_t) {
+       s.send(s.interrupts.write_control(i, static_cast<std::uint32_t>(value)));
+     },
+     has_message, reg::kMsiEntries, reg::kMsiEntryBytes},
+};
+
+const Iommu::State::Register* Iommu::State::Register::find(std::uint32_t offset) {
+  // Which row holds each four bytes, counted from 1; the rest of the file is reserved.
+  static constexpr auto kRowOf = [] {
+    std::array<std::uint8_t, reg::kReservedFrom / 4> rows{};
+    std::uint8_t number = 0;
+    for (const Register& row : kTable) {
+      ++number;
+      for (unsigned i = 0; i < row.count; ++i) {
+        for (unsigned byte = 0; byte < row.bytes; byte += 4) {
+          rows[(row.offset + i * row.stride + byte) / 4] = number;
+        }
+      }
+    }
+    return rows;
+  }();
+  if (offset >= reg::kReservedFrom || kRowOf[offset / 4] == 0) return nullptr;
+  return &kTable[kRowOf[offset / 4] - 1];
+}
+
+/// Spec: §6.4 "Features-control register (fctl)". While something is on: UNSPECIFIED, ignored.
+void Iommu::State::write_fctl(std::uint32_t value) {
+  const auto mode = Ddtp::Mode::get(ddtp.load(std::memory_order_acquire));
+  const bool queues_on = Cqcsr::Cqon::get(commands.csr()) != 0 ||
+                         Fqcsr::Fqon::get(faults.csr()) != 0 ||
+                         Pqcsr::Pqon::get(page_requests.csr()) != 0;
+  if (mode != static_cast<std::uint64_t>(Ddtp::ModeValue::kOff) || queues_on) return;
+  const std::uint32_t writable = detail::Config::writable_fctl(config.capabilities);
+  const std::uint32_t old = config.fctl.load(std::memory_order_relaxed);
+  config.fctl.store((old & ~writable) | (value & writable), std::memory_order_release);
+  interrupts.update_wires();
 }
 
 /// Spec: §6.5 "Device-directory-table pointer (ddtp)". A reserved mode leaves the mode as it is.
@@ -81,124 +195,41 @@ void Iommu::State::write_ddtp(std::uint64_t value) {
   if (turned_off) rcu::rcu_synchronize();
 }
 
-bool Iommu::State::exists(std::uint32_t offset) const {
-  return config.has<Capabilities::Ats>() || !serves_page_requests(offset);
-}
-
-std::uint64_t Iommu::State::read64(std::uint32_t offset) const {
-  if (!exists(offset)) return 0;
-  switch (offset) {
-    case reg::kCapabilities:
-      return config.capabilities;
-    case reg::kDdtp:
-      return ddtp.load(std::memory_order_acquire);
-    case reg::kCqb:
-      return commands.base();
-    case reg::kFqb:
-      return faults.base();
-    case reg::kPqb:
-      return page_requests.base();
-    default:  // icvec too: there is one vector, and every cause has it
-      return 0;
-  }
-}
-
-std::uint32_t Iommu::State::read32(std::uint32_t offset) const {
-  if (!exists(offset)) return 0;
-  const std::uint32_t wide = offset & ~std::uint32_t{7};
-  if (is_wide(wide)) {
-    const std::uint64_t value = read64(wide);
-    return static_cast<std::uint32_t>(offset == wide ? value & kLow : value >> 32);
-  }
-  switch (offset) {
-    case reg::kFctl:
-      return config.fctl.load(std::memory_order_acquire);
-    case reg::kCqh:
-      return commands.head();
-    case reg::kCqt:
-      return commands.tail();
-    case reg::kFqh:
-      return faults.head();
-    case reg::kFqt:
-      return faults.tail();
-    case reg::kPqh:
-      return page_requests.head();
-    case reg::kPqt:
-      return page_requests.tail();
-    case reg::kCqcsr:
-      return commands.csr();
-    case reg::kFqcsr:
-      return faults.csr();
-    case reg::kPqcsr:
-      return page_requests.csr();
-    case reg::kIpsr:
-      return ipsr();
-    default:
-      return 0;
-  }
-}
-
-void Iommu::State::write64(std::uint32_t offset, std::uint64_t value) {
-  if (!exists(offset)) return;
-  switch (offset) {
-    case reg::kDdtp:
-      return write_ddtp(value);
-    case reg::kCqb:
-      return commands.write_base(value);
-    case reg::kFqb:
-      return faults.write_base(value);
-    case reg::kPqb:
-      return page_requests.write_base(value);
-    default:  // capabilities, icvec
-      return;
-  }
-}
-
-void Iommu::State::write32(std::uint32_t offset, std::uint32_t value) {
-  if (!exists(offset)) return;
-  const std::uint32_t wide = offset & ~std::uint32_t{7};
-  if (is_wide(wide)) {
-    const std::uint64_t old = read64(wide);
-    return write64(
-        wide, offset == wide ? (old & ~kLow) | value : (old & kLow) | std::uint64_t{value} << 32);
-  }
-  switch (offset) {
-    case reg::kCqt:
-      return raise_if(commands.write_tail(value), Interrupt::kCommandQueue);
-    case reg::kFqh:
-      return faults.write_head(value);
-    case reg::kPqh:
-      return page_requests.write_head(value);
-    case reg::kCqcsr:
-      return raise_if(commands.write_csr(value), Interrupt::kCommandQueue);
-    case reg::kFqcsr:
-      return raise_if(faults.write_csr(value), Interrupt::kFaultQueue);
-    case reg::kPqcsr:
-      return raise_if(page_requests.write_csr(value), Interrupt::kPageRequestQueue);
-    case reg::kIpsr:
-      return write_ipsr(value);
-    default:
-      return;
-  }
-}
-
 /// Spec: §6 "Memory-mapped register interface": eight bytes that are not one register are two
 /// accesses, the high half first.
+std::uint64_t Iommu::State::read_register(std::uint32_t offset, unsigned size_bytes) {
+  const Register* const row = Register::find(offset);
+  if (size_bytes == 8 && (row == nullptr || row->bytes == 4)) {
+    const std::uint64_t high = read_register(offset + 4, 4);
+    return high << 32 | read_register(offset, 4);
+  }
+  if (row == nullptr || !row->is_present(*this, offset)) return 0;
+  const std::uint64_t value = row->read(*this, row->index(offset));
+  if (size_bytes == row->bytes) return value;
+  return offset % 8 == 0 ? value & kLow : value >> 32;
+}
+
+void Iommu::State::write_register(std::uint32_t offset, std::uint64_t value, unsigned size_bytes) {
+  const Register* const row = Register::find(offset);
+  if (size_bytes == 8 && (row == nullptr || row->bytes == 4)) {
+    write_register(offset + 4, value >> 32, 4);
+    return write_register(offset, value & kLow, 4);
+  }
+  if (row == nullptr || row->write == nullptr || !row->is_present(*this, offset)) return;
+  const unsigned i = row->index(offset);
+  if (size_bytes == row->bytes) return row->write(*this, i, value, kAll);
+  offset % 8 == 0 ? row->write(*this, i, value, kLow) : row->write(*this, i, value << 32, ~kLow);
+}
+
 std::uint64_t Iommu::mmio_read(std::uint32_t offset, unsigned size_bytes) {
   if (!access_ok(offset, size_bytes)) return 0;
   if (state_->commands.waits()) advance();  // somebody polls for a command
-  if (size_bytes == 4) return state_->read32(offset);
-  if (is_wide(offset)) return state_->read64(offset);
-  const std::uint64_t high = state_->read32(offset + 4);
-  return high << 32 | state_->read32(offset);
+  return state_->read_register(offset, size_bytes);
 }
 
 void Iommu::mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes) {
   if (!access_ok(offset, size_bytes)) return;
-  if (size_bytes == 4) return state_->write32(offset, static_cast<std::uint32_t>(value));
-  if (is_wide(offset)) return state_->write64(offset, value);
-  state_->write32(offset + 4, static_cast<std::uint32_t>(value >> 32));
-  state_->write32(offset, static_cast<std::uint32_t>(value));
+  state_->write_register(offset, size_bytes == 4 ? value & kLow : value, size_bytes);
 }
 
 }  // namespace tandem::iommu

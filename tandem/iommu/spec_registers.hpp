@@ -29,6 +29,12 @@ inline constexpr std::uint32_t kFqcsr = 76;
 inline constexpr std::uint32_t kPqcsr = 80;
 inline constexpr std::uint32_t kIpsr = 84;
 inline constexpr std::uint32_t kIcvec = 760;
+inline constexpr std::uint32_t kMsiAddress = 768;  // msi_cfg_tbl: of the first entry
+inline constexpr std::uint32_t kMsiData = 776;
+inline constexpr std::uint32_t kMsiControl = 780;
+inline constexpr std::uint32_t kMsiEntryBytes = 16;
+inline constexpr unsigned kMsiEntries = 16;
+inline constexpr std::uint32_t kReservedFrom = 1024;
 inline constexpr std::uint32_t kFileBytes = 4096;
 }  // namespace reg
 
@@ -145,6 +151,12 @@ struct Icvec {
   using Fiv = Field<7, 4>;
   using Pmiv = Field<11, 8>;
   using Piv = Field<15, 12>;
+};
+
+/// An entry of msi_cfg_tbl. Spec: §6.29 "MSI configuration table (msi_cfg_tbl)".
+struct MsiConfig {
+  using Address = Field<55, 2>;  // in its place: the low bits are 0
+  using M = Field<0>;            // of msi_vec_ctl
 };
 
 }  // namespace tandem::iommu

@@ -8,6 +8,7 @@
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/config.hpp"
+#include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/detail/iotlb.hpp"
 #include "tandem/iommu/detail/itag_table.hpp"
 #include "tandem/iommu/iommu.hpp"
@@ -19,15 +20,15 @@ namespace tandem::iommu::detail {
 /// Commands run on the thread that writes cqt (or clears an error), under the queue's mutex, device
 /// callbacks included. Where a command has to wait for devices the queue stops at it, and goes on,
 /// from that command, on the thread that ends the wait. Methods return whether the interrupt's
-/// pending bit rose; the caller then drives the wire, with no lock held.
+/// pending bit rose; the caller then signals it, with no lock held.
 ///
 /// Thread safety: any thread; registers are read without the lock.
 /// Spec: §4.1 "Command-Queue (CQ)"; §6.6 to §6.8, §6.15.
 class CommandQueue {
  public:
   CommandQueue(const memory::Memory& memory, const Config& config, Iotlb& iotlb,
-               const std::atomic<std::uint64_t>& ddtp)
-      : memory_(memory), config_(config), iotlb_(iotlb), ddtp_(ddtp) {}
+               const std::atomic<std::uint64_t>& ddtp, Interrupts& interrupts)
+      : memory_(memory), config_(config), iotlb_(iotlb), ddtp_(ddtp), interrupts_(interrupts) {}
 
   /// Errors: false when the id is taken.
   bool attach(DeviceId id, DeviceCallbacks& callbacks);
@@ -45,13 +46,16 @@ class CommandQueue {
   std::uint32_t head() const { return head_.load(std::memory_order_acquire); }
   std::uint32_t tail() const { return tail_.load(std::memory_order_relaxed); }
   std::uint32_t csr() const { return csr_.load(std::memory_order_acquire); }
-  bool pending() const { return pending_.load(std::memory_order_acquire); }
   std::uint64_t invalidations() const { return invalidations_.load(std::memory_order_relaxed); }
 
   void write_base(std::uint64_t value);
   [[nodiscard]] bool write_tail(std::uint32_t value);
   [[nodiscard]] bool write_csr(std::uint32_t value);
-  [[nodiscard]] bool clear_pending();
+  /// Software has cleared cip: sets it again if the condition lasts.
+  [[nodiscard]] bool pend_again();
+  /// Waits for the command at work. Off, all registers 0; devices stay attached, and completions
+  /// of what was outstanding are ignored.
+  void reset();
 
  private:
   /// How a command ended. Whatever is not kDone leaves cqh at the command.
@@ -75,6 +79,7 @@ class CommandQueue {
   const Config& config_;
   Iotlb& iotlb_;
   const std::atomic<std::uint64_t>& ddtp_;
+  Interrupts& interrupts_;
   Mutex mutex_;  // the command_mutex_ of the module overview
   std::map<DeviceId, DeviceCallbacks*> devices_ TANDEM_GUARDED_BY(mutex_);
   bool accesses_to_wait_for_ TANDEM_GUARDED_BY(mutex_) = false;  // since the last fence
@@ -84,7 +89,6 @@ class CommandQueue {
   std::atomic<std::uint32_t> head_{0};
   std::atomic<std::uint32_t> tail_{0};
   std::atomic<std::uint32_t> csr_{0};
-  std::atomic<bool> pending_{false};
   std::atomic<std::uint64_t> invalidations_{0};
 };
 

@@ -29,6 +29,11 @@ struct Config {
   }
   bool wire_interrupts() const { return Fctl::Wsi::get(load()) != 0; }
 
+  /// fctl after a reset: wires where there is a choice.
+  static constexpr std::uint32_t initial_fctl(std::uint64_t offered) {
+    return static_cast<std::uint32_t>(
+        Fctl::Wsi::make(Capabilities::Igs::get(offered) != Capabilities::kIgsMsi));
+  }
   /// The bits of fctl that software may change.
   static constexpr std::uint32_t writable_fctl(std::uint64_t offered) {
     const bool both = Capabilities::Igs::get(offered) == Capabilities::kIgsBoth;
@@ -36,10 +41,6 @@ struct Config {
   }
 
  private:
-  static constexpr std::uint32_t initial_fctl(std::uint64_t offered) {
-    return static_cast<std::uint32_t>(
-        Fctl::Wsi::make(Capabilities::Igs::get(offered) == Capabilities::kIgsWsi));
-  }
   std::uint32_t load() const { return fctl.load(std::memory_order_acquire); }
 };
 

@@ -1,51 +1,113 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstdint>
 #include <memory>
-#include <utility>
+#include <optional>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/iommu.hpp"
 
 namespace tandem::iommu::detail {
 
-/// The wire: calls the handler. What is pending is kept by each queue.
-class InterruptWire {
+/// The interrupt-pending bits and what they become: levels of wires, or messages.
+///
+/// A bit rises, under the lock of whatever tells its condition, through raise(). Whoever made it
+/// rise then signals the edge with no lock held (Iommu::State::signal()): sends the message that
+/// take_message() gives, has update_wires() tell the levels, calls the handler.
+///
+/// An edge is never lost between raise() and clear(): both change the one word atomically, and
+/// after clear() every condition is judged again under its own lock. So a condition that came
+/// before that judgement is seen by it, and one that comes after finds the bit clear and rises it.
+/// Neither is a message lost between masking and unmasking: take_message() looks at the mask and
+/// makes the message pending, and write_control() clears the mask and takes what is pending, each
+/// in one critical section.
+///
+/// Thread safety: any thread.
+/// Spec: §6.18 "Interrupt pending status register (ipsr)", §6.28 "Interrupt-cause-to-vector
+/// register
+///       (icvec)", §6.29 "MSI configuration table (msi_cfg_tbl)".
+class Interrupts {
  public:
-  void connect(Iommu::InterruptHandler handler) {
-    auto shared = std::make_shared<const Iommu::InterruptHandler>(std::move(handler));
-    const MutexLock lock(mutex_);
-    handler_ = std::move(shared);
+  using Interrupt = Iommu::Interrupt;
+  struct Message {
+    PhysAddr address;
+    std::uint32_t data = 0;
+  };
+
+  explicit Interrupts(const Config& config) : config_(config) {}
+
+  /// Ordering: (A) acquire, here and in clear(): software that sees a bit, or has cleared it, sees
+  ///           the record it tells of; pairs with raise().
+  std::uint32_t pending() const { return ipsr_.load(std::memory_order_acquire); }
+  /// Sets a pending bit; returns whether it rose.
+  [[nodiscard]] bool raise(Interrupt interrupt) {
+    return (ipsr_.fetch_or(bit(interrupt), std::memory_order_release) & bit(interrupt)) ==
+           0;  // (A)
   }
-  /// Call with no lock held.
-  void raise(Iommu::Interrupt cause) {
-    std::shared_ptr<const Iommu::InterruptHandler> handler;
-    {
-      const MutexLock lock(mutex_);
-      handler = handler_;
-    }
-    if (handler && *handler) (*handler)(cause);
-  }
+  void clear(std::uint32_t bits) { ipsr_.fetch_and(~bits, std::memory_order_acquire); }  // (A)
+
+  /// What an edge of `interrupt` sends. Nothing where wires signal; where the vector is masked the
+  /// message becomes pending; and nothing where the bit has been cleared since, for whoever did
+  /// that knows. To be followed by sent().
+  std::optional<Message> take_message(Interrupt interrupt);
+  void sent();
+
+  std::uint32_t vectors() const;  ///< icvec
+  void write_vectors(std::uint32_t value);
+
+  /// The registers of one entry of msi_cfg_tbl, `vector` < 16.
+  bool has_vector(unsigned vector) const;
+  std::uint64_t message_address(unsigned vector) const;
+  std::uint32_t message_data(unsigned vector) const;
+  std::uint32_t control(unsigned vector) const;
+  void write_address(unsigned vector, std::uint64_t value);
+  void write_data(unsigned vector, std::uint32_t value);
+  /// Returns: the message that was pending for a vector no longer masked. To be followed by sent().
+  std::optional<Message> write_control(unsigned vector, std::uint32_t value);
+
+  void connect(Iommu::InterruptHandler handler);
+  void connect_wires(Iommu::WireHandler handler);
+  /// Calls the handler of edges. Call with no lock held, as update_wires().
+  void tell(Interrupt interrupt);
+  /// Tells the handler of wires which levels have changed. Calls do not overlap: who finds one
+  /// under way, maybe its own caller's, leaves the rest to it.
+  void update_wires();
+
+  /// All registers 0, no message pending.
+  void reset();
+  /// Waits for the messages that are on their way.
+  void wait_until_sent() const;
 
  private:
-  Mutex mutex_;
+  static constexpr unsigned kVectors = 16;
+  struct Entry {
+    std::uint64_t address = 0;
+    std::uint32_t data = 0;
+    std::uint32_t control = 0;
+  };
+
+  static constexpr std::uint32_t bit(Interrupt interrupt) {
+    return std::uint32_t{1} << static_cast<unsigned>(interrupt);
+  }
+  unsigned vector_locked(Interrupt interrupt) const TANDEM_REQUIRES(mutex_);
+  std::uint32_t levels_locked() const TANDEM_REQUIRES(mutex_);
+  Message make_locked(unsigned vector) TANDEM_REQUIRES(mutex_);
+
+  const Config& config_;
+  std::atomic<std::uint32_t> ipsr_{0};        // any thread
+  std::atomic<std::uint32_t> on_the_way_{0};  // messages; raised under mutex_
+  mutable Mutex mutex_;
+  std::uint32_t vectors_ TANDEM_GUARDED_BY(mutex_) = 0;
+  std::array<Entry, kVectors> table_ TANDEM_GUARDED_BY(mutex_){};
+  std::uint32_t pending_messages_ TANDEM_GUARDED_BY(mutex_) = 0;  // bit: of this vector
   std::shared_ptr<const Iommu::InterruptHandler> handler_ TANDEM_GUARDED_BY(mutex_);
+  std::shared_ptr<const Iommu::WireHandler> wires_ TANDEM_GUARDED_BY(mutex_);
+  std::uint32_t told_levels_ TANDEM_GUARDED_BY(mutex_) = 0;
+  bool telling_levels_ TANDEM_GUARDED_BY(mutex_) = false;
 };
-
-/// A 32-bit ring index register's mask for a queue base register.
-inline std::uint32_t ring_mask(std::uint64_t base) {
-  const auto log2_entries = static_cast<unsigned>(QueueBase::Log2SizeMinus1::get(base)) + 1;
-  return static_cast<std::uint32_t>((std::uint64_t{1} << log2_entries) - 1);
-}
-
-/// Where entry `index` of `entry_bytes` lies.
-inline PhysAddr ring_entry(std::uint64_t base, std::uint32_t index, std::size_t entry_bytes) {
-  return PhysAddr{(QueueBase::Ppn::get(base) << kPageShift) + std::uint64_t{index} * entry_bytes};
-}
-
-/// The bits of cqb, fqb and pqb that exist.
-inline constexpr std::uint64_t kQueueBaseMask =
-    QueueBase::Log2SizeMinus1::kMask | QueueBase::Ppn::kMask;
 
 }  // namespace tandem::iommu::detail

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/spec.hpp"
 #include "tandem/memory/memory.hpp"
 
@@ -16,7 +17,7 @@ namespace tandem::iommu::detail {
 /// the page-request queue, whose registers have the same layout.
 ///
 /// Methods that may raise the queue's interrupt return whether its pending bit rose; the caller
-/// then drives the wire, with no lock held.
+/// then signals it, with no lock held.
 ///
 /// Thread safety: any thread. Registers are read without the lock.
 /// Spec: §4.2, §4.3; §6.9 to §6.14, §6.16, §6.17.
@@ -28,7 +29,8 @@ class RecordQueue {
     bool raised = false;
   };
 
-  explicit RecordQueue(const memory::Memory& memory) : memory_(memory) {}
+  RecordQueue(const memory::Memory& memory, Interrupts& interrupts, Iommu::Interrupt interrupt)
+      : memory_(memory), interrupts_(interrupts), interrupt_(interrupt) {}
 
   /// Appends a record. One that cannot be stored is discarded, as is everything until software
   /// clears the error bit.
@@ -39,13 +41,14 @@ class RecordQueue {
   /// Ordering: acquire; pairs with the release in push() that publishes the record.
   std::uint32_t tail() const { return tail_.load(std::memory_order_acquire); }
   std::uint32_t csr() const { return csr_.load(std::memory_order_acquire); }
-  bool pending() const { return pending_.load(std::memory_order_acquire); }
 
   void write_base(std::uint64_t value);
   void write_head(std::uint32_t value);
   [[nodiscard]] bool write_csr(std::uint32_t value);
-  /// Software wrote 1 to the queue's ipsr bit: clears it, and sets it again if the condition lasts.
-  [[nodiscard]] bool clear_pending();
+  /// Software has cleared the queue's ipsr bit: sets it again if the condition lasts.
+  [[nodiscard]] bool pend_again();
+  /// Off, all registers 0.
+  void reset();
 
  private:
   using Csr = Fqcsr;  // the layout of both
@@ -55,13 +58,14 @@ class RecordQueue {
   bool pend_if_error_locked() TANDEM_REQUIRES(mutex_);
 
   const memory::Memory& memory_;
+  Interrupts& interrupts_;
+  const Iommu::Interrupt interrupt_;
   Mutex mutex_;
   // Written under mutex_, read by any thread.
   std::atomic<std::uint64_t> base_{0};
   std::atomic<std::uint32_t> head_{0};
   std::atomic<std::uint32_t> tail_{0};
   std::atomic<std::uint32_t> csr_{0};
-  std::atomic<bool> pending_{false};
 };
 
 }  // namespace tandem::iommu::detail

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/command_queue.hpp"
@@ -57,9 +58,10 @@ struct Iommu::State {
       : memory(physical_memory),
         config(options),
         ddtp(Ddtp::make(options.reset_mode)),
-        faults(physical_memory),
-        page_requests(physical_memory),
-        commands(physical_memory, config, iotlb, ddtp) {}
+        interrupts(config),
+        faults(physical_memory, interrupts, Interrupt::kFaultQueue),
+        page_requests(physical_memory, interrupts, Interrupt::kPageRequestQueue),
+        commands(physical_memory, config, iotlb, ddtp, interrupts) {}
 
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
   Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
@@ -85,28 +87,33 @@ struct Iommu::State {
   /// §3.7 "PCIe ATS Page Request handling". (page_request_queue.cpp)
   void page_request(DeviceId device, DeviceCallbacks& callbacks, const PageRequest& request);
 
-  /// Whether the capabilities that the register at `offset` depends on are there.
-  bool exists(std::uint32_t offset) const;
-  std::uint32_t read32(std::uint32_t offset) const;
-  std::uint64_t read64(std::uint32_t offset) const;
-  void write32(std::uint32_t offset, std::uint32_t value);
-  void write64(std::uint32_t offset, std::uint64_t value);
-  std::uint32_t ipsr() const;
-  void write_ipsr(std::uint32_t value);
-  void write_ddtp(std::uint64_t value);
-  void raise_if(bool raised, Interrupt cause) {
-    if (raised) interrupts.raise(cause);
+  /// Signals that a bit of ipsr rose. Call with no lock held. (interrupts.cpp)
+  void signal(Interrupt interrupt);
+  void signal_if(bool raised, Interrupt interrupt) {
+    if (raised) signal(interrupt);
   }
+  void send(const std::optional<detail::Interrupts::Message>& message);
+  /// Stores a message; one that reaches nothing is reported. (interrupts.cpp)
+  void store_message(PhysAddr at, std::uint32_t data);
+  void write_ipsr(std::uint32_t value);
+
+  struct Register;  // a row of the table of registers (registers.cpp)
+  std::uint64_t read_register(std::uint32_t offset, unsigned size_bytes);
+  void write_register(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
+  void write_fctl(std::uint32_t value);
+  void write_ddtp(std::uint64_t value);
+  /// §6.2 "Reset behavior". (reset.cpp)
+  void reset();
 
   const memory::Memory& memory;
   detail::Config config;
   detail::Iotlb iotlb;
   std::atomic<std::uint64_t> ddtp;  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;
+  detail::Interrupts interrupts;
   detail::RecordQueue faults;
   detail::RecordQueue page_requests;
   detail::CommandQueue commands;
-  detail::InterruptWire interrupts;
 
   detail::ShardedCounter iotlb_hits;
   std::atomic<std::uint64_t> iotlb_misses{0};
