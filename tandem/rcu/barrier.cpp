@@ -319,10 +319,13 @@ void Core::barrier(const Reader* self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS
   if (runs_deleters_of(*this)) {
     return barrier_in_deleter(*this, sequence.load(std::memory_order_acquire), self, false);
   }
+  // First what waits only for sections older than itself: a younger one may wait for its deleter.
+  if (!run_stamped_until(sequence.load(std::memory_order_acquire), self)) return;
   Queue* const all = queues.load(std::memory_order_acquire);
   bool waits = false;
   for (Queue* queue = all; queue; queue = queue->next) {
     const MutexLock lock(queue->consumer);
+    drop_what_has_run(*this, *queue);
     waits = stage(*queue) || waits;
   }
   if (waits) synchronize(self);
@@ -348,25 +351,29 @@ void Core::barrier(const Reader* self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS
 
 /// Our own section keeps every grace period from ending, so what to run is found object by object:
 /// a retire that came before the section has a stamp of at most its state.
-///
+void Core::barrier_in_section(std::uint64_t limit) noexcept {
+  if (runs_deleters_of(*this)) return barrier_in_deleter(*this, limit, nullptr, true);
+  (void)run_stamped_until(limit, nullptr);
+}
+
 /// Of the sections that hold something up we wait for the oldest only: a younger one may itself be
 /// waiting for a deleter that waits for ours to end.
-void Core::barrier_in_section(std::uint64_t limit) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
-  if (runs_deleters_of(*this)) return barrier_in_deleter(*this, limit, nullptr, true);
+bool Core::run_stamped_until(std::uint64_t limit,
+                             const Reader* self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   for (;;) {
     const std::uint64_t bound = sequence.load(std::memory_order_acquire);
-    grace_period_fence();  // (F), see wait_for_readers()
+    fence(self);  // (F), see wait_for_readers()
     const std::uint64_t safe = oldest_reader(bound);
     bool left = false;
     for (Queue* queue = queues.load(std::memory_order_acquire); queue; queue = queue->next) {
       bool left_here = false;
       queue->consumer.lock();
-      if (!run_stamped(*queue, safe, limit, left_here)) return;  // a child
+      if (!run_stamped(*queue, safe, limit, left_here)) return false;  // a child
       queue->consumer.unlock();
       left = left || left_here;
     }
-    if (!left) return;
-    wait_for_readers((safe | kNesting) + 1, nullptr);
+    if (!left) return true;
+    wait_for_readers((safe | kNesting) + 1, self);
   }
 }
 

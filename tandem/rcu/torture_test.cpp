@@ -246,6 +246,34 @@ int watched(unsigned seconds, const std::function<int()>& body) {
 ///
 /// The section waits for the deleter. The deleter waits for an object that the section cannot hold,
 /// behind itself in the queue.
+TEST(RcuBarrier, WaitsForNoSectionThatBeganAfterTheRetires) {
+  const int result = watched(20, [] {
+    for (int round = 0; round < 50; ++round) {
+      rcu_domain domain;
+      std::atomic<bool> ran{false};
+      std::atomic<bool> inside{false};
+      int object = 0;
+      callback_head head;
+      rcu_retire(
+          &object, [&](int*) { ran = true; }, domain);
+      std::thread reader([&] {
+        const std::scoped_lock section(domain);
+        inside = true;
+        wait_until(ran);
+      });
+      wait_until(inside);
+      // Has no stamp: waits for the reader, and must not hold up what has one.
+      if (round % 2 == 1)
+        call(
+            head, [](callback_head*) noexcept {}, sizeof head, domain);
+      rcu_barrier(domain);
+      reader.join();
+    }
+    return 0;
+  });
+  EXPECT_EQ(result, 0);
+}
+
 TEST(RcuBarrier, InADeleterWaitsForNoSectionThatBeganAfterTheRetires) {
   const int result = watched(20, [] {
     rcu_domain domain;

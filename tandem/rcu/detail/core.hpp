@@ -176,6 +176,9 @@ struct Core {
   void barrier(const Reader* self) noexcept;
   /// The same from a section with state `limit`, for what was stamped before the section.
   void barrier_in_section(std::uint64_t limit) noexcept;
+  /// Runs what is stamped up to `limit`, once the sections older than it have ended. Returns: false
+  /// in a child that a deleter forked.
+  [[nodiscard]] bool run_stamped_until(std::uint64_t limit, const Reader* self) noexcept;
   /// A number that grows with each object pushed.
   std::uint64_t pushed_ever() const noexcept;
 
