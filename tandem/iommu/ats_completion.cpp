@@ -64,9 +64,9 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
   const auto succeed = [&](const Translation& allowed) {
     completion.translation = granted(allowed, requester, execute);
     completion.untranslated_only = allowed.mrif;
-    completion.translation.guest = state.returns_guest_addresses(id_);
+    completion.guest_address = state.returns_guest_addresses(id_);
     // Where the text leaves the bit open it is 0.
-    completion.cxl_io = request.cxl && (allowed.msi || completion.translation.guest ||
+    completion.cxl_io = request.cxl && (allowed.msi || completion.guest_address ||
                                         allowed.memory_type != MemoryType::kPma);
     return completion;
   };

@@ -20,10 +20,11 @@
 /// or they time out, and only then cqh passes it.
 ///
 /// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_; under each,
-/// innermost, that of Interrupts. No lock is held while a device callback runs except
-/// command_mutex_, when the callback is the work of a command; such a callback must not write the
-/// command queue of the same IOMMU, nor attach or detach. The same holds for an I/O region that an
-/// IOFENCE.C stores to. Messages go out, and handlers of interrupts are called, with no lock held.
+/// innermost, those of Interrupts and of the ITAGs. No lock is held while a device callback runs
+/// except command_mutex_, when the callback is the work of a command; such a callback must not
+/// write the command queue of the same IOMMU, nor attach or detach. The same holds for an I/O
+/// region that an IOFENCE.C stores to. Messages go out, and handlers of interrupts are called, with
+/// no lock held.
 ///
 /// Edition: see docs/spec/iommu.md. Left out (capabilities say so): Sv32, big-endian, debug
 /// translation, performance counters.
@@ -96,9 +97,7 @@ struct Translation {
   bool executable = false;
   bool global = false;
   MemoryType memory_type = MemoryType::kPma;
-  bool msi = false;  ///< an interrupt file's page, found through an MSI page table
-  /// `address` is a guest physical address (tc.T2GPA), for Port::translated(): answers to ATS.
-  bool guest = false;
+  bool msi = false;   ///< an interrupt file's page, found through an MSI page table
   bool mrif = false;  ///< that file is in memory: `address` is nobody's, Port::write_msi() stores
 };
 
@@ -116,6 +115,9 @@ struct AtsCompletion {
   enum class Status : std::uint8_t { kSuccess, kUnsupportedRequest, kCompleterAbort };
   Status status = Status::kSuccess;
   Translation translation;
+  /// translation.address is a guest physical address (tc.T2GPA), for Port::translated(). Part of no
+  /// message.
+  bool guest_address = false;
   bool privileged = false;         ///< Priv: whose permissions these are
   bool untranslated_only = false;  ///< U: the translation is not for translated requests
   bool cxl_io = false;             ///< CXL.io: not for CXL.cache

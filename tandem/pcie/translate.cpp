@@ -13,26 +13,30 @@ using Reason = DmaFault::Reason;
 
 constexpr std::uint64_t kPageMask = 0xfff;
 
-unsigned permissions_of(const iommu::Translation& translation) {
+unsigned permissions_of(const iommu::AtsCompletion& completion) {
+  const iommu::Translation& translation = completion.translation;
   return (translation.readable ? kReadable : 0) | (translation.writable ? kWritable : 0) |
-         (translation.executable ? kExecutable : 0) | (translation.guest ? kGuestAddress : 0);
+         (translation.executable ? kExecutable : 0) |
+         (completion.guest_address ? kGuestAddress : 0);
 }
 
-/// `translation` of `at` as the ATC keeps it. If host RAM is behind only a part of a superpage, the
-/// largest common page size that has host RAM behind all of it is kept.
-CachedTranslation to_cached(const memory::Memory& memory, const iommu::Translation& translation,
+/// The translation of `at` as the ATC keeps it. If host RAM is behind only a part of a superpage,
+/// the largest common page size that has host RAM behind all of it is kept.
+CachedTranslation to_cached(const memory::Memory& memory, const iommu::AtsCompletion& completion,
                             std::uint64_t at) {
+  const iommu::Translation& translation = completion.translation;
   constexpr unsigned kLargest = 56;
   const unsigned whole = std::clamp<unsigned>(translation.log2_size, 12, kLargest);
   CachedTranslation cached;
-  cached.permissions = permissions_of(translation);
+  cached.permissions = permissions_of(completion);
   cached.version = memory.version();  // before the look-up: a removal in between voids the entry
   for (const unsigned log2_size : {whole, 30u, 21u, 16u, 12u}) {
     if (log2_size > whole) continue;
     const std::uint64_t size_bytes = std::uint64_t{1} << log2_size;
     const std::uint64_t offset = at & (size_bytes - 1);
     const memory::PhysAddr start{translation.address.value - offset};
-    std::byte* const host = translation.guest ? nullptr : memory.host_pointer(start, size_bytes);
+    std::byte* const host =
+        completion.guest_address ? nullptr : memory.host_pointer(start, size_bytes);
     if (host != nullptr || log2_size == whole) {
       cached.log2_size = log2_size;
       cached.iova = at - offset;
@@ -85,9 +89,8 @@ Result<Fresh, Reason> Translator::translate(Iova at) {
     const iommu::AtsCompletion completion = request(page);
     if (completion.status != Status::kSuccess) return Unexpected{Reason::kBlocked};
     const unsigned needed = permissions();
-    if ((permissions_of(completion.translation) & needed) == needed) {
-      const CachedTranslation cached =
-          to_cached(state_.memory(), completion.translation, page.value);
+    if ((permissions_of(completion) & needed) == needed) {
+      const CachedTranslation cached = to_cached(state_.memory(), completion, page.value);
       state_.atc.fill(space_, ticket, cached);
       return Fresh{cached, ticket};
     }
