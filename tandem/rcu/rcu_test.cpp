@@ -53,9 +53,17 @@ static_assert(noexcept(std::declval<Listed>().retire()));
 static_assert(std::is_same_v<decltype(&Listed::retire),
                              void (rcu_obj_base<Listed>::*)(std::default_delete<Listed>,
                                                             rcu_domain&) noexcept>);
-static_assert(!std::is_default_constructible_v<rcu_obj_base<Listed>>);
-static_assert(!std::is_copy_constructible_v<rcu_obj_base<Listed>>);
+// Not by the type traits, which ask for a destructor as well.
+template <class T, class... Arguments>
+concept Makeable = requires {
+  new T(std::declval<Arguments>()...);
+};
+static_assert(Makeable<Listed> && Makeable<Listed, const Listed&> && Makeable<Listed, Listed>);
+static_assert(!Makeable<rcu_obj_base<Listed>>);
+static_assert(!Makeable<rcu_obj_base<Listed>, const rcu_obj_base<Listed>&>);
+static_assert(!Makeable<rcu_obj_base<Listed>, rcu_obj_base<Listed>>);
 static_assert(!std::is_copy_assignable_v<rcu_obj_base<Listed>>);
+static_assert(!std::is_move_assignable_v<rcu_obj_base<Listed>>);
 static_assert(!std::is_destructible_v<rcu_obj_base<Listed>>);
 
 constexpr std::uint64_t kAlive = 0x600D'600D'600D'600D;
@@ -546,6 +554,30 @@ TEST(RcuBarrier, WaitsForEverythingRetiredBefore) {
           &object, [&](int*) { ++deleted; }, domain);
     rcu_barrier(domain);
     ASSERT_EQ(deleted, round * 10);
+  }
+}
+
+// An earlier object waits for its grace period already; what came later needs the next one.
+TEST(RcuBarrier, WaitsForWhatIsRetiredWhileAnEarlierOneWaits) {
+  rcu_domain domain;
+  std::atomic<int> deleted{0};
+  int object = 0;
+  const auto count = [&](int*) { ++deleted; };
+  for (int round = 1; round <= 20; ++round) {
+    const std::uint64_t waits = stats(domain).waits;
+    Occupant old(domain);
+    rcu_retire(&object, count, domain);
+    wait_until([&] { return stats(domain).waits != waits; });  // the domain's thread does
+    Occupant young(domain);
+    rcu_retire(&object, count, domain);
+    std::thread leaver([&] {
+      old.leave();
+      std::this_thread::sleep_for(1ms);
+      young.leave();
+    });
+    rcu_barrier(domain);
+    EXPECT_EQ(deleted, 2 * round);
+    leaver.join();
   }
 }
 

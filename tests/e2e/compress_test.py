@@ -16,6 +16,8 @@ import zlib
 
 TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
 random.seed(20)
+# Under a sanitizer a run takes seconds: fewer of them, of every kind.
+SANITIZED = os.environ.get("TANDEM_SANITIZED") == "1"
 
 
 def run(*arguments, data=b"", cwd=None, env=None):
@@ -42,7 +44,7 @@ INPUTS = {
     "a block": text(BLOCK),
     "a block less one": text(BLOCK - 1),
     "a block and one": text(BLOCK + 1),
-    "many blocks": text(BLOCK) * 40,
+    "many blocks": text(BLOCK) * (10 if SANITIZED else 40),
 }
 
 
@@ -66,7 +68,7 @@ class RoundTrips(unittest.TestCase):
 
     def test_decompress_reads_what_gzip_and_zlib_write(self):
         for name, data in INPUTS.items():
-            for level in (1, 6, 9):
+            for level in (6,) if SANITIZED else (1, 6, 9):
                 with self.subTest(f"{name} -{level}"):
                     packed = subprocess.run(["gzip", f"-{level}", "-c"], input=data,
                                             capture_output=True).stdout
@@ -134,7 +136,7 @@ class BadInput(unittest.TestCase):
     def test_one_flipped_bit_anywhere_is_found(self):
         data = text(BLOCK + 5000)
         for packed in (gzip.compress(data), run("compress", data=data).stdout):
-            for at in [3, 12, 15, 18, 24, *random.sample(range(30, len(packed)), 25),
+            for at in [3, 12, 15, 18, 24, *random.sample(range(30, len(packed)), 3 if SANITIZED else 25),
                        len(packed) - 1, len(packed) - 6]:
                 with self.subTest(at=at):
                     broken = bytearray(packed)
