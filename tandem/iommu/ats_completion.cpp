@@ -46,7 +46,7 @@ Translation granted(Translation allowed, const Requester& requester, bool execut
 
 bool Iommu::State::returns_guest_addresses(DeviceId device) const {
   if (!config.has<Capabilities::T2gpa>()) return false;
-  const auto context = locate_device(device);
+  const auto context = locate_device(device, nullptr);
   return context && context->returns_guest_addresses();
 }
 
@@ -54,6 +54,7 @@ bool Iommu::State::returns_guest_addresses(DeviceId device) const {
 /// prefix that carries it. N and AMA of the completion are always 0.
 AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const AtsRequest& request) {
   Iommu::State& state = *iommu_.state_;
+  state.count_request(HpmEvent::kTranslationRequest, id_, requester);
   const auto context = IotlbContext::translation_request(id_, requester);
   const bool execute = request.execute && requester.pasid;
   unsigned need = Iotlb::kNeedRead;

@@ -207,8 +207,9 @@ Result<ExtendedDeviceContext, Cause> load_device_context(const Memory& memory, c
 
 Result<ProcessContext, WalkFault> load_process_context(const Memory& memory, const Config& config,
                                                        const DeviceContext& device,
-                                                       std::uint32_t process_id, Access access) {
-  const SecondStage stage = make_second_stage(device);
+                                                       std::uint32_t process_id, Access access,
+                                                       unsigned* second_stage_walks) {
+  const SecondStage stage = make_second_stage(device, second_stage_walks);
   const auto fault = [](Cause cause) { return Unexpected{WalkFault{cause}}; };
   std::uint64_t table = Fsc::Ppn::get(device.fsc) << kPageShift;
   for (auto level = static_cast<unsigned>(Fsc::Mode::get(device.fsc));;) {  // PD8 is 1, PD20 is 3

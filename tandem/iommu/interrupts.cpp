@@ -45,7 +45,7 @@ std::optional<Interrupts::Message> Interrupts::take_message(Interrupt interrupt)
       return std::nullopt;
     }
   }
-  for (int i = 0; i < 100; ++i) std::this_thread::yield();
+  for (int i = 0; i < 1000 && control(vector) != 0; ++i) std::this_thread::yield();
   const MutexLock lock(mutex_);
   pending_messages_ |= 1U << vector;
   return std::nullopt;

@@ -68,6 +68,7 @@ const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
 Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access,
                                            Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
+  state.count_request(HpmEvent::kUntranslatedRequest, id_, requester);
   const auto context = IotlbContext::untranslated(id_, requester);
   if (detail::pasid_exists(requester)) [[likely]] {
     if (const auto hit = state.iotlb.lookup(context, at, need_of(access))) [[likely]] {
@@ -86,6 +87,7 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
 Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr at,
                                             Access access) {
   Iommu::State& state = *iommu_.state_;
+  state.count_request(HpmEvent::kTranslatedRequest, id_, requester);
   const auto context = IotlbContext::translated(id_, requester);
   const Iova address{at.value};
   if (detail::pasid_exists(requester)) {
@@ -111,6 +113,8 @@ Iommu::Iommu(const memory::Memory& memory, const Options& options) {
   TANDEM_CHECK((options.capabilities & ~(kAllCapabilities | Capabilities::Igs::kMask)) == 0);
   TANDEM_CHECK((options.capabilities & kFixed) == (kAllCapabilities & kFixed));
   TANDEM_CHECK(Capabilities::Igs::get(options.capabilities) <= Capabilities::kIgsBoth);
+  TANDEM_CHECK(options.counters >= 1 && options.counters <= detail::PerformanceMonitor::kCounters);
+  TANDEM_CHECK(options.counter_bits >= 32 && options.counter_bits <= 64);
   TANDEM_CHECK(options.vector_bits <= Icvec::Civ::kWidth);
   TANDEM_CHECK(options.reset_mode <= Ddtp::ModeValue::kBare);
   state_ = std::make_unique<State>(memory, options);
@@ -127,6 +131,7 @@ void Iommu::on_interrupt(InterruptHandler handler) {
 
 void Iommu::advance(std::chrono::steady_clock::time_point now) {
   state_->signal_if(state_->commands.advance(now), Interrupt::kCommandQueue);
+  state_->poll_monitor();
 }
 
 void Iommu::on_wire(WireHandler handler) { state_->interrupts.connect_wires(std::move(handler)); }

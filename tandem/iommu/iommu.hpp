@@ -26,8 +26,7 @@
 /// region that an IOFENCE.C stores to. Messages go out, and handlers of interrupts are called, with
 /// no lock held.
 ///
-/// Edition: see docs/spec/iommu.md. Left out (capabilities say so): Sv32, big-endian, debug
-/// translation, performance counters.
+/// Edition: see docs/spec/iommu.md. Left out (capabilities say so): Sv32, big-endian.
 #pragma once
 
 #include <array>
@@ -254,7 +253,8 @@ inline constexpr std::uint64_t kAllCapabilities =
     Capabilities::Igs::make(Capabilities::kIgsBoth) | Capabilities::Svrsw60t59b::make(1) |
     Capabilities::Svpbmt::make(1) | Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) |
     Capabilities::Sv57x4::make(1) | Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1) |
-    Capabilities::MsiMrif::make(1) | Capabilities::AmoMrif::make(1);
+    Capabilities::MsiMrif::make(1) | Capabilities::AmoMrif::make(1) | Capabilities::Hpm::make(1) |
+    Capabilities::Dbg::make(1);
 
 class Iommu {
  public:
@@ -277,7 +277,9 @@ class Iommu {
     Ddtp::ModeValue reset_mode = Ddtp::ModeValue::kOff;  ///< of ddtp: Off or Bare
     /// How long a device may take to complete an ATS invalidation.
     std::chrono::nanoseconds invalidation_timeout = std::chrono::seconds(1);
-    unsigned vector_bits = 4;  ///< of each field of icvec, at most 4: 2^vector_bits vectors
+    unsigned counters = 31;      ///< iohpmctr1 to this one, in [1, 31]
+    unsigned counter_bits = 64;  ///< of each counter, in [32, 64]
+    unsigned vector_bits = 4;    ///< of each field of icvec, at most 4: 2^vector_bits vectors
   };
 
   /// A reset IOMMU before `memory`, which must outlive it.
@@ -297,7 +299,8 @@ class Iommu {
   /// Lets time pass: ATS invalidations whose Options::invalidation_timeout is over have timed out,
   /// which the fence behind them reports; and the command queue goes on where a device completed
   /// an invalidation inside a reader section. Reading a register of a queue that waits does the
-  /// same. Not inside a section.
+  /// same. An overflow of iohpmcycles interrupts here, or where ipsr or a register of the monitor
+  /// is read. Not inside a section.
   void advance(std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
 
   /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held

@@ -58,7 +58,9 @@ void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
     answer(code_for(cause));
   };
 
-  const auto context = locate_device(device);
+  detail::WalkCounts counts{.ids = {.device = device, .process = request.pasid}};
+  const auto context = locate_device(device, &counts);
+  count_walks(counts);
   if (!context) return refuse(context.error(), false);
   response_takes_pasid = context->response_needs_pasid();
   if (!context->ats_enabled() || !context->page_requests_enabled()) {

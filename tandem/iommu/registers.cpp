@@ -51,6 +51,9 @@ struct Iommu::State::Register {
     return Capabilities::Igs::get(state.config.capabilities) != Capabilities::kIgsWsi &&
            state.interrupts.has_vector(vector);
   }
+  static bool has_counter(const State& state, unsigned i) {
+    return state.config.has<Capabilities::Hpm>() && i < state.config.options.counters;
+  }
 
   static const Register kTable[];
 };
@@ -115,10 +118,59 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
                    Interrupt::kPageRequestQueue);
      },
      has<Capabilities::Ats>},
-    {reg::kIpsr, 4, [](State& s, unsigned) -> std::uint64_t { return s.interrupts.pending(); },
+    {reg::kIpsr, 4,
+     [](State& s, unsigned) -> std::uint64_t {
+       s.poll_monitor();
+       return s.interrupts.pending();
+     },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
        s.write_ipsr(static_cast<std::uint32_t>(value));
      }},
+    {reg::kIocountovf, 4,
+     [](State& s, unsigned) -> std::
+                                uint64_t {
+                                  s.poll_monitor();
+                                  return s.monitor.overflows();
+                                },
+     nullptr, has<Capabilities::Hpm>},
+    {reg::kIocountinh, 4, [](State& s, unsigned) -> std::uint64_t { return s.monitor.inhibits(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.poll_monitor();
+       s.monitor.write_inhibits(static_cast<std::uint32_t>(value));
+     },
+     has<Capabilities::Hpm>},
+    {reg::kIohpmcycles, 8,
+     [](State& s, unsigned) {
+       s.poll_monitor();
+       return s.monitor.cycles();
+     },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       s.poll_monitor();
+       s.monitor.write_cycles(merged(s.monitor.cycles(), value, mask));
+     },
+     has<Capabilities::Hpm>},
+    {reg::kIohpmctr1, 8, [](State& s, unsigned i) { return s.monitor.counter(i); },
+     [](State& s, unsigned i, std::uint64_t value, std::uint64_t mask) {
+       s.monitor.write_counter(i, merged(s.monitor.counter(i), value, mask));
+     },
+     has_counter, detail::PerformanceMonitor::kCounters, 8},
+    {reg::kIohpmevt1, 8, [](State& s, unsigned i) { return s.monitor.selector(i); },
+     [](State& s, unsigned i, std::uint64_t value, std::uint64_t mask) {
+       s.monitor.write_selector(i, value, mask);
+     },
+     has_counter, detail::PerformanceMonitor::kCounters, 8},
+    {reg::kTrReqIova, 8, [](State& s, unsigned) { return s.debug.iova(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       s.debug.write_iova(value, mask);
+     },
+     has<Capabilities::Dbg>},
+    {reg::kTrReqCtl, 8, [](State& s, unsigned) { return s.debug.control(); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
+       if (const auto request = s.debug.write_control(value, mask)) s.translate_for_debug(*request);
+     },
+     has<Capabilities::Dbg>},
+    {reg::kTrResponse, 8, [](State& s, unsigned) { return s.debug.response(); }, nullptr,
+     has<Capabilities::Dbg>},
     {reg::kIcvec, 8, [](State& s, unsigned) -> std::uint64_t { return s.interrupts.vectors(); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
        s.interrupts.write_vectors(

@@ -19,6 +19,8 @@ void Iommu::State::reset() {
   page_requests.reset();
   rcu::rcu_synchronize();
   config.fctl.store(detail::Config::initial_fctl(config.capabilities), std::memory_order_release);
+  monitor.reset();
+  debug.reset();
   interrupts.reset();
   interrupts.update_wires();
   interrupts.wait_until_sent();

@@ -11,12 +11,13 @@ constexpr std::uint64_t kAllowsAll = Pte::V::kMask | Pte::R::kMask | Pte::W::kMa
 
 }  // namespace
 
-SecondStage make_second_stage(const DeviceContext& context) {
+SecondStage make_second_stage(const DeviceContext& context, unsigned* walks) {
   using Iohgatp = DeviceContext::Iohgatp;
   SecondStage stage;
   stage.scheme = scheme_of(static_cast<SecondStageMode>(Iohgatp::Mode::get(context.iohgatp)));
   stage.root_ppn = Iohgatp::Ppn::get(context.iohgatp);
   stage.updates_ad = context.updates_guest_accessed_dirty();
+  stage.walks = walks;
   return stage;
 }
 
@@ -24,6 +25,7 @@ Result<GuestPage, GuestFault> translate_guest(const memory::Memory& memory, cons
                                               const SecondStage& stage, std::uint64_t address,
                                               AccessTypes types, bool sets_dirty) {
   if (stage.is_bare()) return GuestPage{PhysAddr{address}, kBareLog2Size, kAllowsAll};
+  if (stage.walks != nullptr) ++*stage.walks;
   const Unexpected fault{GuestFault::kPageFault};
   if (address >> stage.scheme.address_bits() != 0) return fault;
 

@@ -28,6 +28,14 @@ inline constexpr std::uint32_t kCqcsr = 72;
 inline constexpr std::uint32_t kFqcsr = 76;
 inline constexpr std::uint32_t kPqcsr = 80;
 inline constexpr std::uint32_t kIpsr = 84;
+inline constexpr std::uint32_t kIocountovf = 88;
+inline constexpr std::uint32_t kIocountinh = 92;
+inline constexpr std::uint32_t kIohpmcycles = 96;
+inline constexpr std::uint32_t kIohpmctr1 = 104;
+inline constexpr std::uint32_t kIohpmevt1 = 352;
+inline constexpr std::uint32_t kTrReqIova = 600;
+inline constexpr std::uint32_t kTrReqCtl = 608;
+inline constexpr std::uint32_t kTrResponse = 616;
 inline constexpr std::uint32_t kIcvec = 760;
 inline constexpr std::uint32_t kMsiAddress = 768;  // msi_cfg_tbl: of the first entry
 inline constexpr std::uint32_t kMsiData = 776;
@@ -143,6 +151,63 @@ struct Ipsr {
   using Fip = Field<1>;
   using Pmip = Field<2>;
   using Pip = Field<3>;
+};
+
+/// Spec: §6.21 "Performance-monitoring cycles counter (iohpmcycles)".
+struct Iohpmcycles {
+  using Counter = Field<62, 0>;
+  using Of = Field<63>;
+};
+
+/// What iohpmevt can select. Spec: §6.23, table "Standard Events list".
+enum class HpmEvent : std::uint8_t {
+  kNone = 0,
+  kUntranslatedRequest = 1,
+  kTranslatedRequest = 2,
+  kTranslationRequest = 3,
+  kTlbMiss = 4,
+  kDeviceDirectoryWalk = 5,
+  kProcessDirectoryWalk = 6,
+  kFirstStageWalk = 7,
+  kSecondStageWalk = 8,
+};
+
+/// Spec: §6.23 "Performance-monitoring event selectors (iohpmevt1-31)".
+struct Iohpmevt {
+  using EventId = Field<14, 0>;
+  using Dmask = Field<15>;
+  using PidPscid = Field<35, 16>;
+  using DidGscid = Field<59, 36>;
+  using PvPscv = Field<60>;
+  using DvGscv = Field<61>;
+  using Idt = Field<62>;
+  using Of = Field<63>;
+};
+
+/// Spec: §6.24 "Translation-request IOVA (tr_req_iova)".
+struct TrReqIova {
+  using Vpn = Field<63, 12>;
+};
+
+/// Spec: §6.25 "Translation-request control (tr_req_ctl)".
+struct TrReqCtl {
+  using Go = Field<0>;  // Go/Busy
+  using Priv = Field<1>;
+  using Exe = Field<2>;
+  using Nw = Field<3>;
+  using Pid = Field<31, 12>;
+  using Pv = Field<32>;
+  using Did = Field<63, 40>;
+  static constexpr std::uint64_t kDefined =
+      Go::kMask | Priv::kMask | Exe::kMask | Nw::kMask | Pid::kMask | Pv::kMask | Did::kMask;
+};
+
+/// Spec: §6.26 "Translation-response (tr_response)".
+struct TrResponse {
+  using Fault = Field<0>;
+  using Pbmt = Field<8, 7>;
+  using S = Field<9>;
+  using Ppn = Field<53, 10>;
 };
 
 /// Spec: §6.28 "Interrupt-cause-to-vector register (icvec)".

@@ -86,7 +86,8 @@ bool type_allowed(const Transaction& transaction, const DeviceContext& context) 
 Result<FirstStage, WalkFault> select_first_stage(const memory::Memory& memory,
                                                  const detail::Config& config,
                                                  const Transaction& transaction,
-                                                 const DeviceContext& context) {
+                                                 const DeviceContext& context,
+                                                 detail::WalkCounts& counts) {
   if (!context.uses_process_directory()) {
     return make_first_stage(context.fsc, DeviceContext::Ta::Pscid::get(context.ta), false);
   }
@@ -94,8 +95,10 @@ Result<FirstStage, WalkFault> select_first_stage(const memory::Memory& memory,
   if (!pasid && !context.has_default_process()) return FirstStage{};
   if (static_cast<PdtpMode>(Fsc::Mode::get(context.fsc)) == PdtpMode::kBare) return FirstStage{};
   const std::uint32_t process = pasid ? pasid->value : 0;
-  const auto found =
-      detail::load_process_context(memory, config, context, process, transaction.access);
+  counts.ids.process = Pasid{process};
+  ++counts.process_directory;
+  const auto found = detail::load_process_context(memory, config, context, process,
+                                                  transaction.access, &counts.second_stage);
   if (!found) return Unexpected{found.error()};
   if (pasid && transaction.requester.privileged && !found->allows_supervisor()) {
     return Unexpected{WalkFault{Cause::kTtypeBlocked}};
@@ -107,7 +110,8 @@ Result<FirstStage, WalkFault> select_first_stage(const memory::Memory& memory,
 }  // namespace
 
 /// Spec: §3.3 "Process to translate an IOVA", steps 1 to 6.
-Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(DeviceId device) const {
+Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(DeviceId device,
+                                                                 detail::WalkCounts* counts) const {
   const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
   const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
   if (mode == Ddtp::ModeValue::kOff) return Unexpected{Cause::kAllInboundDisallowed};
@@ -115,6 +119,7 @@ Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(DeviceId device
   if (!detail::device_id_fits(config, detail::ddt_levels(pointer), device.value)) {
     return Unexpected{Cause::kTtypeBlocked};
   }
+  if (counts != nullptr) ++counts->device_directory;
   return detail::load_device_context(memory, config, pointer, device.value);
 }
 
@@ -134,6 +139,7 @@ Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
   if (transaction.access == Access::kExecute && !is_translation_request(transaction.type)) {
     return Unexpected{WalkFault{Cause::kInstructionAccessFault}};
   }
+  if (found->mrif && transaction.for_debug) return Unexpected{WalkFault{Cause::kTtypeBlocked}};
   Translation both = first;
   if (found->mrif || !answers_with_guest_address(transaction, device)) {
     both.address = found->address;
@@ -150,8 +156,8 @@ Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
 /// Step 19.
 Result<Translation, WalkFault> Iommu::State::walk_second(const Transaction& transaction,
                                                          const ExtendedDeviceContext& device,
+                                                         const detail::SecondStage& stage,
                                                          const Translation& first) {
-  const detail::SecondStage stage = detail::make_second_stage(device);
   const std::uint64_t address = first.address.value;
   if (stage.is_bare()) {
     if (address >> memory::kPhysAddrBits == 0) return first;
@@ -179,6 +185,15 @@ Result<Translation, WalkFault> Iommu::State::walk_second(const Transaction& tran
 
 Result<Translation, TransactionFault> Iommu::State::translate(const Transaction& transaction,
                                                               detail::IotlbContext context) {
+  detail::WalkCounts counts{
+      .ids = {.device = transaction.device, .process = transaction.requester.pasid}};
+  const auto made = translate_counted(transaction, context, counts);
+  count_walks(counts);
+  return made;
+}
+
+Result<Translation, TransactionFault> Iommu::State::translate_counted(
+    const Transaction& transaction, detail::IotlbContext context, detail::WalkCounts& counts) {
   iotlb_misses.fetch_add(1, std::memory_order_relaxed);
   const std::uint64_t epoch = iotlb.epoch();
   const auto mode =
@@ -186,12 +201,12 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
   if (mode == Ddtp::ModeValue::kBare && !is_translated(transaction.type) &&
       !is_translation_request(transaction.type)) {
     const auto passed =
-        walk_second(transaction, ExtendedDeviceContext{}, pass_through(transaction));
+        walk_second(transaction, ExtendedDeviceContext{}, {}, pass_through(transaction));
     if (!passed) return Unexpected{TransactionFault{passed.error().cause}};
     return *passed;
   }
 
-  const auto device = locate_device(transaction.device);
+  const auto device = locate_device(transaction.device, &counts);
   if (!device) return Unexpected{TransactionFault{device.error()}};
   const auto fault = [&](const WalkFault& why) {
     return Unexpected{TransactionFault{why.cause, device->hides_translation_faults(), why.iotval2}};
@@ -199,7 +214,7 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
   if (!type_allowed(transaction, *device)) return fault({Cause::kTtypeBlocked});
   if (is_translated(transaction.type) && !device->returns_guest_addresses()) {
     const auto passed =
-        walk_second(transaction, ExtendedDeviceContext{}, pass_through(transaction));
+        walk_second(transaction, ExtendedDeviceContext{}, {}, pass_through(transaction));
     if (!passed) return fault(passed.error());
     iotlb.fill(epoch, context, {}, transaction.at, *passed, passed->log2_size);
     return *passed;
@@ -207,7 +222,7 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
 
   FirstStage stage;
   if (!is_translated(transaction.type)) {
-    const auto selected = select_first_stage(memory, config, transaction, *device);
+    const auto selected = select_first_stage(memory, config, transaction, *device, counts);
     if (!selected) return fault(selected.error());
     stage = *selected;
   }
@@ -222,12 +237,18 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
   walk.supervisor = requester.pasid.has_value() && requester.privileged;
   walk.sum = stage.sum;
   walk.updates_ad = device->updates_accessed_dirty();
-  walk.second_stage = detail::make_second_stage(*device);
+  walk.second_stage = detail::make_second_stage(*device, &counts.second_stage);
+  if (stage.mode != FirstStageMode::kBare) {
+    counts.ids.pscid = stage.pscid;
+    ++counts.first_stage;
+  }
+  if (device->has_second_stage()) counts.ids.gscid = device->gscid();
+  ++counts.tlb_misses;
   const auto first = walk_first(transaction, walk);
   if (!first) return fault(first.error());
   const auto made = detail::is_interrupt_file(*device, first->address.value)
                         ? reach_interrupt_file(transaction, *device, *first)
-                        : walk_second(transaction, *device, *first);
+                        : walk_second(transaction, *device, walk.second_stage, *first);
   if (!made) return fault(made.error());
   detail::AddressSpaceId space{std::nullopt, stage.pscid};
   if (device->has_second_stage()) space.gscid = device->gscid();

@@ -13,12 +13,13 @@ struct SecondStage {
   Scheme scheme;
   std::uint64_t root_ppn = 0;  ///< of a table of 16 KiB
   bool updates_ad = false;     ///< DC.tc.GADE
+  unsigned* walks = nullptr;   ///< counts them
 
   bool is_bare() const { return scheme.is_bare(); }
 };
 
-/// The second stage that `iohgatp` selects.
-SecondStage make_second_stage(const DeviceContext& context);
+/// The second stage that `iohgatp` selects. `walks`: what is to count them.
+SecondStage make_second_stage(const DeviceContext& context, unsigned* walks = nullptr);
 
 /// Why the second stage does not give an address.
 enum class GuestFault : std::uint8_t { kPageFault, kAccessFault };

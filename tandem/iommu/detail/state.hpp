@@ -8,8 +8,10 @@
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/command_queue.hpp"
 #include "tandem/iommu/detail/config.hpp"
+#include "tandem/iommu/detail/debug_translation.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/detail/iotlb.hpp"
+#include "tandem/iommu/detail/performance_monitor.hpp"
 #include "tandem/iommu/detail/record_queue.hpp"
 #include "tandem/iommu/detail/sharded_counter.hpp"
 #include "tandem/iommu/detail/walk.hpp"
@@ -27,7 +29,8 @@ struct Transaction {
   Iova at;
   Access access = Access::kRead;
   bool wants_write = false;
-  Mrif* mrif = nullptr;  ///< where to put the interrupt file found in memory, if asked for
+  Mrif* mrif = nullptr;    ///< where to put the interrupt file found in memory, if asked for
+  bool for_debug = false;  ///< of the translation-request registers
 };
 
 /// A PASID that no prefix can carry must not alias one that it can.
@@ -59,6 +62,7 @@ struct Iommu::State {
         config(options),
         ddtp(Ddtp::make(options.reset_mode)),
         interrupts(config),
+        monitor(config, interrupts),
         faults(physical_memory, interrupts, Interrupt::kFaultQueue),
         page_requests(physical_memory, interrupts, Interrupt::kPageRequestQueue),
         commands(physical_memory, config, iotlb, ddtp, interrupts) {}
@@ -66,6 +70,9 @@ struct Iommu::State {
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
   Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
                                                           detail::IotlbContext context);
+  Result<Translation, detail::TransactionFault> translate_counted(
+      const detail::Transaction& transaction, detail::IotlbContext context,
+      detail::WalkCounts& counts);
   /// Step 17: through the first stage. (translate.cpp)
   Result<Translation, detail::WalkFault> walk_first(const detail::Transaction& transaction,
                                                     const detail::Walk& walk);
@@ -76,9 +83,11 @@ struct Iommu::State {
   /// Step 19: what the first stage found, through the second. (translate.cpp)
   Result<Translation, detail::WalkFault> walk_second(const detail::Transaction& transaction,
                                                      const ExtendedDeviceContext& device,
+                                                     const detail::SecondStage& stage,
                                                      const Translation& first);
   /// Steps 1 to 6: the device context of a device.
-  Result<ExtendedDeviceContext, Cause> locate_device(DeviceId device) const;
+  Result<ExtendedDeviceContext, Cause> locate_device(DeviceId device,
+                                                     detail::WalkCounts* counts) const;
   /// Whether a device is told guest physical addresses (tc.T2GPA). (ats_completion.cpp)
   bool returns_guest_addresses(DeviceId device) const;
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
@@ -97,10 +106,27 @@ struct Iommu::State {
   void store_message(PhysAddr at, std::uint32_t data);
   void write_ipsr(std::uint32_t value);
 
+  /// Counts a request. (performance_monitor.cpp)
+  void count_request(HpmEvent event, DeviceId device, const Requester& requester) {
+    if (monitor.counts(event)) [[unlikely]] {
+      count_slow(event, {device, requester.pasid, std::nullopt, std::nullopt});
+    }
+  }
+  /// Counts what was walked. Call outside of reader sections, which messages must not be sent in.
+  void count_walks(const detail::WalkCounts& counts) {
+    if (monitor.counts_any()) [[unlikely]]
+      count_walks_slow(counts);
+  }
+  void count_slow(HpmEvent event, const detail::EventIds& ids, unsigned times = 1);
+  void count_walks_slow(const detail::WalkCounts& counts);
+  void poll_monitor() { signal_if(monitor.poll(), Interrupt::kPmu); }
+
   struct Register;  // a row of the table of registers (registers.cpp)
   std::uint64_t read_register(std::uint32_t offset, unsigned size_bytes);
   void write_register(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
   void write_fctl(std::uint32_t value);
+  /// §5 "Debug support". (debug_translation.cpp)
+  void translate_for_debug(const detail::DebugTranslation::Request& request);
   void write_ddtp(std::uint64_t value);
   /// §6.2 "Reset behavior". (reset.cpp)
   void reset();
@@ -111,9 +137,12 @@ struct Iommu::State {
   std::atomic<std::uint64_t> ddtp;  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;
   detail::Interrupts interrupts;
+  detail::PerformanceMonitor monitor;
   detail::RecordQueue faults;
   detail::RecordQueue page_requests;
   detail::CommandQueue commands;
+
+  detail::DebugTranslation debug;
 
   detail::ShardedCounter iotlb_hits;
   std::atomic<std::uint64_t> iotlb_misses{0};
