@@ -26,6 +26,8 @@ void copy(std::byte* host, std::span<std::byte> to) { std::memcpy(to.data(), hos
 void copy(std::byte* host, std::span<const std::byte> from) {
   std::memcpy(host, from.data(), from.size());
 }
+void copy(const Target& target, std::span<std::byte> to) { copy(target.host, to); }
+void copy(const Target& target, std::span<const std::byte> from) { target.store(from); }
 memory::Outcome use(const IoPin& pin, std::span<std::byte> to) { return pin.read(to); }
 memory::Outcome use(const IoPin& pin, std::span<const std::byte> from) { return pin.write(from); }
 
@@ -38,21 +40,24 @@ bool wraps(Iova at, std::size_t length) {
 struct Step {
   std::size_t length = 0;  // copied, or behind `io`
   IoPin io;
+  InFlight::Guard in_flight;   // where there is `io`
   Fault fault = Fault::kNone;  // of the memory at the very beginning
   bool missed = false;         // no translation at the very beginning
+  bool ended = false;          // the life of the operation
 };
 
 /// Copies or pins what is behind the run of physical addresses at the beginning of `bytes`.
 template <class Byte>
-Step use_run(const memory::Memory& memory, PhysAddr at, std::span<Byte> bytes) {
+Step use_run(EndpointState& state, PhysAddr at, std::span<Byte> bytes) {
   Step step;
-  Target target = memory.resolve(at, bytes.size(), std::is_const_v<Byte>);
+  Target target = state.memory().resolve(at, bytes.size(), std::is_const_v<Byte>);
   step.fault = target.fault;
   step.length = target.length;
   if (target.host != nullptr) {
     step.length = std::min(target.length, kSectionBytes);
-    copy(target.host, bytes.first(step.length));
+    copy(target, bytes.first(step.length));
   }
+  if (target.io) step.in_flight = state.io_accesses.enter();
   step.io = std::move(target.io);
   return step;
 }
@@ -66,13 +71,16 @@ class Transfer {
 
   DmaResult run() {
     if (wraps(at_, bytes_.size())) return {0, DmaFault{Reason::kWraps, at_}};
+    if (!translator_.permitted()) return {0, fault_here(Reason::kDisabled)};
     std::optional<DmaFault> fault;
     while (!fault && done_ < bytes_.size()) {
-      Step step = state_.options.ats ? section() : untranslated();
-      if (step.io) {
+      Step step = translator_.uses_ats() ? section() : untranslated();
+      if (step.ended) {
+        fault = fault_here(Reason::kDisabled);
+      } else if (step.io) {
         fault = access_io(step);
       } else if (step.fault != Fault::kNone) {
-        fault = memory_fault();
+        fault = memory_fault(step.fault);
       } else if (step.missed) {
         fault = miss();
       } else {
@@ -136,6 +144,8 @@ class Transfer {
     const std::uint64_t version = state_.memory().version();
     const std::size_t limit = std::min(rest().size(), kSectionBytes);
     Step step;
+    step.ended = !translator_.alive();
+    if (step.ended) return step;
     while (step.length < limit) {
       const Iova at = here().plus(step.length);
       CachedTranslation found;
@@ -154,7 +164,7 @@ class Transfer {
       const PhysAddr physical{found.physical + found.offset(at.value)};
       const std::size_t length = run_length(found, version);
       if ((found.permissions & kGuestAddress) != 0) return translated(physical, length);
-      return use_run(state_.memory(), physical, rest().first(length));
+      return use_run(state_, physical, rest().first(length));
     }
     return step;
   }
@@ -169,8 +179,7 @@ class Transfer {
     }
     const std::uint64_t size_bytes = std::uint64_t{1} << std::min<unsigned>(found->log2_size, 56);
     const std::uint64_t reach = size_bytes - (guest.value & (size_bytes - 1));
-    return use_run(state_.memory(), found->address,
-                   rest().first(std::min<std::uint64_t>(length, reach)));
+    return use_run(state_, found->address, rest().first(std::min<std::uint64_t>(length, reach)));
   }
 
   /// How far from here() the physical addresses go on without a gap and without cached host RAM.
@@ -190,13 +199,15 @@ class Transfer {
     if (thread_state.windows != 0) return fault_here(Reason::kNotMappable);
     const memory::Outcome outcome = use(step.io, rest().first(step.length));
     step.io = {};
+    step.in_flight = {};
     progress(outcome.done_bytes);
-    return outcome.ok() ? std::nullopt : memory_fault();
+    return outcome.ok() ? std::nullopt : memory_fault(outcome.fault);
   }
 
   /// The memory behind the translation refused. It may have been remapped to other memory
   /// meanwhile: asks once per page, and goes on if the answer is good.
-  std::optional<DmaFault> memory_fault() {
+  std::optional<DmaFault> memory_fault(Fault why) {
+    if (why == Fault::kPoisoned) return fault_here(Reason::kPoisoned);
     const std::uint64_t page = here().value & ~(kPageBytes - 1);
     if (!state_.requests_pages() || refused_page_ == page || thread_state.windows != 0) {
       return fault_here(Reason::kMemory);
@@ -213,7 +224,7 @@ class Transfer {
   /// further on ends the access when it gets there.
   std::optional<DmaFault> miss() {
     if (ahead_ && ahead_->address == here()) return ahead_;
-    if (!state_.options.ats) return std::nullopt;
+    if (!translator_.uses_ats()) return std::nullopt;
     const std::uint64_t limit = done_ + std::min(rest().size(), kRunBytes);
     ++counted_.translations;
     const auto here_now = translator_.translate(here());
@@ -227,7 +238,9 @@ class Transfer {
       if (reach == 0) {
         ++counted_.translations;
         // Its own bounds: what lies ahead must not use up those of the page we stand at.
-        const auto next = Translator(state_, pasid_, kAccess).translate(at);
+        Translator of_next = translator_;
+        of_next.progressed();
+        const auto next = of_next.translate(at);
         if (next) {
           reach = next->translation.reach(at.value);
         } else {
@@ -249,12 +262,6 @@ class Transfer {
   /// Without ATS: translates each piece for this access only. Where the translation fails,
   /// step.missed and ahead_ say so.
   Step untranslated() {
-    if (!state_.may_carry(pasid_)) {
-      ahead_ = DmaFault{Reason::kBlocked, here()};
-      Step step;
-      step.missed = true;
-      return step;
-    }
     const std::size_t limit = std::min(rest().size(), kSectionBytes);
     PhysAddr first;
     std::uint64_t length = 0;
@@ -277,7 +284,12 @@ class Transfer {
       return step;
     }
     const std::scoped_lock reader(rcu_default_domain());
-    return use_run(state_.memory(), first, rest().first(std::min<std::uint64_t>(length, limit)));
+    if (!translator_.alive()) {
+      Step step;
+      step.ended = true;
+      return step;
+    }
+    return use_run(state_, first, rest().first(std::min<std::uint64_t>(length, limit)));
   }
 
   static Reason reason_for(iommu::Cause cause) {

@@ -9,6 +9,7 @@
 
 namespace tandem::pcie {
 
+using config::PageRequestStatus;
 using detail::EndpointState;
 using detail::SpaceKey;
 
@@ -83,15 +84,22 @@ bool AddressSpace::send_stop_marker() const {
 
 Result<std::unique_ptr<Endpoint>> Endpoint::create(iommu::Iommu& iommu, DeviceId id,
                                                    Options options) {
-  if (options.pri && !options.ats) return errno_error(EINVAL);
-  std::unique_ptr<Endpoint> endpoint(new Endpoint(std::make_unique<EndpointState>(id, options)));
+  if ((options.pri && !options.ats) || options.pasid_bits > iommu::kPasidBits ||
+      !detail::Bars::fit(options.bars, options.bar_memory)) {
+    return errno_error(EINVAL);
+  }
+  std::unique_ptr<Endpoint> endpoint(
+      new Endpoint(std::make_unique<EndpointState>(id, std::move(options))));
   auto port = iommu.attach(id, *endpoint);
   if (!port) return Unexpected{port.error()};
   endpoint->state_->port = std::move(*port);
   return endpoint;
 }
 
-Endpoint::Endpoint(std::unique_ptr<EndpointState> state) : state_(std::move(state)) {}
+Endpoint::Endpoint(std::unique_ptr<EndpointState> state) : state_(std::move(state)) {
+  const MutexLock change(state_->change_mutex);
+  state_->apply_locked();
+}
 
 Endpoint::~Endpoint() {
   TANDEM_CHECK(state_->slots.idle());
@@ -124,7 +132,14 @@ iommu::InvalidationReply Endpoint::invalidate(const iommu::AtsInvalidation& requ
     state.atc.invalidate_all_pasids();
   } else {
     space = SpaceKey(request.pasid);
-    state.atc.invalidate(*space, request.address.value, request.size_bytes);
+    // Nothing smaller than the smallest translation unit is asked for.
+    const unsigned unit = state.log2_smallest_translation_unit.load(std::memory_order_relaxed);
+    const std::uint64_t unit_bytes = std::uint64_t{1} << unit;
+    if (request.size_bytes != 0 && request.size_bytes < unit_bytes) {
+      state.atc.invalidate(*space, request.address.value & ~(unit_bytes - 1), unit_bytes);
+    } else {
+      state.atc.invalidate(*space, request.address.value, request.size_bytes);
+    }
   }
   rcu::rcu_synchronize();
   if (!planted_fault("pcie-skip-slot-wait") && state.slots.wait_for(request, space)) {
@@ -143,7 +158,10 @@ void Endpoint::page_response(const iommu::PageResponse& response) {
     (void)state_->groups.answer(response);  // its requests are outstanding no more
     return;
   }
-  const auto page = state_->groups.answer(response).page;
+  const auto answer = state_->groups.answer(response);
+  if (!answer.expected)
+    state_->note_page_request_status(PageRequestStatus::UnexpectedGroupIndex::kMask);
+  const auto& page = answer.page;
   if (!page) return;
   state_->show([&] {
     Message message;
@@ -158,6 +176,7 @@ void Endpoint::page_response(const iommu::PageResponse& response) {
   if (response.code == iommu::PageResponse::Code::kResponseFailure) {
     state_->page_requests_failed.store(true, std::memory_order_relaxed);
     state_->groups.fail_all();
+    state_->note_page_request_status(PageRequestStatus::ResponseFailure::kMask);
   }
 }
 

@@ -21,6 +21,8 @@ class Mapper {
       : state_(state), translator_(state, pasid, access), at_(at), length_(length) {}
 
   Result<Mapped, DmaFault> run() {
+    if (!translator_.permitted()) return Unexpected{DmaFault{Reason::kDisabled, at_}};
+    if (!translator_.uses_ats()) return not_mappable(at_);
     for (unsigned tries = 0; tries < kMaxTries; ++tries) {
       const auto slot = state_.slots.claim(translator_.space(), thread_shard());
       if (!slot) return not_mappable(at_);
@@ -31,6 +33,7 @@ class Mapper {
         return Mapped{*slot, {look.host, length_}};
       }
       state_.release(*slot);
+      if (look.found == Found::kDisabled) return Unexpected{DmaFault{Reason::kDisabled, at_}};
       if (look.found == Found::kNotOneRun) return not_mappable(at_.plus(look.length));
       if (const auto fault = take_faults()) return Unexpected{*fault};
     }
@@ -38,7 +41,7 @@ class Mapper {
   }
 
  private:
-  enum class Found { kAll, kMissing, kNotOneRun };
+  enum class Found { kAll, kMissing, kNotOneRun, kDisabled };
   struct Look {
     Found found = Found::kAll;
     std::uint64_t length = 0;  // found so far
@@ -56,6 +59,10 @@ class Mapper {
     const std::scoped_lock reader(rcu_default_domain());
     const std::uint64_t version = state_.memory().version();
     Look look;
+    if (!translator_.alive()) {
+      look.found = Found::kDisabled;
+      return look;
+    }
     while (look.length < length_) {
       const std::uint64_t at = at_.value + look.length;
       CachedTranslation found;
@@ -128,7 +135,7 @@ class Mapper {
 Result<Mapped, DmaFault> map(EndpointState& state, std::optional<Pasid> pasid, Iova at,
                              std::size_t length, Access access) {
   const bool read_or_write = access == Access::kRead || access == Access::kWrite;
-  if (length == 0 || !state.options.ats || !read_or_write) {
+  if (length == 0 || !read_or_write) {
     return Unexpected{DmaFault{Reason::kNotMappable, at}};
   }
   if (at.value > ~std::uint64_t{0} - (length - 1)) {

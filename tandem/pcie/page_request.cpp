@@ -106,6 +106,24 @@ PageRequestGroups::Answer PageRequestGroups::answer(const iommu::PageResponse& r
   return {true, group.page};
 }
 
+void PageRequestGroups::free_locked(std::size_t group) {
+  states_[group].store(kFree, std::memory_order_relaxed);
+  outstanding_ -= groups_[group].pages;
+  returned_locked();
+}
+
+void PageRequestGroups::give_back(std::uint16_t group) {
+  const MutexLock lock(mutex_);
+  free_locked(group);
+}
+
+void PageRequestGroups::forget_abandoned() {
+  const MutexLock lock(mutex_);
+  for (std::size_t group = 0; group < kCount; ++group) {
+    if (states_[group].load(std::memory_order_relaxed) == kAbandoned) free_locked(group);
+  }
+}
+
 void PageRequestGroups::fail_all() {
   const MutexLock lock(mutex_);
   for (std::atomic<std::uint32_t>& state : states_) {

@@ -16,7 +16,13 @@
 /// invalidation times out (iommu::Iommu::Options::invalidation_timeout). Page requests and
 /// I/O-region accesses are never made inside a section or under a slot (asserted).
 ///
-/// Left out: configuration space as a guest reads it, function-level reset.
+/// Configuration: which messages an endpoint may send is what its PASID, ATS and Page Request
+/// capabilities say and software enabled; see Endpoint::config_write(). A Board (board.hpp) finds
+/// functions by bus, device and function number.
+///
+/// Left out: links, bridges, power management, expansion ROMs and MSI capabilities in the
+/// configuration space; the endpoint never asks to execute or for privilege, whatever its
+/// capability offers.
 #pragma once
 
 #include <chrono>
@@ -27,9 +33,11 @@
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "tandem/base/result.hpp"
 #include "tandem/iommu/iommu.hpp"
+#include "tandem/memory/memory.hpp"
 
 namespace tandem::pcie {
 
@@ -45,8 +53,10 @@ struct DmaFault {
     kNoService,     ///< page request answered "response failure" or not at all, or not enabled
     kBlocked,       ///< the IOMMU refused the endpoint or the PASID (not bound, revoked)
     kMemory,       ///< the translation led to memory that refused (unmapped or protected meanwhile)
+    kPoisoned,     ///< the memory's data are known to be corrupt (memory::Fault::kPoisoned)
     kWraps,        ///< address + length is not a valid range
     kNotMappable,  ///< map() only: readable, but not one run of host RAM; use read()/write()
+    kDisabled,     ///< software has not enabled the function to send it, or reset it meanwhile
   };
   Reason reason = Reason::kNotPermitted;
   Iova address;  ///< first byte that could not be accessed
@@ -88,6 +98,26 @@ struct EndpointStats {
   std::uint64_t atc_hits = 0;
   std::uint64_t page_requests = 0;
   std::uint64_t invalidations = 0;
+};
+
+/// Who a function says it is.
+/// Spec: PCI Express Base Specification, "Type 0 Configuration Space Header".
+struct Identity {
+  std::uint16_t vendor_id = 0x1234;  ///< assigned to nobody; what emulators use
+  std::uint16_t device_id = 0x0001;
+  std::uint8_t revision = 0;
+  std::uint32_t class_code = 0x12'00'00;  ///< 24 bits; 12h is a processing accelerator
+  std::uint16_t subsystem_vendor_id = 0;
+  std::uint16_t subsystem_id = 0;
+  bool multi_function = false;  ///< the device has more functions than 0
+};
+
+/// A memory range of a device that software places with a base address register.
+struct Bar {
+  std::uint64_t size_bytes = 4096;  ///< a power of two, at least a page
+  std::shared_ptr<memory::IoRegion> region;
+  bool is_64_bit = true;  ///< takes two registers
+  bool prefetchable = false;
 };
 
 class Endpoint;
@@ -159,18 +189,35 @@ class AddressSpace {
 class Endpoint final : private iommu::DeviceCallbacks {
  public:
   struct Options {
-    bool pasid = true;  ///< PASID capability present and enabled; else a PASID is kBlocked
-    bool ats = true;
-    bool pri = true;
+    bool pasid = true;                                      ///< has the PASID capability
+    bool ats = true;                                        ///< has the ATS capability
+    bool pri = true;                                        ///< has the Page Request capability
     std::chrono::milliseconds page_request_timeout{10000};  ///< how long to wait for a response
-    std::uint32_t page_request_capacity = 512;  ///< how many page requests may be outstanding
+    std::uint32_t page_request_capacity = 512;              ///< Outstanding Page Request Capacity
     /// Called on the requester's thread when its page request is sent, before it waits for the
     /// response: who answers page requests may do so here.
     std::function<void(const iommu::PageRequest&)> page_request_sent = {};
+
+    /// Whether bus mastering and every capability are enabled, as firmware leaves them; false: as
+    /// reset leaves them, for software to enable through the configuration space.
+    bool enabled = true;
+    Identity identity = {};
+    unsigned pasid_bits = iommu::kPasidBits;  ///< Max PASID Width, at most 20
+    bool execute = false;                     ///< PASID capability: Execute Permission Supported
+    bool privileged = false;                  ///< PASID capability: Privileged Mode Supported
+    std::vector<Bar> bars = {};
+    memory::Memory* bar_memory = nullptr;  ///< where the BARs appear; outlives the endpoint
+    /// How long a function-level reset waits for windows and I/O accesses.
+    std::chrono::milliseconds reset_timeout{100};
+    /// Called in a function-level reset when no operation can begin any more, before those under
+    /// way are waited for: the device drops its work and its windows. From the thread that writes
+    /// the register; it may read the configuration space, not write it.
+    std::function<void()> on_reset = {};
   };
 
   /// Attaches device `id` to `iommu`, which must outlive the endpoint.
-  /// Errors: EEXIST when the id is taken; EINVAL when pri is asked for without ats.
+  /// Errors: EEXIST when the id is taken; EINVAL when pri is asked for without ats, when a BAR's
+  ///         size or region is none, or six registers do not hold them.
   static Result<std::unique_ptr<Endpoint>> create(iommu::Iommu& iommu, DeviceId id,
                                                   Options options);
   ~Endpoint() override;
@@ -181,6 +228,26 @@ class Endpoint final : private iommu::DeviceCallbacks {
   /// software does by clearing and setting Enable in the Page Request Control Register.
   void restart_page_requests();
   DeviceId id() const;
+
+  /// Reads or writes the configuration space, as software does: `size_bytes` 1, 2 or 4, naturally
+  /// aligned, below 4096; other reads give ones and other writes do nothing. The registers are in
+  /// spec.hpp.
+  ///
+  /// A write takes effect before it returns. What takes a permission away (bus mastering, PASID,
+  /// ATS) or resets the function first ends every operation that is under way: the ATC is emptied,
+  /// page requests are aborted, sections, windows and I/O accesses are waited for, and what began
+  /// before ends with kDisabled at the first byte that it had not yet accessed. If windows do not
+  /// come back in time, nothing is enabled until they have and software writes again; Device
+  /// Status says "transactions pending" meanwhile.
+  ///
+  /// Thread safety: any thread, but neither inside a reader section, under a window of one's own,
+  ///                nor, for writes, from an access to the function's own BARs.
+  std::uint32_t config_read(std::uint32_t offset, unsigned size_bytes) const;
+  void config_write(std::uint32_t offset, std::uint32_t value, unsigned size_bytes);
+  /// A function-level reset, as bit 15 of Device Control starts it: config_write().
+  /// Returns: whether all windows and I/O accesses ended in time.
+  bool reset();
+
   EndpointStats stats() const;
   /// Lookups, hits and page requests made for one PASID's accesses by the calling thread since it
   /// started; the difference over an operation is that operation's own.

@@ -34,14 +34,19 @@ void send(EndpointState& state, const iommu::PageRequest& request) {
 
 }  // namespace
 
-Result<void, DmaFault::Reason> request_group(EndpointState& state, std::optional<Pasid> pasid,
-                                             Iova first, std::uint32_t pages, Access access) {
-  if (!state.may_carry(pasid)) return Unexpected{Reason::kBlocked};
+Result<void, DmaFault::Reason> request_group(EndpointState& state, Controls began,
+                                             std::optional<Pasid> pasid, Iova first,
+                                             std::uint32_t pages, Access access) {
   if (!state.requests_pages()) return Unexpected{Reason::kNoService};
   // The service may invalidate our translations from this very thread.
   TANDEM_CHECK(thread_state.windows == 0);
   const auto group = state.groups.claim(pasid, first, pages, state.options.page_request_timeout);
-  if (!group) return Unexpected{Reason::kNoService};
+  if (!group) return Unexpected{state.lasts(began) ? Reason::kNoService : Reason::kDisabled};
+  // After the claim: the end of a life fails what is claimed.
+  if (!state.lasts(began)) {
+    state.groups.give_back(*group);
+    return Unexpected{Reason::kDisabled};
+  }
   state.stats.add({.page_requests = pages});
   thread_state.stats.page_requests += pages;
 
@@ -57,6 +62,7 @@ Result<void, DmaFault::Reason> request_group(EndpointState& state, std::optional
     if (state.options.page_request_sent) state.options.page_request_sent(request);
   }
   const auto code = state.groups.wait(*group, state.options.page_request_timeout);
+  if (!state.lasts(began)) return Unexpected{Reason::kDisabled};
   if (!code) return Unexpected{Reason::kNoService};
   switch (*code) {
     case Code::kSuccess:
@@ -75,6 +81,8 @@ Result<void, DmaFault> request_pages(EndpointState& state, std::optional<Pasid> 
   if (at.value > ~std::uint64_t{0} - (length - 1)) {
     return Unexpected{DmaFault{Reason::kWraps, at}};
   }
+  const Controls began = state.now();
+  if (!state.permits(began, pasid)) return Unexpected{DmaFault{Reason::kDisabled, at}};
   if (thread_state.windows != 0) return Unexpected{DmaFault{Reason::kNotMappable, at}};
   Iova next{at.value & ~(kPageBytes - 1)};
   std::uint64_t left = ((at.value + (length - 1)) / kPageBytes) - next.value / kPageBytes + 1;
@@ -82,7 +90,7 @@ Result<void, DmaFault> request_pages(EndpointState& state, std::optional<Pasid> 
     const std::uint32_t most = std::min(kMaxGroupPages, state.groups.allocation());
     const auto pages =
         static_cast<std::uint32_t>(std::min<std::uint64_t>(left, std::max(most, 1U)));
-    const auto served = request_group(state, pasid, next, pages, access);
+    const auto served = request_group(state, began, pasid, next, pages, access);
     if (!served) return Unexpected{DmaFault{served.error(), std::max(next, at)}};
     next = next.plus(pages * kPageBytes);
     left -= pages;
@@ -91,7 +99,7 @@ Result<void, DmaFault> request_pages(EndpointState& state, std::optional<Pasid> 
 }
 
 bool send_stop_marker(EndpointState& state, std::optional<Pasid> pasid) {
-  if (!pasid || !state.may_carry(pasid) || !state.requests_pages()) return false;
+  if (!pasid || !state.permits(state.now(), pasid) || !state.requests_pages()) return false;
   iommu::PageRequest marker;
   marker.pasid = pasid;
   send(state, marker);

@@ -167,13 +167,13 @@ TEST_F(RequestPages, WithoutPriNoneIsSent) {
 TEST_F(RequestPages, WithoutThePasidCapabilityNoMessageCarriesOne) {
   open({.pasid = false});
   const AddressSpace space = endpoint_->space(kPasid);
-  EXPECT_EQ(read_word(kPasid).fault->reason, Reason::kBlocked);
-  EXPECT_EQ(space.map({kVa}, 8, Access::kRead).error().reason, Reason::kBlocked);
-  EXPECT_EQ(space.request_pages({kVa}, 1, Access::kRead).error().reason, Reason::kBlocked);
+  EXPECT_EQ(read_word(kPasid).fault->reason, Reason::kDisabled);
+  EXPECT_EQ(space.map({kVa}, 8, Access::kRead).error().reason, Reason::kDisabled);
+  EXPECT_EQ(space.request_pages({kVa}, 1, Access::kRead).error().reason, Reason::kDisabled);
   EXPECT_FALSE(space.send_stop_marker());
   endpoint_.reset();
   open({.pasid = false, .ats = false, .pri = false});
-  EXPECT_EQ(read_word(kPasid).fault->reason, Reason::kBlocked);
+  EXPECT_EQ(read_word(kPasid).fault->reason, Reason::kDisabled);
   EXPECT_TRUE(messages.empty());
 }
 

@@ -82,10 +82,12 @@ iommu::AtsCompletion Translator::request(Iova page) {
 }
 
 Result<Fresh, Reason> Translator::translate(Iova at) {
-  if (!state_.may_carry(pasid_)) return Unexpected{Reason::kBlocked};
   const Iova page{at.value & ~kPageMask};
   while (++requests_ <= kMaxRequests) {
     const Atc::Ticket ticket = state_.atc.ticket(space_);
+    // After the ticket: the end of a life stores the controls before it advances the generation, so
+    // who still finds the life here does not fill the ATC after it was emptied.
+    if (!alive()) return Unexpected{Reason::kDisabled};
     const iommu::AtsCompletion completion = request(page);
     if (completion.status != Status::kSuccess) return Unexpected{Reason::kBlocked};
     const unsigned needed = permissions();
@@ -108,7 +110,7 @@ Result<void, Reason> Translator::request_page(Iova at) {
     std::this_thread::sleep_for(std::chrono::microseconds(10) * (1 << page_requests_));
   }
 
-  return request_group(state_, pasid_, {at.value & ~kPageMask}, 1, access_);
+  return request_group(state_, began_, pasid_, {at.value & ~kPageMask}, 1, access_);
 }
 
 }  // namespace tandem::pcie::detail

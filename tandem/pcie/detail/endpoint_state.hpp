@@ -2,12 +2,19 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/base/planted_fault.hpp"
 #include "tandem/pcie/detail/atc.hpp"
+#include "tandem/pcie/detail/bars.hpp"
+#include "tandem/pcie/detail/config_space.hpp"
+#include "tandem/pcie/detail/in_flight.hpp"
 #include "tandem/pcie/detail/page_request.hpp"
 #include "tandem/pcie/detail/slots.hpp"
 #include "tandem/pcie/detail/thread_state.hpp"
@@ -18,13 +25,27 @@ namespace tandem::pcie::detail {
 /// What an Endpoint is made of.
 struct EndpointState {
   EndpointState(DeviceId device, Endpoint::Options with)
-      : id(device), options(with), groups(with.page_request_capacity) {}
+      : id(device),
+        options(std::move(with)),
+        config(options),
+        bars(options.bars, options.bar_memory) {}
 
   const DeviceId id;
   const Endpoint::Options options;
   Atc atc;
   Slots slots;
   PageRequestGroups groups;
+  InFlight io_accesses;
+
+  /// Written under change_mutex; read by every operation that does not hit.
+  std::atomic<std::uint64_t> controls{0};
+  std::atomic<unsigned> log2_smallest_translation_unit{12};  // written under change_mutex
+  Mutex change_mutex;                                        // before config_mutex
+  Mutex config_mutex;
+  ConfigSpace config TANDEM_GUARDED_BY(config_mutex);
+  Bars bars TANDEM_GUARDED_BY(change_mutex);
+  bool quiet TANDEM_GUARDED_BY(change_mutex) = true;  // nothing of an ended life is left
+
   ShardedStats stats;
   std::atomic<bool> tapped{false};  // written under tap_mutex, read before every message
   Mutex tap_mutex;
@@ -34,10 +55,21 @@ struct EndpointState {
   /// Set by a Response Failure: page requests stop, and responses are ignored.
   std::atomic<bool> page_requests_failed{false};
 
-  /// Whether a message for the space of `pasid` may be sent.
-  bool may_carry(std::optional<Pasid> pasid) const { return !pasid || options.pasid; }
+  Controls now() const { return Controls(controls.load(std::memory_order_seq_cst)); }
+  /// Whether an operation that began with `began` may send messages for the space of `pasid`.
+  bool permits(Controls began, std::optional<Pasid> pasid) const {
+    if (!began.allows(Controls::kBusMaster)) return false;
+    if (!pasid) return true;
+    return began.allows(Controls::kPasid) && pasid->value >> options.pasid_bits == 0;
+  }
+  /// Whether the life in which it began lasts. Asked inside the section that reaches memory: the
+  /// end of a life waits for such sections.
+  bool lasts(Controls began) const {
+    return now().life() == began.life() || planted_fault("pcie-reset-keeps-operations");
+  }
   bool requests_pages() const {
-    return options.pri && !page_requests_failed.load(std::memory_order_relaxed);
+    return now().allows(Controls::kPageRequests) &&
+           !page_requests_failed.load(std::memory_order_relaxed);
   }
 
   const memory::Memory& memory() const { return port->memory(); }
@@ -51,6 +83,20 @@ struct EndpointState {
   }
   void show_message(const Message& message);
   Message message_of(const iommu::AtsInvalidation& request, Message::Kind kind) const;
+
+  // ---- lives (lifecycle.cpp)
+  /// Makes what the registers say so.
+  void apply_locked() TANDEM_REQUIRES(change_mutex);
+  /// Ends the life, waits for what is left of it, and begins one with `permissions`.
+  void end_life_locked(unsigned permissions, const std::function<void()>& on_end)
+      TANDEM_REQUIRES(change_mutex);
+  /// Resets registers and function. Returns: whether nothing of the old life is left.
+  bool reset_locked() TANDEM_REQUIRES(change_mutex);
+  void note_page_request_status(std::uint64_t bits) {
+    const MutexLock lock(config_mutex);
+    config.set_page_request_status(bits);
+  }
+  bool nothing_under_way() const { return slots.idle() && io_accesses.idle(); }
 
   /// Frees an in-flight slot, and completes the invalidations that waited for it last.
   void release(std::uint32_t slot);
@@ -66,8 +112,9 @@ bool copy_cached(EndpointState& state, std::optional<Pasid> pasid, Iova from, Io
 
 /// Sends a group of page requests for `pages` pages from `first` on, and waits for its response.
 /// Not with a Window.
-Result<void, DmaFault::Reason> request_group(EndpointState& state, std::optional<Pasid> pasid,
-                                             Iova first, std::uint32_t pages, Access access);
+Result<void, DmaFault::Reason> request_group(EndpointState& state, Controls began,
+                                             std::optional<Pasid> pasid, Iova first,
+                                             std::uint32_t pages, Access access);
 Result<void, DmaFault> request_pages(EndpointState& state, std::optional<Pasid> pasid, Iova at,
                                      std::size_t length, Access access);
 bool send_stop_marker(EndpointState& state, std::optional<Pasid> pasid);

@@ -16,9 +16,9 @@ namespace tandem::pcie::detail {
 /// The page-request groups (PRGI, 9 bits) of an endpoint that await their response, and its
 /// credits: how many page requests may be outstanding, in all groups together.
 ///
-/// A group goes free → waiting → answered → free. One whose response did not come in time stays
-/// abandoned until the response arrives, so that it cannot answer a later request; its requests are
-/// outstanding as long.
+/// A group goes free → waiting → answered → free. One whose response did not come in time, or whose
+/// wait was ended, stays abandoned until the response arrives, so that it cannot answer a later
+/// request; its requests are outstanding as long.
 ///
 /// Thread safety: all calls, from any thread; wait() from the thread that claimed the group.
 /// Spec: PCIe, "Page Request Services", "Page Request Extended Capability Structure".
@@ -39,6 +39,8 @@ class PageRequestGroups {
   std::optional<std::uint16_t> claim(std::optional<iommu::Pasid> pasid, iommu::Iova page,
                                      std::uint32_t pages = 1,
                                      std::chrono::nanoseconds timeout = {});
+  /// Frees a group of which no request was sent.
+  void give_back(std::uint16_t group);
   /// Waits for the group's response and frees the group; none after `timeout`.
   std::optional<iommu::PageResponse::Code> wait(std::uint16_t group,
                                                 std::chrono::nanoseconds timeout);
@@ -51,6 +53,8 @@ class PageRequestGroups {
   Answer answer(const iommu::PageResponse& response);
   /// Ends the waits of all groups: the answers are not going to be listened to.
   void fail_all();
+  /// Frees what is abandoned: no response comes any more.
+  void forget_abandoned();
 
  private:
   static constexpr std::uint32_t kFree = 0;
@@ -68,6 +72,7 @@ class PageRequestGroups {
   std::optional<std::uint16_t> try_claim_locked(std::optional<iommu::Pasid> pasid, iommu::Iova page,
                                                 std::uint32_t pages) TANDEM_REQUIRES(mutex_);
   void returned_locked() TANDEM_REQUIRES(mutex_);
+  void free_locked(std::size_t group) TANDEM_REQUIRES(mutex_);
 
   mutable Mutex mutex_;
   std::array<Group, kCount> groups_ TANDEM_GUARDED_BY(mutex_);

@@ -21,7 +21,12 @@ class Translator {
 
   /// `access`: to read or to write.
   Translator(EndpointState& state, std::optional<Pasid> pasid, Access access)
-      : state_(state), pasid_(pasid), space_(pasid), access_(access) {}
+      : state_(state), pasid_(pasid), space_(pasid), access_(access), began_(state.now()) {}
+
+  /// Whether the function may send requests for this space at all.
+  bool permitted() const { return state_.permits(began_, pasid_); }
+  bool uses_ats() const { return began_.allows(Controls::kAts); }
+  bool alive() const { return state_.lasts(began_); }
 
   /// Requests a translation of `at` that allows the access, with page requests as needed, and keeps
   /// it in the ATC.
@@ -50,6 +55,7 @@ class Translator {
   std::optional<Pasid> pasid_;
   SpaceKey space_;
   Access access_;
+  Controls began_;  // of the operation
   unsigned requests_ = 0;
   unsigned page_requests_ = 0;
 };

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/pcie/board.hpp"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "tandem/pcie/spec.hpp"
+
+namespace tandem::pcie {
+namespace {
+
+using namespace config;
+
+class BoardTest : public testing::Test {
+ protected:
+  BoardTest() : board_(std::move(*Board::create({.buses = 2}))) {}
+  /// As a guest reads: in memory.
+  std::uint32_t guest_read(memory::PhysAddr at, std::size_t size_bytes = 4) {
+    std::uint32_t value = 0;
+    EXPECT_TRUE(board_->memory()
+                    .read(at, std::as_writable_bytes(std::span(&value, 1)).first(size_bytes))
+                    .ok());
+    return value;
+  }
+  void guest_write(memory::PhysAddr at, std::uint32_t value, std::size_t size_bytes = 4) {
+    EXPECT_TRUE(
+        board_->memory().write(at, std::as_bytes(std::span(&value, 1)).first(size_bytes)).ok());
+  }
+  /// Every function that answers, by configuration reads alone.
+  std::vector<DeviceId> enumerate() {
+    std::vector<DeviceId> found;
+    for (unsigned bus = 0; bus < 2; ++bus) {
+      for (unsigned device = 0; device < 32; ++device) {
+        unsigned functions = 1;
+        for (unsigned function = 0; function < functions; ++function) {
+          const Bdf slot{static_cast<std::uint8_t>(bus), static_cast<std::uint8_t>(device),
+                         static_cast<std::uint8_t>(function)};
+          if (guest_read(board_->config_address(slot, kVendorId), 2) == kNoVendor) continue;
+          found.push_back(slot.id());
+          const auto type = guest_read(board_->config_address(slot, kHeaderType), 1);
+          if (function == 0 && HeaderType::MultiFunction::get(type) != 0) functions = 8;
+        }
+      }
+    }
+    return found;
+  }
+  std::unique_ptr<Board> board_;
+};
+
+TEST_F(BoardTest, SoftwareFindsTheFunctionsByConfigurationReads) {
+  EXPECT_TRUE(enumerate().empty());
+  ASSERT_TRUE(board_->plug({0, 3, 0}, {.identity = {.multi_function = true}}));
+  ASSERT_TRUE(board_->plug({0, 3, 5}, {}));
+  ASSERT_TRUE(board_->plug({0, 4, 1}, {}));  // without a function 0 nobody looks
+  ASSERT_TRUE(board_->plug({1, 31, 0}, {}));
+  EXPECT_EQ(enumerate(), (std::vector<DeviceId>{{0x18}, {0x1d}, {0x1f8}}));
+  ASSERT_TRUE(board_->unplug({0, 3, 5}));
+  EXPECT_EQ(enumerate(), (std::vector<DeviceId>{{0x18}, {0x1f8}}));
+  EXPECT_EQ(board_->config_read({0, 3, 5}, 0, 4), 0xffffffffu);
+}
+
+TEST_F(BoardTest, SlotsAreTakenOnceAndHaveToExist) {
+  ASSERT_TRUE(board_->plug({0, 3, 0}, {}));
+  EXPECT_EQ(board_->plug({0, 3, 0}, {}).error(), std::make_error_code(std::errc::file_exists));
+  for (const Bdf slot : {Bdf{2, 0, 0}, Bdf{0, 32, 0}, Bdf{0, 0, 8}}) {
+    EXPECT_EQ(board_->plug(slot, {}).error(), std::make_error_code(std::errc::invalid_argument));
+  }
+  EXPECT_EQ(board_->unplug({0, 9, 0}).error(),
+            std::make_error_code(std::errc::no_such_file_or_directory));
+}
+
+TEST_F(BoardTest, ConfigurationAccessesOfEverySizeGoThroughTheWindow) {
+  ASSERT_TRUE(board_->plug({0, 3, 0}, {.identity = {.vendor_id = 0x1122, .device_id = 0x3344}}));
+  const auto at = [&](std::uint32_t offset) { return board_->config_address({0, 3, 0}, offset); };
+  EXPECT_EQ(guest_read(at(0)), 0x33441122u);
+  EXPECT_EQ(guest_read(at(2), 2), 0x3344u);
+  EXPECT_EQ(guest_read(at(1), 1), 0x11u);
+  guest_write(at(kCommand), 0, 2);
+  EXPECT_EQ(board_->config_read({0, 3, 0}, kCommand, 2), 0u);
+  guest_write(at(kInterruptLine), 7, 1);
+  EXPECT_EQ(guest_read(at(kInterruptLine), 1), 7u);
+}
+
+TEST_F(BoardTest, TheIommusRegistersAreInMemory) {
+  const Board::Options defaults;
+  std::uint64_t capabilities = 0;
+  ASSERT_TRUE(
+      board_->memory()
+          .read(defaults.iommu_registers, std::as_writable_bytes(std::span(&capabilities, 1)))
+          .ok());
+  EXPECT_EQ(capabilities, iommu::kHostCapabilities);
+  // Bare: every device reaches memory as it is.
+  const std::uint64_t bare = iommu::Ddtp::make(iommu::Ddtp::ModeValue::kBare, 0);
+  ASSERT_TRUE(board_->memory()
+                  .write(defaults.iommu_registers.plus(iommu::reg::kDdtp),
+                         std::as_bytes(std::span(&bare, 1)))
+                  .ok());
+  Endpoint& device = *board_->plug({0, 3, 0}, {.ats = false, .pri = false});
+  std::memset(board_->ram().data(), 0x42, 16);
+  std::array<std::byte, 16> got{};
+  ASSERT_TRUE(device.space(std::nullopt).read(Iova{defaults.ram.value}, got).ok());
+  EXPECT_EQ(got[15], std::byte{0x42});
+}
+
+TEST_F(BoardTest, StressFunctionsComeAndGoUnderConfigurationReads) {
+  std::atomic<bool> stop{false};
+  std::vector<std::jthread> guests;
+  for (int t = 0; t < 2; ++t) {
+    guests.emplace_back([&] {
+      while (!stop) {
+        const std::uint32_t vendor = guest_read(board_->config_address({0, 5, 0}, 0), 2);
+        EXPECT_TRUE(vendor == kNoVendor || vendor == Identity{}.vendor_id);
+        guest_write(board_->config_address({0, 5, 0}, kInterruptLine), 3, 1);
+      }
+    });
+  }
+  for (int round = 0; round < 100; ++round) {
+    ASSERT_TRUE(board_->plug({0, 5, 0}, {}));
+    if (round % 2 == 0) std::this_thread::yield();
+    ASSERT_TRUE(board_->unplug({0, 5, 0}));
+  }
+  stop = true;
+}
+
+}  // namespace
+}  // namespace tandem::pcie
