@@ -128,6 +128,10 @@ bool msi_ok(const Config& config, const ExtendedDeviceContext& context) {
   return ((context.msi_addr_mask | context.msi_addr_pattern) & reserved) == 0;
 }
 
+bool qos_ids_fit(const Config& config, std::uint64_t rcid, std::uint64_t mcid) {
+  return rcid >> config.rcid_bits() == 0 && mcid >> config.mcid_bits() == 0;
+}
+
 }  // namespace
 
 unsigned ddt_levels(std::uint64_t ddtp) {
@@ -169,7 +173,8 @@ bool well_formed(const Config& config, const ExtendedDeviceContext& context) {
   using Ta = DeviceContext::Ta;
   if (!control_ok(config, context) || !second_stage_ok(config, context)) return false;
   if (!msi_ok(config, context)) return false;
-  if ((context.ta & (Ta::kReserved | Ta::Rcid::kMask | Ta::Mcid::kMask)) != 0) return false;
+  if ((context.ta & Ta::kReserved) != 0) return false;
+  if (!qos_ids_fit(config, Ta::Rcid::get(context.ta), Ta::Mcid::get(context.ta))) return false;
   if ((context.fsc & Fsc::kReserved) != 0) return false;
   const auto mode = Fsc::Mode::get(context.fsc);
   return context.uses_process_directory() ? pdtp_mode_supported(config, mode)

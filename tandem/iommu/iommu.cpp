@@ -115,6 +115,8 @@ Iommu::Iommu(const memory::Memory& memory, const Options& options) {
   TANDEM_CHECK(Capabilities::Igs::get(options.capabilities) <= Capabilities::kIgsBoth);
   TANDEM_CHECK(options.counters >= 1 && options.counters <= detail::PerformanceMonitor::kCounters);
   TANDEM_CHECK(options.counter_bits >= 32 && options.counter_bits <= 64);
+  TANDEM_CHECK(options.rcid_bits <= IommuQosid::Rcid::kWidth);
+  TANDEM_CHECK(options.mcid_bits <= IommuQosid::Mcid::kWidth);
   TANDEM_CHECK(options.vector_bits <= Icvec::Civ::kWidth);
   TANDEM_CHECK(options.reset_mode <= Ddtp::ModeValue::kBare);
   state_ = std::make_unique<State>(memory, options);

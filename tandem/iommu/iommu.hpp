@@ -188,6 +188,14 @@ struct Stats {
 
 class Iommu;
 
+/// What resource controllers (caches, memory) know a request by: whose allocation it uses, and who
+/// monitors it. Spec: §9.1 "Quality-of-Service (QoS) Identifiers Extension".
+struct QosIds {
+  std::uint16_t rcid = 0;
+  std::uint16_t mcid = 0;
+  friend constexpr auto operator<=>(const QosIds&, const QosIds&) = default;
+};
+
 /// One device's way to the IOMMU. Thread safety: all calls, from any thread.
 class Port {
  public:
@@ -216,6 +224,11 @@ class Port {
   /// Spec:   AIA, "MSI PTE, MRIF mode". MSIs in big-endian order (offset 4) are not supported.
   Result<void, Cause> write_msi(const Requester& requester, const Mrif& mrif, Iova at,
                                 std::uint32_t data);
+  /// The ids that go with the device's requests once they are translated: those of its context, or
+  /// of iommu_qosid where ddtp is Bare; 0 without the capability. They are the same for all its
+  /// addresses, so translations do not carry them.
+  /// Errors: why there is no device context. Not recorded.
+  Result<QosIds, Cause> qos_ids() const;
   /// Delivers a page request. A request that cannot be queued is answered at once as the
   /// specification says (§3.7): the response arrives at the callbacks before the call returns.
   void page_request(const PageRequest& request);
@@ -254,7 +267,7 @@ inline constexpr std::uint64_t kAllCapabilities =
     Capabilities::Svpbmt::make(1) | Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) |
     Capabilities::Sv57x4::make(1) | Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1) |
     Capabilities::MsiMrif::make(1) | Capabilities::AmoMrif::make(1) | Capabilities::Hpm::make(1) |
-    Capabilities::Dbg::make(1);
+    Capabilities::Dbg::make(1) | Capabilities::Qosid::make(1);
 
 class Iommu {
  public:
@@ -279,6 +292,8 @@ class Iommu {
     std::chrono::nanoseconds invalidation_timeout = std::chrono::seconds(1);
     unsigned counters = 31;      ///< iohpmctr1 to this one, in [1, 31]
     unsigned counter_bits = 64;  ///< of each counter, in [32, 64]
+    unsigned rcid_bits = 12;     ///< of QoS ids, at most 12
+    unsigned mcid_bits = 12;     ///< likewise
     unsigned vector_bits = 4;    ///< of each field of icvec, at most 4: 2^vector_bits vectors
   };
 

@@ -171,6 +171,12 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
      has<Capabilities::Dbg>},
     {reg::kTrResponse, 8, [](State& s, unsigned) { return s.debug.response(); }, nullptr,
      has<Capabilities::Dbg>},
+    {reg::kIommuQosid, 4,
+     [](State& s, unsigned) -> std::uint64_t { return s.qosid.load(std::memory_order_relaxed); },
+     [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
+       s.write_qosid(static_cast<std::uint32_t>(value));
+     },
+     has<Capabilities::Qosid>},
     {reg::kIcvec, 8, [](State& s, unsigned) -> std::uint64_t { return s.interrupts.vectors(); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
        s.interrupts.write_vectors(

@@ -21,6 +21,7 @@ void Iommu::State::reset() {
   config.fctl.store(detail::Config::initial_fctl(config.capabilities), std::memory_order_release);
   monitor.reset();
   debug.reset();
+  qosid.store(0, std::memory_order_relaxed);
   interrupts.reset();
   interrupts.update_wires();
   interrupts.wait_until_sent();

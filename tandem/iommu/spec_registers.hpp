@@ -36,6 +36,7 @@ inline constexpr std::uint32_t kIohpmevt1 = 352;
 inline constexpr std::uint32_t kTrReqIova = 600;
 inline constexpr std::uint32_t kTrReqCtl = 608;
 inline constexpr std::uint32_t kTrResponse = 616;
+inline constexpr std::uint32_t kIommuQosid = 624;
 inline constexpr std::uint32_t kIcvec = 760;
 inline constexpr std::uint32_t kMsiAddress = 768;  // msi_cfg_tbl: of the first entry
 inline constexpr std::uint32_t kMsiData = 776;
@@ -208,6 +209,12 @@ struct TrResponse {
   using Pbmt = Field<8, 7>;
   using S = Field<9>;
   using Ppn = Field<53, 10>;
+};
+
+/// Spec: §6.27 "IOMMU QoS ID (iommu_qosid)".
+struct IommuQosid {
+  using Rcid = Field<11, 0>;
+  using Mcid = Field<27, 16>;
 };
 
 /// Spec: §6.28 "Interrupt-cause-to-vector register (icvec)".

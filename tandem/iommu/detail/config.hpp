@@ -27,6 +27,9 @@ struct Config {
   bool has() const {
     return CapabilityField::get(capabilities) != 0;
   }
+  /// QoS ids are 0 without the capability.
+  unsigned rcid_bits() const { return has<Capabilities::Qosid>() ? options.rcid_bits : 0; }
+  unsigned mcid_bits() const { return has<Capabilities::Qosid>() ? options.mcid_bits : 0; }
   bool wire_interrupts() const { return Fctl::Wsi::get(load()) != 0; }
 
   /// fctl after a reset: wires where there is a choice.

@@ -125,6 +125,7 @@ struct Iommu::State {
   std::uint64_t read_register(std::uint32_t offset, unsigned size_bytes);
   void write_register(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
   void write_fctl(std::uint32_t value);
+  void write_qosid(std::uint32_t value);
   /// §5 "Debug support". (debug_translation.cpp)
   void translate_for_debug(const detail::DebugTranslation::Request& request);
   void write_ddtp(std::uint64_t value);
@@ -143,6 +144,7 @@ struct Iommu::State {
   detail::CommandQueue commands;
 
   detail::DebugTranslation debug;
+  std::atomic<std::uint32_t> qosid{0};  // iommu_qosid
 
   detail::ShardedCounter iotlb_hits;
   std::atomic<std::uint64_t> iotlb_misses{0};
