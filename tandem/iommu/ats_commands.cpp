@@ -16,9 +16,7 @@ void decode_range(std::uint64_t payload, AtsInvalidation& request) {
     request.size_bytes = kPageBytes;
     return;
   }
-  const std::uint64_t page = Payload::Address::get(payload);
-  const auto ones = static_cast<unsigned>(__builtin_ctzll(~page));
-  const unsigned log2_size = kPageShift + ones + 1;
+  const unsigned log2_size = kPageShift + napot_log2_pages(Payload::Address::get(payload));
   if (log2_size >= 64) {
     request.address = Iova{0};
     request.size_bytes = 0;

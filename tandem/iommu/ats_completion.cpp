@@ -44,9 +44,9 @@ Translation granted(Translation allowed, const Requester& requester, bool execut
 
 }  // namespace
 
-bool Iommu::State::returns_guest_addresses(DeviceId device) const {
+bool Iommu::State::returns_guest_addresses(DeviceId device) {
   if (!config.has<Capabilities::T2gpa>()) return false;
-  const auto context = locate_device(device, nullptr);
+  const auto context = device_context(device);
   return context && context->returns_guest_addresses();
 }
 
@@ -57,7 +57,7 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
   state.count_request(HpmEvent::kTranslationRequest, id_, requester);
   const auto context = IotlbContext::translation_request(id_, requester);
   const bool execute = request.execute && requester.pasid;
-  unsigned need = Iotlb::kNeedRead;
+  detail::Attributes need = Iotlb::kNeedRead;
   if (!request.no_write) need |= Iotlb::kNeedWrite;
   if (execute) need |= Iotlb::kNeedExecute;
   AtsCompletion completion;
@@ -74,7 +74,7 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
   if (detail::pasid_exists(requester)) {
     if (const auto hit = state.iotlb.lookup(context, at, need)) {
       state.iotlb_hits.add();
-      return succeed(hit.translation(at));
+      return succeed(hit->translation(at));
     }
   }
   const Transaction transaction{TransactionType::kAtsTranslationRequest,

@@ -6,7 +6,6 @@
 namespace tandem::iommu::detail {
 namespace {
 
-using memory::Memory;
 using memory::PhysAddr;
 
 /// A non-leaf entry: where the next table is, or why there is none.
@@ -18,9 +17,9 @@ struct Causes {
 constexpr Causes kDdt{Cause::kDdtLoadFault, Cause::kDdtNotValid, Cause::kDdtMisconfigured};
 constexpr Causes kPdt{Cause::kPdtLoadFault, Cause::kPdtNotValid, Cause::kPdtMisconfigured};
 
-Result<std::uint64_t, Cause> next_page(const Memory& memory, PhysAddr entry_at,
+Result<std::uint64_t, Cause> next_page(TableReader& reader, PhysAddr entry_at,
                                        const Causes& causes) {
-  const auto entry = memory.load64(entry_at, std::memory_order_acquire);
+  const auto entry = reader.load64(entry_at, std::memory_order_acquire);
   if (!entry) return Unexpected{causes.load_fault};
   if (DirectoryEntry::V::get(*entry) == 0) return Unexpected{causes.not_valid};
   if ((*entry & DirectoryEntry::kReserved) != 0) return Unexpected{causes.misconfigured};
@@ -30,11 +29,11 @@ Result<std::uint64_t, Cause> next_page(const Memory& memory, PhysAddr entry_at,
 /// The doublewords of a context, the one with V first and with acquire: whoever sets V stores it
 /// last.
 template <std::size_t N>
-Result<std::array<std::uint64_t, N>, Cause> load_words(const Memory& memory, PhysAddr at,
+Result<std::array<std::uint64_t, N>, Cause> load_words(TableReader& reader, PhysAddr at,
                                                        std::size_t count, Cause load_fault) {
   std::array<std::uint64_t, N> words{};
   for (std::size_t i = 0; i < count; ++i) {
-    const auto value = memory.load64(at.plus(i * sizeof *words.data()), std::memory_order_acquire);
+    const auto value = reader.load64(at.plus(i * sizeof *words.data()), std::memory_order_acquire);
     if (!value) return Unexpected{load_fault};
     words[i] = *value;
   }
@@ -186,7 +185,7 @@ bool well_formed(const Config& config, const ProcessContext& context) {
          first_stage_mode_supported(config, Fsc::Mode::get(context.fsc));
 }
 
-Result<ExtendedDeviceContext, Cause> load_device_context(const Memory& memory, const Config& config,
+Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, const Config& config,
                                                          std::uint64_t ddtp,
                                                          std::uint32_t device_id) {
   const bool extended = config.has<Capabilities::MsiFlat>();
@@ -196,11 +195,11 @@ Result<ExtendedDeviceContext, Cause> load_device_context(const Memory& memory, c
   };
   PhysAddr page{Ddtp::Ppn::get(ddtp) << kPageShift};
   for (unsigned level = ddt_levels(ddtp) - 1; level > 0; --level) {
-    const auto next = next_page(memory, page.plus(index(level) * sizeof(std::uint64_t)), kDdt);
+    const auto next = next_page(reader, page.plus(index(level) * sizeof(std::uint64_t)), kDdt);
     if (!next) return Unexpected{next.error()};
     page = PhysAddr{*next};
   }
-  const auto words = load_words<8>(memory, page.plus(index(0) * bytes),
+  const auto words = load_words<8>(reader, page.plus(index(0) * bytes),
                                    bytes / sizeof(std::uint64_t), Cause::kDdtLoadFault);
   if (!words) return Unexpected{words.error()};
   const auto& [tc, iohgatp, ta, fsc, msiptp, mask, pattern, reserved] = *words;
@@ -210,7 +209,7 @@ Result<ExtendedDeviceContext, Cause> load_device_context(const Memory& memory, c
   return context;
 }
 
-Result<ProcessContext, WalkFault> load_process_context(const Memory& memory, const Config& config,
+Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, const Config& config,
                                                        const DeviceContext& device,
                                                        std::uint32_t process_id, Access access,
                                                        unsigned* second_stage_walks) {
@@ -221,19 +220,19 @@ Result<ProcessContext, WalkFault> load_process_context(const Memory& memory, con
     --level;
     const std::size_t bytes = level == 0 ? sizeof(ProcessContext) : sizeof(std::uint64_t);
     const std::uint64_t address = table + Pdi::index(level, process_id) * bytes;
-    const auto entry = translate_implicit(memory, config, stage, address, /*write=*/false);
+    const auto entry = translate_implicit(reader, config, stage, address, /*write=*/false);
     if (!entry) {
       if (entry.error() == GuestFault::kAccessFault) return fault(Cause::kPdtLoadFault);
       return Unexpected{WalkFault{guest_page_fault(access),
                                   guest_fault_value(address, /*implicit=*/true, /*write=*/false)}};
     }
     if (level > 0) {
-      const auto next = next_page(memory, entry->address, kPdt);
+      const auto next = next_page(reader, entry->address, kPdt);
       if (!next) return fault(next.error());
       table = *next;
       continue;
     }
-    const auto words = load_words<2>(memory, entry->address, 2, Cause::kPdtLoadFault);
+    const auto words = load_words<2>(reader, entry->address, 2, Cause::kPdtLoadFault);
     if (!words) return fault(words.error());
     const ProcessContext context{(*words)[0], (*words)[1]};
     if (!context.valid()) return fault(Cause::kPdtNotValid);

@@ -231,6 +231,7 @@ TEST_F(Directory, AProcessIdWiderThanTheDirectoryIsBlocked) {
        {std::pair{PdtpMode::kPd8, 0x100U}, {PdtpMode::kPd17, 0x20000U}}) {
     context_.fsc = Fsc::make(mode, pdt_root_);
     set_device(kDevice, context_);
+    forget_contexts();
     EXPECT_EQ(cause_of(port_->translate({Pasid{pasid}, false}, Iova{0}, Access::kRead)),
               Cause::kTtypeBlocked);
   }
@@ -255,6 +256,7 @@ TEST_F(Directory, PdtEntriesReportWhyTheyCannotBeUsed) {
   store(entry_at, DirectoryEntry::make(pdt_root_));
   EXPECT_EQ(cause_of(translate(0x1000)), Cause::kReadPageFault) << "the PC was found";
   set_process(PdtpMode::kPd8, pdt_root_, kPasid, {ProcessContext::Ta::V::kMask | 1U << 3, 0});
+  forget_contexts();
   EXPECT_EQ(cause_of(translate(0x1000)), Cause::kPdtMisconfigured);
 }
 

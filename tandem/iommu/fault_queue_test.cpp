@@ -56,6 +56,7 @@ TEST_F(FaultQueue, DtfHidesTranslationFaultsOnly) {
   EXPECT_TRUE(take_faults().empty());
   context_.tc |= DeviceContext::Tc::Sxl::kMask;
   set_device(kDevice, context_);
+  forget_contexts();
   EXPECT_FALSE(translate(0x1000).has_value());
   const auto faults = take_faults();
   ASSERT_EQ(faults.size(), 1U);

@@ -13,16 +13,12 @@ using detail::Iotlb;
 using detail::IotlbContext;
 using detail::Transaction;
 
-unsigned need_of(Access access) {
-  switch (access) {
-    case Access::kRead:
-      return Iotlb::kNeedRead;
-    case Access::kWrite:
-      return Iotlb::kNeedWrite;
-    case Access::kExecute:
-      return Iotlb::kNeedExecute;
-  }
-  return 0;
+detail::Attributes need_of(Access access) {
+  static_assert(Access{0} == Access::kRead && Access{1} == Access::kWrite &&
+                Access{2} == Access::kExecute);
+  constexpr detail::Attributes kNeeds[] = {Iotlb::kNeedRead, Iotlb::kNeedWrite,
+                                           Iotlb::kNeedExecute};
+  return kNeeds[static_cast<std::size_t>(access)];
 }
 
 TransactionType untranslated_type(Access access) {
@@ -69,16 +65,24 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
                                            Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
   state.count_request(HpmEvent::kUntranslatedRequest, id_, requester);
-  const auto context = IotlbContext::untranslated(id_, requester);
   if (detail::pasid_exists(requester)) [[likely]] {
+    const auto context = IotlbContext::untranslated(id_, requester);
     if (const auto hit = state.iotlb.lookup(context, at, need_of(access))) [[likely]] {
       state.iotlb_hits.add();
-      return hit.translation(at);
+      return hit->translation(at);
     }
   }
+  return translate_missing(requester, at, access, mrif);
+}
+
+/// What translate() does without a hit: apart from it, so that a hit needs few registers.
+[[gnu::noinline]] Result<Translation, Cause> Port::translate_missing(const Requester& requester,
+                                                                     Iova at, Access access,
+                                                                     Mrif* mrif) {
+  Iommu::State& state = *iommu_.state_;
   const Transaction transaction{untranslated_type(access), id_, requester, at, access,
                                 access == Access::kWrite,  mrif};
-  const auto made = state.translate(transaction, context);
+  const auto made = state.translate(transaction, IotlbContext::untranslated(id_, requester));
   if (made) return *made;
   state.report(made.error(), transaction.type, id_, requester, at.value);
   return Unexpected{made.error().cause};
@@ -93,7 +97,7 @@ Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr
   if (detail::pasid_exists(requester)) {
     if (const auto hit = state.iotlb.lookup(context, address, need_of(access))) {
       state.iotlb_hits.add();
-      return hit.translation(address);
+      return hit->translation(address);
     }
   }
   const Transaction transaction{translated_type(access), id_, requester, address, access,
@@ -149,8 +153,8 @@ Result<std::unique_ptr<Port>> Iommu::attach(DeviceId id, DeviceCallbacks& callba
 Stats Iommu::stats() const {
   Stats stats;
   stats.iotlb_hits = state_->iotlb_hits.total();
-  stats.translations = stats.iotlb_hits + state_->iotlb_misses.load(std::memory_order_relaxed);
-  stats.walks = state_->walks.load(std::memory_order_relaxed);
+  stats.translations = stats.iotlb_hits + state_->iotlb_misses.total();
+  stats.walks = state_->walks.total();
   stats.page_requests = state_->page_requests_seen.load(std::memory_order_relaxed);
   stats.invalidations = state_->commands.invalidations();
   stats.faults = state_->faults_seen.load(std::memory_order_relaxed);

@@ -8,9 +8,10 @@
 /// IOMMU sends to the device (ATS invalidation, page-request-group response) arrives at the
 /// DeviceCallbacks given to attach().
 ///
-/// Life of one request: device directory → (device context) → process directory → (process context)
-/// → IOTLB or walk of the first and the second stage → translation; every failure is a Cause,
-/// recorded in the fault queue where the specification says so.
+/// Life of one request: IOTLB → (a hit: translation), or device directory → (device context) →
+/// process directory → (process context) → walk of the first and the second stage → translation;
+/// contexts are cached, too. Every failure is a Cause, recorded in the fault queue where the
+/// specification says so.
 ///
 /// When an invalidation is over: IOFENCE.C waits for the accesses that use translations made before
 /// the IOTINVAL and IODIR commands ahead of it. It knows them by their reader sections of
@@ -248,6 +249,8 @@ class Port {
   friend class Iommu;
   Port(Iommu& iommu, DeviceId id, DeviceCallbacks& callbacks)
       : iommu_(iommu), id_(id), callbacks_(callbacks) {}
+  Result<Translation, Cause> translate_missing(const Requester& requester, Iova at, Access access,
+                                               Mrif* mrif);
   Iommu& iommu_;
   DeviceId id_;
   DeviceCallbacks& callbacks_;
@@ -267,7 +270,8 @@ inline constexpr std::uint64_t kAllCapabilities =
     Capabilities::Svpbmt::make(1) | Capabilities::Sv39x4::make(1) | Capabilities::Sv48x4::make(1) |
     Capabilities::Sv57x4::make(1) | Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1) |
     Capabilities::MsiMrif::make(1) | Capabilities::AmoMrif::make(1) | Capabilities::Hpm::make(1) |
-    Capabilities::Dbg::make(1) | Capabilities::Qosid::make(1);
+    Capabilities::Dbg::make(1) | Capabilities::Qosid::make(1) | Capabilities::Nl::make(1) |
+    Capabilities::S::make(1);
 
 class Iommu {
  public:

@@ -4,10 +4,9 @@
 namespace tandem::iommu::detail {
 namespace {
 
-using memory::Memory;
 using memory::PhysAddr;
 
-Result<MsiPte, Cause> load_entry(const Memory& memory, const ExtendedDeviceContext& context,
+Result<MsiPte, Cause> load_entry(TableReader& reader, const ExtendedDeviceContext& context,
                                  std::uint64_t address) {
   const std::uint64_t number = extract(address >> kPageShift, context.msi_addr_mask);
   const std::uint64_t table = ExtendedDeviceContext::Msiptp::Ppn::get(context.msiptp) << kPageShift;
@@ -15,7 +14,7 @@ Result<MsiPte, Cause> load_entry(const Memory& memory, const ExtendedDeviceConte
               number * sizeof(MsiPte)};  // a number wider than the table's alignment is ored
   MsiPte entry;
   for (std::uint64_t& word : entry.words) {  // V first: whoever sets it stores it last
-    const auto loaded = memory.load64(at, std::memory_order_acquire);
+    const auto loaded = reader.load64(at, std::memory_order_acquire);
     if (!loaded) return Unexpected{Cause::kMsiPteLoadFault};
     word = *loaded;
     at = at.plus(sizeof word);
@@ -47,10 +46,10 @@ Result<MsiTarget, Cause> to_memory(const MsiPte& entry, bool hides_faults) {
 
 }  // namespace
 
-Result<MsiTarget, Cause> translate_msi(const Memory& memory, const Config& config,
+Result<MsiTarget, Cause> translate_msi(TableReader& reader, const Config& config,
                                        const ExtendedDeviceContext& context,
                                        std::uint64_t address) {
-  const auto entry = load_entry(memory, context, address);
+  const auto entry = load_entry(reader, context, address);
   if (!entry) return Unexpected{entry.error()};
   if (!entry->valid()) return Unexpected{Cause::kMsiPteNotValid};
   if (!entry->is_custom()) {

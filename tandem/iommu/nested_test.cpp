@@ -110,7 +110,7 @@ TEST_F(Nested, TheSmallerPageAndTheLesserPermissionsCount) {
   EXPECT_FALSE(found->executable);
   EXPECT_EQ(found->memory_type, MemoryType::kNc) << "the second stage's, as the first names none";
   map_iova(0x4020'0000, kLeaf | Pte::Pbmt::make(2), 1);
-  submit({iotinval_vma(std::nullopt, std::nullopt)});
+  submit({iotinval_vma(std::nullopt, std::nullopt, kGscid)});
   EXPECT_EQ(translate(kIova)->memory_type, MemoryType::kIo) << "the first stage's";
 }
 

@@ -128,6 +128,7 @@ TEST_F(PageRequests, DisabledPageRequestsAreInvalidRequests) {
   expect_fault(Cause::kTtypeBlocked);
   context_.tc |= Tc::Dtf::kMask;
   set_device(kDevice, context_);
+  forget_contexts();
   expect_response(Code::kInvalidRequest, false);
   EXPECT_TRUE(take_faults().empty());
 }

@@ -13,7 +13,7 @@ void Iommu::State::write_qosid(std::uint32_t value) {
 
 /// Spec: §3.1.3.3 "Translation attributes (ta)".
 Result<QosIds, Cause> Port::qos_ids() const {
-  const Iommu::State& state = *iommu_.state_;
+  Iommu::State& state = *iommu_.state_;
   const auto ids = [](std::uint64_t rcid, std::uint64_t mcid) {
     return QosIds{static_cast<std::uint16_t>(rcid), static_cast<std::uint16_t>(mcid)};
   };
@@ -23,7 +23,7 @@ Result<QosIds, Cause> Port::qos_ids() const {
     const std::uint32_t word = state.qosid.load(std::memory_order_relaxed);
     return ids(IommuQosid::Rcid::get(word), IommuQosid::Mcid::get(word));
   }
-  const auto context = state.locate_device(id_, nullptr);
+  const auto context = state.device_context(id_);
   if (!context) return Unexpected{context.error()};
   using Ta = DeviceContext::Ta;
   return ids(Ta::Rcid::get(context->ta), Ta::Mcid::get(context->ta));

@@ -245,7 +245,7 @@ void Iommu::State::write_ddtp(std::uint64_t value) {
       next = Ddtp::Mode::set(next, Ddtp::Mode::get(old));
     }
     ddtp.store(next, std::memory_order_release);
-    iotlb.invalidate_all();
+    generations.invalidate_all();
     constexpr auto kOff = static_cast<std::uint64_t>(Ddtp::ModeValue::kOff);
     turned_off = Ddtp::Mode::get(next) == kOff && Ddtp::Mode::get(old) != kOff;
   }

@@ -12,7 +12,7 @@ void Iommu::State::reset() {
   {
     const MutexLock lock(ddtp_mutex);
     ddtp.store(Ddtp::make(config.options.reset_mode), std::memory_order_release);
-    iotlb.invalidate_all();
+    generations.invalidate_all();
   }
   commands.reset();
   faults.reset();

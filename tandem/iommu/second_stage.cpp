@@ -21,7 +21,7 @@ SecondStage make_second_stage(const DeviceContext& context, unsigned* walks) {
   return stage;
 }
 
-Result<GuestPage, GuestFault> translate_guest(const memory::Memory& memory, const Config& config,
+Result<GuestPage, GuestFault> translate_guest(TableReader& reader, const Config& config,
                                               const SecondStage& stage, std::uint64_t address,
                                               AccessTypes types, bool sets_dirty) {
   if (stage.is_bare()) return GuestPage{PhysAddr{address}, kBareLog2Size, kAllowsAll};
@@ -33,7 +33,7 @@ Result<GuestPage, GuestFault> translate_guest(const memory::Memory& memory, cons
   unsigned level = stage.scheme.levels - 1U;
   while (true) {
     const PhysAddr at{table + stage.scheme.index(level, address) * sizeof(std::uint64_t)};
-    const auto loaded = memory.load64(at, std::memory_order_acquire);
+    const auto loaded = reader.load64(at, std::memory_order_acquire);
     if (!loaded) return Unexpected{GuestFault::kAccessFault};
     const std::uint64_t pte = *loaded;
     const EntryKind kind = kind_of(config, pte, level);
@@ -50,7 +50,7 @@ Result<GuestPage, GuestFault> translate_guest(const memory::Memory& memory, cons
     const std::uint64_t used = pte | Pte::A::kMask | (dirty ? Pte::D::kMask : 0);
     if (used != pte) {
       if (!stage.updates_ad) return fault;
-      const auto found = memory.compare_exchange64(at, pte, used);
+      const auto found = reader.compare_exchange64(at, pte, used);
       if (!found) return Unexpected{GuestFault::kAccessFault};
       if (*found != pte) continue;  // software changed the entry: judge the new one
     }

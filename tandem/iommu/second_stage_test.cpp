@@ -22,7 +22,8 @@ class SecondStageTest : public Board {
     map(stage_.root_ppn, stage_.scheme, at, ppn, flags, level);
   }
   Result<GuestPage, GuestFault> run(std::uint64_t at, AccessTypes types = {.read = true}) {
-    return translate_guest(memory_, config_, stage_, at, types, types.write);
+    TableReader reader(memory_);
+    return translate_guest(reader, config_, stage_, at, types, types.write);
   }
   Result<GuestPage, GuestFault> run_leaf(std::uint64_t flags, AccessTypes types = {.read = true}) {
     map_guest(kAt, 0x40000, flags);
@@ -98,7 +99,8 @@ TEST_F(SecondStageTest, ExtensionsGiveReservedBitsAMeaning) {
   const Config without{kHostCapabilities | Capabilities::Sv39x4::make(1)};
   for (const std::uint64_t bits : {Pte::Rsw60t59b::make(1), Pte::Pbmt::make(1)}) {
     map_guest(kAt, 0x40000, kLeaf | bits);
-    EXPECT_FALSE(translate_guest(memory_, without, stage_, kAt, {}, false).has_value());
+    TableReader reader(memory_);
+    EXPECT_FALSE(translate_guest(reader, without, stage_, kAt, {}, false).has_value());
   }
 }
 

@@ -48,6 +48,14 @@ struct Iotinval {
   static constexpr std::uint64_t kReserved1 = Field<8, 0>::kMask | Field<63, 62>::kMask;
 };
 
+/// log2 of how many pages lie in the naturally aligned range that the page number `page` encodes in
+/// its low bits: 2^(X+1), where X is the lowest bit that is 0.
+///
+/// Spec: §9.3 "Address Range Invalidation Extension"; PCIe, ATS invalidation requests.
+constexpr unsigned napot_log2_pages(std::uint64_t page) {
+  return static_cast<unsigned>(__builtin_ctzll(~page)) + 1;
+}
+
 /// Spec: §4.1.2 "IOMMU Command-queue Fence commands".
 struct Iofence {
   static constexpr std::uint64_t kC = 0;

@@ -9,6 +9,8 @@
 namespace tandem::iommu {
 namespace {
 
+using detail::FirstStage;
+using detail::Generations;
 using detail::Transaction;
 using detail::TransactionFault;
 
@@ -17,17 +19,15 @@ constexpr unsigned kBareLog2Size = 30;
 
 using detail::WalkFault;
 
-/// The address space that a transaction's contexts select.
-struct FirstStage {
-  FirstStageMode mode = FirstStageMode::kBare;
-  std::uint64_t root_ppn = 0;
-  std::uint32_t pscid = 0;
-  bool sum = false;
-};
-
 FirstStage make_first_stage(std::uint64_t fsc, std::uint64_t pscid, bool sum) {
   return {static_cast<FirstStageMode>(Fsc::Mode::get(fsc)), Fsc::Ppn::get(fsc),
           static_cast<std::uint32_t>(pscid), sum};
+}
+
+/// The process that a request's contexts and translations are cached under. Without a PASID: that
+/// of tc.DPE.
+std::uint32_t process_of(const Requester& requester) {
+  return requester.pasid ? requester.pasid->value : 0;
 }
 
 bool is_translation_request(TransactionType type) {
@@ -82,23 +82,60 @@ bool type_allowed(const Transaction& transaction, const DeviceContext& context) 
   return pasid >> kPasidBits == 0 && detail::process_id_fits(mode, pasid);
 }
 
+}  // namespace
+
+/// Spec: §3.3 "Process to translate an IOVA", steps 1 to 6.
+Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(
+    detail::TableReader& reader, const Generations::Snapshot& snapshot, DeviceId device,
+    detail::WalkCounts* counts) {
+  const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
+  const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
+  if (mode == Ddtp::ModeValue::kOff) return Unexpected{Cause::kAllInboundDisallowed};
+  if (mode == Ddtp::ModeValue::kBare) return Unexpected{Cause::kTtypeBlocked};
+  if (!detail::device_id_fits(config, detail::ddt_levels(pointer), device.value)) {
+    return Unexpected{Cause::kTtypeBlocked};
+  }
+  if (const auto cached = contexts.find_device(device)) return *cached;
+  if (counts != nullptr) ++counts->device_directory;
+  const auto loaded = detail::load_device_context(reader, config, pointer, device.value);
+  if (loaded) contexts.fill_device(device, *loaded, snapshot.of_device_context());
+  return loaded;
+}
+
+Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId device) {
+  detail::TableReader reader(memory);
+  const Generations::Snapshot snapshot(generations, device, /*process=*/0);
+  return locate_device(reader, snapshot, device, nullptr);
+}
+
+/// Steps 14 and 15.
+Result<ProcessContext, WalkFault> Iommu::State::locate_process(
+    detail::TableReader& reader, const Generations::Snapshot& snapshot,
+    const Transaction& transaction, const DeviceContext& device, std::uint32_t process,
+    detail::WalkCounts& counts) {
+  if (const auto cached = contexts.find_process(transaction.device, process)) return *cached;
+  ++counts.process_directory;
+  const auto loaded = detail::load_process_context(reader, config, device, process,
+                                                   transaction.access, &counts.second_stage);
+  if (loaded) {
+    contexts.fill_process(transaction.device, process, *loaded, snapshot.of_process_context());
+  }
+  return loaded;
+}
+
 /// Steps 10 to 16: which first stage translates.
-Result<FirstStage, WalkFault> select_first_stage(const memory::Memory& memory,
-                                                 const detail::Config& config,
-                                                 const Transaction& transaction,
-                                                 const DeviceContext& context,
-                                                 detail::WalkCounts& counts) {
-  if (!context.uses_process_directory()) {
-    return make_first_stage(context.fsc, DeviceContext::Ta::Pscid::get(context.ta), false);
+Result<FirstStage, WalkFault> Iommu::State::select_first_stage(
+    detail::TableReader& reader, const Generations::Snapshot& snapshot,
+    const Transaction& transaction, const DeviceContext& device, detail::WalkCounts& counts) {
+  if (!device.uses_process_directory()) {
+    return make_first_stage(device.fsc, DeviceContext::Ta::Pscid::get(device.ta), false);
   }
   const auto& pasid = transaction.requester.pasid;
-  if (!pasid && !context.has_default_process()) return FirstStage{};
-  if (static_cast<PdtpMode>(Fsc::Mode::get(context.fsc)) == PdtpMode::kBare) return FirstStage{};
-  const std::uint32_t process = pasid ? pasid->value : 0;
+  if (!pasid && !device.has_default_process()) return FirstStage{};
+  if (static_cast<PdtpMode>(Fsc::Mode::get(device.fsc)) == PdtpMode::kBare) return FirstStage{};
+  const std::uint32_t process = process_of(transaction.requester);
   counts.ids.process = Pasid{process};
-  ++counts.process_directory;
-  const auto found = detail::load_process_context(memory, config, context, process,
-                                                  transaction.access, &counts.second_stage);
+  const auto found = locate_process(reader, snapshot, transaction, device, process, counts);
   if (!found) return Unexpected{found.error()};
   if (pasid && transaction.requester.privileged && !found->allows_supervisor()) {
     return Unexpected{WalkFault{Cause::kTtypeBlocked}};
@@ -107,34 +144,20 @@ Result<FirstStage, WalkFault> select_first_stage(const memory::Memory& memory,
                           found->supervisor_may_use_user_pages());
 }
 
-}  // namespace
-
-/// Spec: §3.3 "Process to translate an IOVA", steps 1 to 6.
-Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(DeviceId device,
-                                                                 detail::WalkCounts* counts) const {
-  const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
-  const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
-  if (mode == Ddtp::ModeValue::kOff) return Unexpected{Cause::kAllInboundDisallowed};
-  if (mode == Ddtp::ModeValue::kBare) return Unexpected{Cause::kTtypeBlocked};
-  if (!detail::device_id_fits(config, detail::ddt_levels(pointer), device.value)) {
-    return Unexpected{Cause::kTtypeBlocked};
-  }
-  if (counts != nullptr) ++counts->device_directory;
-  return detail::load_device_context(memory, config, pointer, device.value);
-}
-
 /// Step 17: to a guest physical address where there is a second stage, else to the result.
-Result<Translation, WalkFault> Iommu::State::walk_first(const Transaction& transaction,
+Result<Translation, WalkFault> Iommu::State::walk_first(detail::TableReader& reader,
+                                                        const Transaction& transaction,
                                                         const detail::Walk& walk) {
   if (walk.mode == FirstStageMode::kBare) return pass_through(transaction);
-  walks.fetch_add(1, std::memory_order_relaxed);
-  return detail::walk_first_stage(memory, config, walk);
+  walks.add();
+  return detail::walk_first_stage(reader, config, walk);
 }
 
 /// Step 18.
 Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
-    const Transaction& transaction, const ExtendedDeviceContext& device, const Translation& first) {
-  const auto found = detail::translate_msi(memory, config, device, first.address.value);
+    detail::TableReader& reader, const Transaction& transaction,
+    const ExtendedDeviceContext& device, const Translation& first) {
+  const auto found = detail::translate_msi(reader, config, device, first.address.value);
   if (!found) return Unexpected{WalkFault{found.error()}};
   if (transaction.access == Access::kExecute && !is_translation_request(transaction.type)) {
     return Unexpected{WalkFault{Cause::kInstructionAccessFault}};
@@ -154,7 +177,8 @@ Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
 }
 
 /// Step 19.
-Result<Translation, WalkFault> Iommu::State::walk_second(const Transaction& transaction,
+Result<Translation, WalkFault> Iommu::State::walk_second(detail::TableReader& reader,
+                                                         const Transaction& transaction,
                                                          const ExtendedDeviceContext& device,
                                                          const detail::SecondStage& stage,
                                                          const Translation& first) {
@@ -167,7 +191,7 @@ Result<Translation, WalkFault> Iommu::State::walk_second(const Transaction& tran
                                         ? detail::AccessTypes{}
                                         : detail::AccessTypes::of(transaction.access);
   const auto page =
-      detail::translate_guest(memory, config, stage, address, types, transaction.wants_write);
+      detail::translate_guest(reader, config, stage, address, types, transaction.wants_write);
   if (page) {
     Translation both = combined(first, *page);
     both.log2_size =
@@ -194,19 +218,21 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
 
 Result<Translation, TransactionFault> Iommu::State::translate_counted(
     const Transaction& transaction, detail::IotlbContext context, detail::WalkCounts& counts) {
-  iotlb_misses.fetch_add(1, std::memory_order_relaxed);
-  const std::uint64_t epoch = iotlb.epoch();
+  iotlb_misses.add();
+  detail::TableReader reader(memory);
+  Generations::Snapshot snapshot(generations, transaction.device,
+                                 process_of(transaction.requester));
   const auto mode =
       static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(ddtp.load(std::memory_order_acquire)));
   if (mode == Ddtp::ModeValue::kBare && !is_translated(transaction.type) &&
       !is_translation_request(transaction.type)) {
     const auto passed =
-        walk_second(transaction, ExtendedDeviceContext{}, {}, pass_through(transaction));
+        walk_second(reader, transaction, ExtendedDeviceContext{}, {}, pass_through(transaction));
     if (!passed) return Unexpected{TransactionFault{passed.error().cause}};
     return *passed;
   }
 
-  const auto device = locate_device(transaction.device, &counts);
+  const auto device = locate_device(reader, snapshot, transaction.device, &counts);
   if (!device) return Unexpected{TransactionFault{device.error()}};
   const auto fault = [&](const WalkFault& why) {
     return Unexpected{TransactionFault{why.cause, device->hides_translation_faults(), why.iotval2}};
@@ -214,18 +240,25 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   if (!type_allowed(transaction, *device)) return fault({Cause::kTtypeBlocked});
   if (is_translated(transaction.type) && !device->returns_guest_addresses()) {
     const auto passed =
-        walk_second(transaction, ExtendedDeviceContext{}, {}, pass_through(transaction));
+        walk_second(reader, transaction, ExtendedDeviceContext{}, {}, pass_through(transaction));
     if (!passed) return fault(passed.error());
-    iotlb.fill(epoch, context, {}, transaction.at, *passed, passed->log2_size);
+    snapshot.add_domain(std::nullopt);
+    snapshot.add_space({}, transaction.at);
+    iotlb.fill(context, transaction.at, *passed, snapshot.of_translation(passed->log2_size));
     return *passed;
   }
 
+  detail::AddressSpaceId space;
+  if (device->has_second_stage()) space.gscid = device->gscid();
+  snapshot.add_domain(space.gscid);
   FirstStage stage;
   if (!is_translated(transaction.type)) {
-    const auto selected = select_first_stage(memory, config, transaction, *device, counts);
+    const auto selected = select_first_stage(reader, snapshot, transaction, *device, counts);
     if (!selected) return fault(selected.error());
     stage = *selected;
   }
+  space.pscid = stage.pscid;
+  snapshot.add_space(space, transaction.at);
   const Requester& requester = transaction.requester;
   detail::Walk walk;
   walk.mode = stage.mode;
@@ -244,15 +277,15 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   }
   if (device->has_second_stage()) counts.ids.gscid = device->gscid();
   ++counts.tlb_misses;
-  const auto first = walk_first(transaction, walk);
+  const auto first = walk_first(reader, transaction, walk);
   if (!first) return fault(first.error());
   const auto made = detail::is_interrupt_file(*device, first->address.value)
-                        ? reach_interrupt_file(transaction, *device, *first)
-                        : walk_second(transaction, *device, walk.second_stage, *first);
+                        ? reach_interrupt_file(reader, transaction, *device, *first)
+                        : walk_second(reader, transaction, *device, walk.second_stage, *first);
   if (!made) return fault(made.error());
-  detail::AddressSpaceId space{std::nullopt, stage.pscid};
-  if (device->has_second_stage()) space.gscid = device->gscid();
-  if (!made->mrif) iotlb.fill(epoch, context, space, transaction.at, *made, first->log2_size);
+  if (!made->mrif) {
+    iotlb.fill(context, transaction.at, *made, snapshot.of_translation(first->log2_size));
+  }
   return *made;
 }
 

@@ -261,6 +261,7 @@ TEST_F(AtsTranslate, ConfigurationErrorsAbortAndAreRecorded) {
   EXPECT_EQ(faults[0].cause(), Cause::kReadAccessFault);
   EXPECT_EQ(faults[0].type(), TransactionType::kAtsTranslationRequest);
   set_process(PdtpMode::kPd8, pdt_root_, kPasid, {Ta::V::kMask | 8, 0});
+  forget_contexts();
   EXPECT_EQ(ask(0x1000).status, Status::kCompleterAbort);
   EXPECT_EQ(take_faults().at(0).cause(), Cause::kPdtMisconfigured);
   context_.fsc = Fsc::make(PdtpMode::kPd8, kHolePpn);
@@ -281,6 +282,7 @@ TEST_F(AtsTranslate, PermanentErrorsAreUnsupportedAndRecorded) {
       << "an entry for untranslated requests does not answer ATS";
   EXPECT_EQ(take_faults().at(0).cause(), Cause::kTtypeBlocked);
   store(device_slot(kDevice), 0);
+  forget_contexts();
   EXPECT_EQ(ask(0x1000).status, Status::kUnsupportedRequest);
   EXPECT_EQ(take_faults().at(0).cause(), Cause::kDdtNotValid);
 }

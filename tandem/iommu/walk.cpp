@@ -31,9 +31,9 @@ Translation make_translation(std::uint64_t pte, unsigned level, bool global, con
 }
 
 /// Where an entry at `address` of the first stage's tables really lies, to be read or written.
-Result<PhysAddr, WalkFault> locate_entry(const memory::Memory& memory, const Config& config,
+Result<PhysAddr, WalkFault> locate_entry(TableReader& reader, const Config& config,
                                          const Walk& walk, std::uint64_t address, bool write) {
-  const auto page = translate_implicit(memory, config, walk.second_stage, address, write);
+  const auto page = translate_implicit(reader, config, walk.second_stage, address, write);
   if (page) return page->address;
   if (page.error() == GuestFault::kAccessFault) {
     return Unexpected{WalkFault{access_fault(walk.access)}};
@@ -50,7 +50,7 @@ std::uint64_t used_bits(std::uint64_t pte, const Walk& walk) {
 
 }  // namespace
 
-Result<Translation, WalkFault> walk_first_stage(const memory::Memory& memory, const Config& config,
+Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Config& config,
                                                 const Walk& walk) {
   const Unexpected fault{WalkFault{page_fault(walk.access)}};
   const Unexpected no_access{WalkFault{access_fault(walk.access)}};
@@ -63,9 +63,9 @@ Result<Translation, WalkFault> walk_first_stage(const memory::Memory& memory, co
   while (true) {
     const std::uint64_t address =
         table + scheme.index(level, walk.at.value) * sizeof(std::uint64_t);
-    const auto entry = locate_entry(memory, config, walk, address, /*write=*/false);
+    const auto entry = locate_entry(reader, config, walk, address, /*write=*/false);
     if (!entry) return Unexpected{entry.error()};
-    const auto loaded = memory.load64(*entry, std::memory_order_acquire);
+    const auto loaded = reader.load64(*entry, std::memory_order_acquire);
     if (!loaded) return no_access;
     const std::uint64_t pte = *loaded;
     const EntryKind kind = kind_of(config, pte, level);
@@ -83,9 +83,9 @@ Result<Translation, WalkFault> walk_first_stage(const memory::Memory& memory, co
     const std::uint64_t used = pte | used_bits(pte, walk);
     if (used != pte) {
       if (!walk.updates_ad) return fault;
-      const auto writable = locate_entry(memory, config, walk, address, /*write=*/true);
+      const auto writable = locate_entry(reader, config, walk, address, /*write=*/true);
       if (!writable) return Unexpected{writable.error()};
-      const auto found = memory.compare_exchange64(*writable, pte, used);
+      const auto found = reader.compare_exchange64(*writable, pte, used);
       if (!found) return no_access;
       if (*found != pte) continue;  // software changed the entry: judge the new one
     }

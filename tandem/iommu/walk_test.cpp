@@ -18,7 +18,8 @@ class WalkTest : public Board {
   Result<Translation, Cause> run(Access access = Access::kRead) {
     walk_.access = access;
     walk_.wants_write = access == Access::kWrite;
-    const auto found = walk_first_stage(memory_, config_, walk_);
+    TableReader reader(memory_);
+    const auto found = walk_first_stage(reader, config_, walk_);
     if (!found) return Unexpected{found.error().cause};
     return *found;
   }

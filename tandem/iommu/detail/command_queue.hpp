@@ -8,8 +8,8 @@
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/config.hpp"
+#include "tandem/iommu/detail/generations.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
-#include "tandem/iommu/detail/iotlb.hpp"
 #include "tandem/iommu/detail/itag_table.hpp"
 #include "tandem/iommu/iommu.hpp"
 
@@ -26,9 +26,13 @@ namespace tandem::iommu::detail {
 /// Spec: §4.1 "Command-Queue (CQ)"; §6.6 to §6.8, §6.15.
 class CommandQueue {
  public:
-  CommandQueue(const memory::Memory& memory, const Config& config, Iotlb& iotlb,
+  CommandQueue(const memory::Memory& memory, const Config& config, Generations& generations,
                const std::atomic<std::uint64_t>& ddtp, Interrupts& interrupts)
-      : memory_(memory), config_(config), iotlb_(iotlb), ddtp_(ddtp), interrupts_(interrupts) {}
+      : memory_(memory),
+        config_(config),
+        generations_(generations),
+        ddtp_(ddtp),
+        interrupts_(interrupts) {}
 
   /// Errors: false when the id is taken.
   bool attach(DeviceId id, DeviceCallbacks& callbacks);
@@ -77,7 +81,7 @@ class CommandQueue {
 
   const memory::Memory& memory_;
   const Config& config_;
-  Iotlb& iotlb_;
+  Generations& generations_;
   const std::atomic<std::uint64_t>& ddtp_;
   Interrupts& interrupts_;
   Mutex mutex_;  // the command_mutex_ of the module overview

@@ -7,7 +7,6 @@
 #include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/second_stage.hpp"
 #include "tandem/iommu/spec.hpp"
-#include "tandem/memory/memory.hpp"
 
 namespace tandem::iommu::detail {
 
@@ -36,8 +35,8 @@ bool well_formed(const Config& config, const ProcessContext& context);
 ///
 /// Errors: kDdtLoadFault, kDdtNotValid, kDdtMisconfigured.
 /// Spec:   §3.3.1 "Process to locate the Device-context".
-Result<ExtendedDeviceContext, Cause> load_device_context(const memory::Memory& memory,
-                                                         const Config& config, std::uint64_t ddtp,
+Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, const Config& config,
+                                                         std::uint64_t ddtp,
                                                          std::uint32_t device_id);
 
 /// Reads and checks the process context of `process_id`, which fits, in the directory of `device`,
@@ -46,8 +45,7 @@ Result<ExtendedDeviceContext, Cause> load_device_context(const memory::Memory& m
 ///
 /// Errors: kPdtLoadFault, kPdtNotValid, kPdtMisconfigured, guest_page_fault(access).
 /// Spec:   §3.3.2 "Process to locate the Process-context".
-Result<ProcessContext, WalkFault> load_process_context(const memory::Memory& memory,
-                                                       const Config& config,
+Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, const Config& config,
                                                        const DeviceContext& device,
                                                        std::uint32_t process_id, Access access,
                                                        unsigned* second_stage_walks = nullptr);

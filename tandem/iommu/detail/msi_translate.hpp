@@ -5,9 +5,7 @@
 #include <optional>
 
 #include "tandem/base/result.hpp"
-#include "tandem/iommu/detail/config.hpp"
-#include "tandem/iommu/iommu.hpp"
-#include "tandem/memory/memory.hpp"
+#include "tandem/iommu/detail/page_table.hpp"
 
 namespace tandem::iommu::detail {
 
@@ -56,7 +54,7 @@ struct MsiTarget {
 ///
 /// Errors: kMsiPteLoadFault, kMsiPteNotValid, kMsiPteMisconfigured.
 /// Spec:   §3.3.3 "Process to translate addresses of MSIs". C = 1 is misconfigured.
-Result<MsiTarget, Cause> translate_msi(const memory::Memory& memory, const Config& config,
+Result<MsiTarget, Cause> translate_msi(TableReader& reader, const Config& config,
                                        const ExtendedDeviceContext& context, std::uint64_t address);
 
 }  // namespace tandem::iommu::detail

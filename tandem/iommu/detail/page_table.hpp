@@ -6,12 +6,16 @@
 #include "tandem/base/result.hpp"
 #include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/iommu.hpp"
+#include "tandem/memory/reader.hpp"
 
 /// What the page tables of both stages have in common.
 ///
 /// Spec: RISC-V Privileged specification, "Virtual Address Translation Process", "Svnapot",
 ///       "Svpbmt", "Svrsw60t59b".
 namespace tandem::iommu::detail {
+
+/// How one transaction reads all its tables and directories: in one reader section.
+using TableReader = memory::Memory::Reader;
 
 /// How a paging scheme divides an address. No levels: Bare.
 struct Scheme {

@@ -36,16 +36,15 @@ struct GuestPage {
 ///
 /// Spec: RISC-V Privileged specification, "Guest-Physical Address Translation"; IOMMU §3.3
 ///       "Process to translate an IOVA", §3.4.
-Result<GuestPage, GuestFault> translate_guest(const memory::Memory& memory, const Config& config,
+Result<GuestPage, GuestFault> translate_guest(TableReader& reader, const Config& config,
                                               const SecondStage& stage, std::uint64_t address,
                                               AccessTypes types, bool sets_dirty);
 
 /// The same for the address of an entry of a process directory or first stage.
-inline Result<GuestPage, GuestFault> translate_implicit(const memory::Memory& memory,
-                                                        const Config& config,
+inline Result<GuestPage, GuestFault> translate_implicit(TableReader& reader, const Config& config,
                                                         const SecondStage& stage,
                                                         std::uint64_t address, bool write) {
-  return translate_guest(memory, config, stage, address,
+  return translate_guest(reader, config, stage, address,
                          AccessTypes{.read = !write, .write = write}, write);
 }
 

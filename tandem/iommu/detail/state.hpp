@@ -8,7 +8,9 @@
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/command_queue.hpp"
 #include "tandem/iommu/detail/config.hpp"
+#include "tandem/iommu/detail/context_cache.hpp"
 #include "tandem/iommu/detail/debug_translation.hpp"
+#include "tandem/iommu/detail/generations.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/detail/iotlb.hpp"
 #include "tandem/iommu/detail/performance_monitor.hpp"
@@ -38,6 +40,14 @@ inline bool pasid_exists(const Requester& requester) {
   return !requester.pasid || requester.pasid->value >> kPasidBits == 0;
 }
 
+/// The address space that a transaction's contexts select.
+struct FirstStage {
+  FirstStageMode mode = FirstStageMode::kBare;
+  std::uint64_t root_ppn = 0;
+  std::uint32_t pscid = 0;
+  bool sum = false;
+};
+
 /// Why a transaction stopped, and whether its device context hides such faults (tc.DTF).
 struct TransactionFault {
   Cause cause{};
@@ -65,7 +75,7 @@ struct Iommu::State {
         monitor(config, interrupts),
         faults(physical_memory, interrupts, Interrupt::kFaultQueue),
         page_requests(physical_memory, interrupts, Interrupt::kPageRequestQueue),
-        commands(physical_memory, config, iotlb, ddtp, interrupts) {}
+        commands(physical_memory, config, generations, ddtp, interrupts) {}
 
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
   Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
@@ -74,22 +84,37 @@ struct Iommu::State {
       const detail::Transaction& transaction, detail::IotlbContext context,
       detail::WalkCounts& counts);
   /// Step 17: through the first stage. (translate.cpp)
-  Result<Translation, detail::WalkFault> walk_first(const detail::Transaction& transaction,
+  Result<Translation, detail::WalkFault> walk_first(detail::TableReader& reader,
+                                                    const detail::Transaction& transaction,
                                                     const detail::Walk& walk);
   /// Step 18: to an interrupt file. (translate.cpp)
   Result<Translation, detail::WalkFault> reach_interrupt_file(
-      const detail::Transaction& transaction, const ExtendedDeviceContext& device,
-      const Translation& first);
+      detail::TableReader& reader, const detail::Transaction& transaction,
+      const ExtendedDeviceContext& device, const Translation& first);
   /// Step 19: what the first stage found, through the second. (translate.cpp)
-  Result<Translation, detail::WalkFault> walk_second(const detail::Transaction& transaction,
+  Result<Translation, detail::WalkFault> walk_second(detail::TableReader& reader,
+                                                     const detail::Transaction& transaction,
                                                      const ExtendedDeviceContext& device,
                                                      const detail::SecondStage& stage,
                                                      const Translation& first);
-  /// Steps 1 to 6: the device context of a device.
-  Result<ExtendedDeviceContext, Cause> locate_device(DeviceId device,
-                                                     detail::WalkCounts* counts) const;
+  /// Steps 1 to 6: the device context of a device. (translate.cpp)
+  Result<ExtendedDeviceContext, Cause> locate_device(detail::TableReader& reader,
+                                                     const detail::Generations::Snapshot& snapshot,
+                                                     DeviceId device, detail::WalkCounts* counts);
+  /// The same for who makes no transaction: nothing is counted. (translate.cpp)
+  Result<ExtendedDeviceContext, Cause> device_context(DeviceId device);
+  /// Steps 10 to 16: the first stage. (translate.cpp)
+  Result<detail::FirstStage, detail::WalkFault> select_first_stage(
+      detail::TableReader& reader, const detail::Generations::Snapshot& snapshot,
+      const detail::Transaction& transaction, const DeviceContext& device,
+      detail::WalkCounts& counts);
+  /// Steps 14 and 15: the process context. (translate.cpp)
+  Result<ProcessContext, detail::WalkFault> locate_process(
+      detail::TableReader& reader, const detail::Generations::Snapshot& snapshot,
+      const detail::Transaction& transaction, const DeviceContext& device, std::uint32_t process,
+      detail::WalkCounts& counts);
   /// Whether a device is told guest physical addresses (tc.T2GPA). (ats_completion.cpp)
-  bool returns_guest_addresses(DeviceId device) const;
+  bool returns_guest_addresses(DeviceId device);
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
   void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
               const Requester& requester, std::uint64_t iotval);
@@ -134,7 +159,9 @@ struct Iommu::State {
 
   const memory::Memory& memory;
   detail::Config config;
-  detail::Iotlb iotlb;
+  detail::Generations generations;
+  detail::Iotlb iotlb{generations};
+  detail::ContextCache contexts{generations};
   std::atomic<std::uint64_t> ddtp;  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;
   detail::Interrupts interrupts;
@@ -147,8 +174,8 @@ struct Iommu::State {
   std::atomic<std::uint32_t> qosid{0};  // iommu_qosid
 
   detail::ShardedCounter iotlb_hits;
-  std::atomic<std::uint64_t> iotlb_misses{0};
-  std::atomic<std::uint64_t> walks{0};
+  detail::ShardedCounter iotlb_misses;
+  detail::ShardedCounter walks;
   std::atomic<std::uint64_t> page_requests_seen{0};
   std::atomic<std::uint64_t> faults_seen{0};
 };

@@ -120,6 +120,8 @@ class Board : public ::testing::Test {
     write(reg::kCqt, tail);
   }
   void fence() { submit({iofence_c({})}); }
+  /// Has the directories read again.
+  void forget_contexts() { submit({iodir_inval_ddt(std::nullopt)}); }
   bool idle() { return read(reg::kCqh) == read(reg::kCqt); }
 
   std::vector<FaultRecord> take_faults() {

@@ -31,7 +31,7 @@ struct Walk {
 /// Spec:   RISC-V Privileged specification, "Virtual Address Translation Process", "Two-Stage
 ///         Address Translation"; IOMMU §3.4 "IOMMU updating of PTE accessed (A) and dirty (D)
 ///         updates".
-Result<Translation, WalkFault> walk_first_stage(const memory::Memory& memory, const Config& config,
+Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Config& config,
                                                 const Walk& walk);
 
 }  // namespace tandem::iommu::detail

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "tandem/base/cpu.hpp"
+
+namespace tandem::iommu::detail {
+
+/// An entry of a cache: `N` words under a sequence lock. All zero is an entry that was never
+/// written.
+///
+/// A writer takes the odd number by compare-exchange, or gives up; a reader that meets an odd or
+/// changed number has read nothing. Neither waits. Thread safety: any thread.
+template <std::size_t N>
+class alignas(kCacheLine) Seqlock {
+ public:
+  using Words = std::array<std::uint64_t, N>;
+
+  /// \name Reading word by word: begin(), then word() as often as need be; that counts if ended()
+  ///       says so.
+  /// Ordering: (A) the acquire loads of the words keep the second load of the sequence after them;
+  ///           each pairs with the release store (B), so that a word of a newer writer brings that
+  ///           writer's odd number with it.
+  /// @{
+  std::uint64_t begin() noexcept { return ref(sequence_).load(std::memory_order_acquire); }
+  std::uint64_t word(std::size_t index) noexcept {
+    return ref(words_.data()[index]).load(std::memory_order_acquire);  // (A)
+  }
+  bool ended(std::uint64_t begun) noexcept {
+    return ref(sequence_).load(std::memory_order_relaxed) == (begun & ~std::uint64_t{1});
+  }
+  /// @}
+
+  /// All of them. Returns: false when a writer was at work.
+  bool read(Words& words) noexcept {
+    const std::uint64_t begun = begin();
+    for (std::size_t i = 0; i < N; ++i) words[i] = word(i);
+    return ended(begun);
+  }
+
+  /// Does nothing when another writer is at work.
+  void write(const Words& words) noexcept {
+    std::uint64_t sequence = ref(sequence_).load(std::memory_order_relaxed);
+    if ((sequence & 1) != 0 ||
+        !ref(sequence_).compare_exchange_strong(sequence, sequence + 1, std::memory_order_acquire,
+                                                std::memory_order_relaxed)) {
+      return;
+    }
+    for (std::size_t i = 0; i < N; ++i) {
+      ref(words_[i]).store(words[i], std::memory_order_release);  // (B)
+    }
+    ref(sequence_).store(sequence + 2, std::memory_order_release);
+  }
+
+ private:
+  static std::atomic_ref<std::uint64_t> ref(std::uint64_t& word) noexcept {
+    return std::atomic_ref<std::uint64_t>(word);
+  }
+
+  std::uint64_t sequence_;  // odd: being written
+  Words words_;
+};
+
+}  // namespace tandem::iommu::detail
