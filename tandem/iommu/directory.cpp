@@ -11,16 +11,19 @@ using memory::PhysAddr;
 /// A non-leaf entry: where the next table is, or why there is none.
 struct Causes {
   Cause load_fault;
+  Cause corrupt;
   Cause not_valid;
   Cause misconfigured;
 };
-constexpr Causes kDdt{Cause::kDdtLoadFault, Cause::kDdtNotValid, Cause::kDdtMisconfigured};
-constexpr Causes kPdt{Cause::kPdtLoadFault, Cause::kPdtNotValid, Cause::kPdtMisconfigured};
+constexpr Causes kDdt{Cause::kDdtLoadFault, Cause::kDdtCorrupt, Cause::kDdtNotValid,
+                      Cause::kDdtMisconfigured};
+constexpr Causes kPdt{Cause::kPdtLoadFault, Cause::kPdtCorrupt, Cause::kPdtNotValid,
+                      Cause::kPdtMisconfigured};
 
 Result<std::uint64_t, Cause> next_page(TableReader& reader, PhysAddr entry_at,
                                        const Causes& causes) {
   const auto entry = reader.load64(entry_at, std::memory_order_acquire);
-  if (!entry) return Unexpected{causes.load_fault};
+  if (!entry) return Unexpected{load_cause(entry.error(), causes.load_fault, causes.corrupt)};
   if (DirectoryEntry::V::get(*entry) == 0) return Unexpected{causes.not_valid};
   if ((*entry & DirectoryEntry::kReserved) != 0) return Unexpected{causes.misconfigured};
   return DirectoryEntry::Ppn::get(*entry) << kPageShift;
@@ -30,11 +33,11 @@ Result<std::uint64_t, Cause> next_page(TableReader& reader, PhysAddr entry_at,
 /// last.
 template <std::size_t N>
 Result<std::array<std::uint64_t, N>, Cause> load_words(TableReader& reader, PhysAddr at,
-                                                       std::size_t count, Cause load_fault) {
+                                                       std::size_t count, const Causes& causes) {
   std::array<std::uint64_t, N> words{};
   for (std::size_t i = 0; i < count; ++i) {
     const auto value = reader.load64(at.plus(i * sizeof *words.data()), std::memory_order_acquire);
-    if (!value) return Unexpected{load_fault};
+    if (!value) return Unexpected{load_cause(value.error(), causes.load_fault, causes.corrupt)};
     words[i] = *value;
   }
   return words;
@@ -199,8 +202,8 @@ Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, co
     if (!next) return Unexpected{next.error()};
     page = PhysAddr{*next};
   }
-  const auto words = load_words<8>(reader, page.plus(index(0) * bytes),
-                                   bytes / sizeof(std::uint64_t), Cause::kDdtLoadFault);
+  const auto words =
+      load_words<8>(reader, page.plus(index(0) * bytes), bytes / sizeof(std::uint64_t), kDdt);
   if (!words) return Unexpected{words.error()};
   const auto& [tc, iohgatp, ta, fsc, msiptp, mask, pattern, reserved] = *words;
   const ExtendedDeviceContext context{{tc, iohgatp, ta, fsc}, msiptp, mask, pattern, reserved};
@@ -223,6 +226,7 @@ Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, cons
     const auto entry = translate_implicit(reader, config, stage, address, /*write=*/false);
     if (!entry) {
       if (entry.error() == GuestFault::kAccessFault) return fault(Cause::kPdtLoadFault);
+      if (entry.error() == GuestFault::kCorrupt) return fault(Cause::kPdtCorrupt);
       return Unexpected{WalkFault{guest_page_fault(access),
                                   guest_fault_value(address, /*implicit=*/true, /*write=*/false)}};
     }
@@ -232,7 +236,7 @@ Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, cons
       table = *next;
       continue;
     }
-    const auto words = load_words<2>(reader, entry->address, 2, Cause::kPdtLoadFault);
+    const auto words = load_words<2>(reader, entry->address, 2, kPdt);
     if (!words) return fault(words.error());
     const ProcessContext context{(*words)[0], (*words)[1]};
     if (!context.valid()) return fault(Cause::kPdtNotValid);

@@ -221,7 +221,7 @@ class Port {
   /// `mrif` that translate() gave for `at`: marks the interrupt as pending there by an atomic or,
   /// and sends the notice. What is no MSI (an offset other than 0, an identity above 2047) is
   /// discarded. A fault is recorded in the fault queue.
-  /// Errors: kWriteAddressMisaligned, not recorded; kMrifAccessFault.
+  /// Errors: kWriteAddressMisaligned, not recorded; kMrifAccessFault, kMsiMrifCorrupt.
   /// Spec:   AIA, "MSI PTE, MRIF mode". MSIs in big-endian order (offset 4) are not supported.
   Result<void, Cause> write_msi(const Requester& requester, const Mrif& mrif, Iova at,
                                 std::uint32_t data);

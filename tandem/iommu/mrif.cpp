@@ -18,21 +18,21 @@ bool store_message(const memory::Memory& memory, PhysAddr at, std::uint32_t data
   return memory.write(at, std::as_bytes(std::span(&data, 1))).ok();
 }
 
-bool set_pending(const memory::Memory& memory, const Mrif& mrif, std::uint32_t identity) {
+Result<void, memory::Fault> set_pending(const memory::Memory& memory, const Mrif& mrif,
+                                        std::uint32_t identity) {
   const PhysAddr at = mrif.file.plus(MrifLayout::pending_offset(identity));
   const auto loaded = memory.load64(at, std::memory_order_acquire);
-  if (!loaded) return false;
+  if (!loaded) return Unexpected{loaded.error()};
   if (planted_fault("iommu-mrif-plain-store")) {
     std::this_thread::yield();
-    return memory
-        .store64(at, *loaded | MrifLayout::pending_bit(identity), std::memory_order_release)
-        .has_value();
+    return memory.store64(at, *loaded | MrifLayout::pending_bit(identity),
+                          std::memory_order_release);
   }
   for (std::uint64_t expected = *loaded;;) {
     const auto found =
         memory.compare_exchange64(at, expected, expected | MrifLayout::pending_bit(identity));
-    if (!found) return false;
-    if (*found == expected) return true;
+    if (!found) return Unexpected{found.error()};
+    if (*found == expected) return {};
     expected = *found;
   }
 }
@@ -44,10 +44,12 @@ Result<void, Cause> Port::write_msi(const Requester& requester, const Mrif& mrif
   if (at.value % sizeof data != 0) return Unexpected{Cause::kWriteAddressMisaligned};
   if (at.value % kPageBytes != 0 || data >= MrifLayout::kIdentities) return {};
   Iommu::State& state = *iommu_.state_;
-  if (!detail::set_pending(state.memory, mrif, data)) {
-    state.report({Cause::kMrifAccessFault, mrif.hides_faults, 0},
-                 TransactionType::kUntranslatedWrite, id_, requester, at.value);
-    return Unexpected{Cause::kMrifAccessFault};
+  if (const auto stored = detail::set_pending(state.memory, mrif, data); !stored) {
+    const Cause cause =
+        detail::load_cause(stored.error(), Cause::kMrifAccessFault, Cause::kMsiMrifCorrupt);
+    state.report({cause, mrif.hides_faults, 0}, TransactionType::kUntranslatedWrite, id_, requester,
+                 at.value);
+    return Unexpected{cause};
   }
   state.store_message(mrif.notice, mrif.notice_data);
   return {};

@@ -61,6 +61,21 @@ class MrifTest : public Board {
   std::uint64_t notice_ = 0;
 };
 
+// [iommu §8.4]
+TEST_F(MrifTest, PoisonHasACauseInTheTableAndOneInTheFile) {
+  for (const std::uint64_t at : {table_, table_ + 8}) {
+    ASSERT_TRUE(memory_.set_poison(PhysAddr{at}, 8).has_value());
+    EXPECT_EQ(cause_of(access()), Cause::kMsiPtCorrupt);
+    EXPECT_EQ(take_faults().at(0).cause(), Cause::kMsiPtCorrupt);
+    ASSERT_TRUE(memory_.clear_poison(PhysAddr{at}, 8).has_value());
+  }
+  ASSERT_TRUE(memory_.set_poison(PhysAddr{mrif_}, 8).has_value());
+  EXPECT_EQ(write_msi(5).error(), Cause::kMsiMrifCorrupt);
+  EXPECT_EQ(take_faults().at(0).cause(), Cause::kMsiMrifCorrupt);
+  ASSERT_TRUE(memory_.clear_poison(PhysAddr{mrif_}, 8).has_value());
+  EXPECT_TRUE(write_msi(5).has_value());
+}
+
 // [iommu §3.3.3]
 TEST_F(MrifTest, ATranslationNamesTheFileAndTheNotice) {
   for (int i = 0; i < 2; ++i) {

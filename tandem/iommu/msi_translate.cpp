@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/msi_translate.hpp"
 
+#include "tandem/iommu/detail/page_table.hpp"
+
 namespace tandem::iommu::detail {
 namespace {
 
@@ -15,7 +17,9 @@ Result<MsiPte, Cause> load_entry(TableReader& reader, const ExtendedDeviceContex
   MsiPte entry;
   for (std::uint64_t& word : entry.words) {  // V first: whoever sets it stores it last
     const auto loaded = reader.load64(at, std::memory_order_acquire);
-    if (!loaded) return Unexpected{Cause::kMsiPteLoadFault};
+    if (!loaded) {
+      return Unexpected{load_cause(loaded.error(), Cause::kMsiPteLoadFault, Cause::kMsiPtCorrupt)};
+    }
     word = *loaded;
     at = at.plus(sizeof word);
   }

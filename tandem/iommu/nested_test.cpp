@@ -114,6 +114,55 @@ TEST_F(Nested, TheSmallerPageAndTheLesserPermissionsCount) {
   EXPECT_EQ(translate(kIova)->memory_type, MemoryType::kIo) << "the first stage's";
 }
 
+// [iommu §8.4]
+TEST_F(Nested, PoisonAtEachReadOfAWalkHasTheCauseOfItsTable) {
+  start_guest();
+  const std::uint64_t process = process_slot(PdtpMode::kPd8, pdt_root_, kPasid);
+  const struct {
+    const char* what;
+    std::uint64_t at;
+    Cause cause;
+  } reads[] = {
+      {"device context", device_slot(kDevice), Cause::kDdtCorrupt},
+      {"device context, fsc", device_slot(kDevice) + 24, Cause::kDdtCorrupt},
+      {"process directory's page", pte_slot(guest_root_, kGuest, pdt_gpa_), Cause::kPdtCorrupt},
+      {"process context", process, Cause::kPdtCorrupt},
+      {"process context, fsc", process + 8, Cause::kPdtCorrupt},
+      {"root's page", pte_slot(guest_root_, kGuest, root_gpa_), Cause::kPageTableCorrupt},
+      {"root", pte_slot(root_, 3, kIova, 2), Cause::kPageTableCorrupt},
+      {"leaf's page", pte_slot(guest_root_, kGuest, gpa_of(tables_.back())),
+       Cause::kPageTableCorrupt},
+      {"leaf", leaf_at_, Cause::kPageTableCorrupt},
+      {"data's page", pte_slot(guest_root_, kGuest, kDataGpa), Cause::kPageTableCorrupt},
+  };
+  for (const auto& read : reads) {
+    SCOPED_TRACE(read.what);
+    ASSERT_TRUE(translate(kIova).has_value());
+    ASSERT_TRUE(memory_.set_poison(PhysAddr{read.at}, 8).has_value());
+    submit({iodir_inval_ddt(std::nullopt)});
+    for (const Access access : {Access::kRead, Access::kWrite}) expect_fault(access, read.cause, 0);
+    EXPECT_EQ(port_->ats_translate({kPasid, false}, Iova{kIova}, false).status,
+              AtsCompletion::Status::kCompleterAbort);
+    EXPECT_EQ(take_faults().size(), 1U);
+    ASSERT_TRUE(memory_.clear_poison(PhysAddr{read.at}, 8).has_value());
+  }
+  EXPECT_TRUE(translate(kIova).has_value());
+}
+
+// [iommu §8.4, §3.7]
+TEST_F(Nested, APageRequestWhoseDeviceContextIsPoisonedFails) {
+  start_guest();
+  ASSERT_TRUE(memory_.set_poison(PhysAddr{device_slot(kDevice)}, 8).has_value());
+  submit({iodir_inval_ddt(std::nullopt)});
+  PageRequest request;
+  request.read = true;
+  port_->page_request(request);
+  const auto responses = device_.take_responses();
+  ASSERT_EQ(responses.size(), 1U);
+  EXPECT_EQ(responses[0].code, PageResponse::Code::kResponseFailure);
+  EXPECT_EQ(take_faults().at(0).cause(), Cause::kDdtCorrupt);
+}
+
 // [iommu §4.2]
 TEST_F(Nested, AGuestPageFaultNamesTheOriginalAccessAndTheGuestAddress) {
   start_guest();

@@ -4,6 +4,10 @@
 namespace tandem::iommu::detail {
 namespace {
 
+GuestFault memory_fault(memory::Fault fault) {
+  return fault == memory::Fault::kPoisoned ? GuestFault::kCorrupt : GuestFault::kAccessFault;
+}
+
 /// Where a stage is Bare it is one page of this size ("recommended to be large", §3.6).
 constexpr unsigned kBareLog2Size = 30;
 constexpr std::uint64_t kAllowsAll = Pte::V::kMask | Pte::R::kMask | Pte::W::kMask | Pte::X::kMask |
@@ -34,7 +38,7 @@ Result<GuestPage, GuestFault> translate_guest(TableReader& reader, const Config&
   while (true) {
     const PhysAddr at{table + stage.scheme.index(level, address) * sizeof(std::uint64_t)};
     const auto loaded = reader.load64(at, std::memory_order_acquire);
-    if (!loaded) return Unexpected{GuestFault::kAccessFault};
+    if (!loaded) return Unexpected{memory_fault(loaded.error())};
     const std::uint64_t pte = *loaded;
     const EntryKind kind = kind_of(config, pte, level);
     if (kind == EntryKind::kInvalid) return fault;
@@ -51,7 +55,7 @@ Result<GuestPage, GuestFault> translate_guest(TableReader& reader, const Config&
     if (used != pte) {
       if (!stage.updates_ad) return fault;
       const auto found = reader.compare_exchange64(at, pte, used);
-      if (!found) return Unexpected{GuestFault::kAccessFault};
+      if (!found) return Unexpected{memory_fault(found.error())};
       if (*found != pte) continue;  // software changed the entry: judge the new one
     }
     const unsigned log2_size = log2_size_of(used, level);

@@ -202,6 +202,9 @@ Result<Translation, WalkFault> Iommu::State::walk_second(detail::TableReader& re
   if (page.error() == detail::GuestFault::kAccessFault) {
     return Unexpected{WalkFault{detail::access_fault(transaction.access)}};
   }
+  if (page.error() == detail::GuestFault::kCorrupt) {
+    return Unexpected{WalkFault{Cause::kPageTableCorrupt}};
+  }
   return Unexpected{
       WalkFault{detail::guest_page_fault(transaction.access),
                 detail::guest_fault_value(address, /*implicit=*/false, /*write=*/false)}};

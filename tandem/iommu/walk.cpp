@@ -38,6 +38,7 @@ Result<PhysAddr, WalkFault> locate_entry(TableReader& reader, const Config& conf
   if (page.error() == GuestFault::kAccessFault) {
     return Unexpected{WalkFault{access_fault(walk.access)}};
   }
+  if (page.error() == GuestFault::kCorrupt) return Unexpected{WalkFault{Cause::kPageTableCorrupt}};
   return Unexpected{WalkFault{guest_page_fault(walk.access),
                               guest_fault_value(address, /*implicit=*/true, write)}};
 }
@@ -53,7 +54,10 @@ std::uint64_t used_bits(std::uint64_t pte, const Walk& walk) {
 Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Config& config,
                                                 const Walk& walk) {
   const Unexpected fault{WalkFault{page_fault(walk.access)}};
-  const Unexpected no_access{WalkFault{access_fault(walk.access)}};
+  const auto no_access = [&](memory::Fault why) {
+    return Unexpected{
+        WalkFault{load_cause(why, access_fault(walk.access), Cause::kPageTableCorrupt)}};
+  };
   const Scheme scheme = scheme_of(walk.mode);
   if (!canonical(walk.at.value, scheme)) return fault;
 
@@ -66,7 +70,7 @@ Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Confi
     const auto entry = locate_entry(reader, config, walk, address, /*write=*/false);
     if (!entry) return Unexpected{entry.error()};
     const auto loaded = reader.load64(*entry, std::memory_order_acquire);
-    if (!loaded) return no_access;
+    if (!loaded) return no_access(loaded.error());
     const std::uint64_t pte = *loaded;
     const EntryKind kind = kind_of(config, pte, level);
     if (kind == EntryKind::kInvalid) return fault;
@@ -86,7 +90,7 @@ Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Confi
       const auto writable = locate_entry(reader, config, walk, address, /*write=*/true);
       if (!writable) return Unexpected{writable.error()};
       const auto found = reader.compare_exchange64(*writable, pte, used);
-      if (!found) return no_access;
+      if (!found) return no_access(found.error());
       if (*found != pte) continue;  // software changed the entry: judge the new one
     }
     return make_translation(used, level, global || Pte::G::get(used) != 0, walk);

@@ -13,6 +13,7 @@ bool store_message(const memory::Memory& memory, PhysAddr at, std::uint32_t data
 
 /// Makes interrupt `identity` pending in a memory-resident interrupt file, by an atomic or.
 /// Returns: false on an access fault.
-bool set_pending(const memory::Memory& memory, const Mrif& mrif, std::uint32_t identity);
+Result<void, memory::Fault> set_pending(const memory::Memory& memory, const Mrif& mrif,
+                                        std::uint32_t identity);
 
 }  // namespace tandem::iommu::detail

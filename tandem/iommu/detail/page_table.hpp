@@ -83,6 +83,12 @@ Cause page_fault(Access access);
 Cause guest_page_fault(Access access);
 Cause access_fault(Access access);
 
+/// The cause of an entry of a table that memory did not give: a poisoned one has a cause of its
+/// own. Spec: §8.4 "Reliability, Availability, and Serviceability (RAS)".
+constexpr Cause load_cause(memory::Fault fault, Cause access_fault, Cause corrupt) {
+  return fault == memory::Fault::kPoisoned ? corrupt : access_fault;
+}
+
 /// Why a walk stopped.
 struct WalkFault {
   Cause cause{};

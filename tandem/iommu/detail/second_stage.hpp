@@ -22,7 +22,7 @@ struct SecondStage {
 SecondStage make_second_stage(const DeviceContext& context, unsigned* walks = nullptr);
 
 /// Why the second stage does not give an address.
-enum class GuestFault : std::uint8_t { kPageFault, kAccessFault };
+enum class GuestFault : std::uint8_t { kPageFault, kAccessFault, kCorrupt };
 
 /// A guest page and what may be done in it.
 struct GuestPage {
