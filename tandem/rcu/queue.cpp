@@ -330,6 +330,7 @@ bool Core::run_stamped(Queue& queue, std::uint64_t safe, std::uint64_t limit, bo
       }
       word &= kTags;  // run out of turn
       if (!run(entry, queue)) return false;
+      if (seen % 1000 == 999 && planted_fault("rcu-run-twice")) (void)run(entry, queue);
       // The deleter may have called barrier, which frees what it empties.
       again = queue.taken.load(std::memory_order_relaxed) != start;
     }
