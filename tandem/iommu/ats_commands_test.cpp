@@ -20,24 +20,6 @@ using Interrupt = Iommu::Interrupt;
 class AtsCommands : public Board {
  protected:
   explicit AtsCommands(const Iommu::Options& options = {}) : Board(options) { start(); }
-
-  std::uint64_t error_bits() {
-    return read(reg::kCqcsr) & (Cqcsr::Cqmf::kMask | Cqcsr::CmdTo::kMask | Cqcsr::CmdIll::kMask);
-  }
-  void clear_errors() {
-    write(reg::kCqcsr, Cqcsr::Cqen::kMask | Cqcsr::Cie::kMask | Cqcsr::Cqmf::kMask |
-                           Cqcsr::CmdTo::kMask | Cqcsr::CmdIll::kMask | Cqcsr::FenceWIp::kMask);
-  }
-  bool illegal(Command command, unsigned word, unsigned bit) {
-    command.words[word] |= std::uint64_t{1} << bit;
-    submit({command});
-    if (idle()) return false;
-    EXPECT_EQ(error_bits(), Cqcsr::CmdIll::kMask);
-    write(reg::kCqcsr, 0);
-    write(reg::kCqt, 0);
-    write(reg::kCqcsr, Cqcsr::Cqen::kMask | Cqcsr::Cie::kMask);
-    return true;
-  }
   static Command invalidation(std::uint64_t address = 0x7000) {
     return ats_inval(kDevice.value, kPasid.value, address, kPageBytes);
   }

@@ -15,10 +15,6 @@ class Without : public Board {
     enable_queues();
     set_ddtp(Ddtp::ModeValue::k3Lvl);
   }
-  bool illegal(const Command& command) {
-    submit({command});
-    return (read(reg::kCqcsr) & Cqcsr::CmdIll::kMask) != 0;
-  }
 };
 
 using WithoutAts = Without<Capabilities::Ats, Capabilities::T2gpa>;

@@ -26,28 +26,6 @@ using Interrupt = Iommu::Interrupt;
 class Commands : public Board {
  protected:
   Commands() { start(); }
-
-  std::uint64_t error_bits() {
-    return read(reg::kCqcsr) & (Cqcsr::Cqmf::kMask | Cqcsr::CmdTo::kMask | Cqcsr::CmdIll::kMask);
-  }
-  void clear_errors() {
-    write(reg::kCqcsr, Cqcsr::Cqen::kMask | Cqcsr::Cie::kMask | Cqcsr::Cqmf::kMask |
-                           Cqcsr::CmdTo::kMask | Cqcsr::CmdIll::kMask | Cqcsr::FenceWIp::kMask);
-  }
-  /// Whether the command stops the queue as illegal. Skips it then.
-  bool illegal(const Command& command) {
-    submit({command});
-    if (idle()) return false;
-    EXPECT_EQ(error_bits(), Cqcsr::CmdIll::kMask);
-    write(reg::kCqcsr, 0);
-    write(reg::kCqt, 0);
-    write(reg::kCqcsr, Cqcsr::Cqen::kMask | Cqcsr::Cie::kMask);
-    return true;
-  }
-  bool illegal(Command command, unsigned word, unsigned bit) {
-    command.words[word] |= std::uint64_t{1} << bit;
-    return illegal(command);
-  }
 };
 
 // [iommu §4.1.1]

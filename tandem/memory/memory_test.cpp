@@ -40,7 +40,7 @@ class GateRegion : public IoRegion {
 TEST(Memory, AccessCrossesRegionBorders) {
   const HostPages low(1, 1);
   const HostPages high(2, 3);
-  const auto io = std::make_shared<BufferRegion>(kPageSize, kPageSize);
+  const auto io = std::make_shared<BufferRegion>(kPageSize);
   std::ranges::fill(io->data, std::byte{2});
   Memory memory;
   ASSERT_TRUE(memory.add_host_ram({0x10000}, low.bytes()));
@@ -113,7 +113,7 @@ TEST(Memory, BadAndOverlappingRegionsAreRefused) {
   expect(memory.add_host_ram({(std::uint64_t{1} << 56) - 0x1000}, ram.bytes()),
          std::errc::invalid_argument);
   expect(memory.add_io({0x1000}, kPageSize, nullptr), std::errc::invalid_argument);
-  expect(memory.add_io({~std::uint64_t{0xfff}}, kPageSize, std::make_shared<BufferRegion>(1, 1)),
+  expect(memory.add_io({~std::uint64_t{0xfff}}, kPageSize, std::make_shared<BufferRegion>(1)),
          std::errc::invalid_argument);
   ASSERT_TRUE(memory.add_host_ram({0x4000}, ram.bytes()));
   for (const std::uint64_t base : {0x1000u, 0x2000u, 0x4000u, 0x5000u, 0x7000u}) {
@@ -134,7 +134,7 @@ TEST(Memory, AtomicsNeedAlignedHostRam) {
   Memory memory;
   ASSERT_TRUE(memory.add_host_ram({0x1000}, ram.bytes()));
   ASSERT_TRUE(memory.add_host_ram({0x2000}, rom.bytes(), false));
-  ASSERT_TRUE(memory.add_io({0x3000}, kPageSize, std::make_shared<BufferRegion>(4096, 4096)));
+  ASSERT_TRUE(memory.add_io({0x3000}, kPageSize, std::make_shared<BufferRegion>(4096)));
 
   constexpr auto kRelaxed = std::memory_order_relaxed;
   EXPECT_TRUE(memory.store64({0x1008}, 0x1122334455667788, std::memory_order_release));
@@ -183,7 +183,7 @@ TEST(Memory, ResolveSaysHowFarTheRegionReaches) {
   const HostPages ram(1);
   Memory memory;
   ASSERT_TRUE(memory.add_host_ram({0x1000}, ram.bytes()));
-  ASSERT_TRUE(memory.add_io({0x2000}, kPageSize, std::make_shared<BufferRegion>(4096, 4096)));
+  ASSERT_TRUE(memory.add_io({0x2000}, kPageSize, std::make_shared<BufferRegion>(4096)));
   const std::scoped_lock reader(rcu::rcu_default_domain());
   const Target host = memory.resolve({0x1ff0}, 100, true);
   EXPECT_EQ(host.host, ram.bytes().data() + 0xff0);

@@ -132,8 +132,7 @@ TEST_F(PoisonTest, BelongsToTheMemoryNotToTheAddress) {
 }
 
 TEST_F(PoisonTest, OnlyHostRamIsPoisonedAndAllOfTheRangeOrNothing) {
-  ASSERT_TRUE(
-      memory_.add_io({0x18000}, kPageSize, std::make_shared<BufferRegion>(kPageSize, kPageSize)));
+  ASSERT_TRUE(memory_.add_io({0x18000}, kPageSize, std::make_shared<BufferRegion>(kPageSize)));
   EXPECT_EQ(memory_.set_poison({0x17ff8}, 16).error(), Fault::kMisaligned);
   EXPECT_TRUE(read(0x17ff8, 8).ok());
   EXPECT_EQ(memory_.set_poison({0x19000}, 8).error(), Fault::kNoRegion);

@@ -162,7 +162,7 @@ TEST_F(RegionTest, AnAliasShowsOtherAddresses) {
 }
 
 TEST_F(RegionTest, AnAliasReachesIoRegionsAtTheirOffsets) {
-  const auto io = std::make_shared<BufferRegion>(2 * kPageSize, 2 * kPageSize);
+  const auto io = std::make_shared<BufferRegion>(2 * kPageSize);
   io->data[kPageSize + 5] = std::byte{42};
   ASSERT_TRUE(memory_.add_io({0x10000}, 2 * kPageSize, io));
   ASSERT_TRUE(memory_.add_alias({0x50000}, kPageSize, PhysAddr{0x11000}));

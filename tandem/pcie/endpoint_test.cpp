@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "tandem/memory/detail/test_memory.hpp"
 #include "tandem/pcie/detail/test_bench.hpp"
 #include "tandem/pcie/pcie.hpp"
 
@@ -19,40 +20,14 @@ using Bench = detail::TestBench;
 using Code = iommu::PageResponse::Code;
 using Reason = DmaFault::Reason;
 using Permission = Bench::Permission;
-using memory::Fault;
-using memory::Outcome;
 
 constexpr std::uint64_t kPage = kPageSize;
 constexpr Pasid kPasid{1};
 constexpr Pasid kOther{2};
 constexpr std::uint64_t kVa = 0x7f12'3456'7000;
 
-/// Another process's memory: counts calls, refuses from `limit` on.
-class Aperture : public memory::IoRegion {
- public:
-  explicit Aperture(std::size_t size_bytes) : data(size_bytes), limit(size_bytes) {}
-  Outcome read(std::uint64_t offset, std::span<std::byte> to) override {
-    ++calls;
-    const std::size_t n = allowed(offset, to.size());
-    std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(offset), n, to.begin());
-    return {n, n == to.size() ? Fault::kNone : Fault::kRefused};
-  }
-  Outcome write(std::uint64_t offset, std::span<const std::byte> from) override {
-    ++calls;
-    const std::size_t n = allowed(offset, from.size());
-    std::copy_n(from.begin(), n, data.begin() + static_cast<std::ptrdiff_t>(offset));
-    return {n, n == from.size() ? Fault::kNone : Fault::kRefused};
-  }
-  std::vector<std::byte> data;
-  std::atomic<std::size_t> limit;
-  std::atomic<int> calls{0};
-
- private:
-  std::size_t allowed(std::uint64_t offset, std::size_t length) const {
-    const std::size_t end = limit;
-    return offset >= end ? 0 : std::min<std::size_t>(length, end - offset);
-  }
-};
+/// Another process's memory.
+using Aperture = memory::detail::BufferRegion;
 
 class EndpointTest : public testing::Test {
  protected:

@@ -32,7 +32,9 @@ class HostPages {
 /// An I/O region over a buffer that refuses from `limit` on and counts calls.
 class BufferRegion : public IoRegion {
  public:
-  BufferRegion(std::size_t size_bytes, std::size_t limit) : data(size_bytes), limit_(limit) {}
+  explicit BufferRegion(std::size_t size_bytes) : BufferRegion(size_bytes, size_bytes) {}
+  BufferRegion(std::size_t size_bytes, std::size_t accessible)
+      : data(size_bytes), limit(accessible) {}
   Outcome read(std::uint64_t offset, std::span<std::byte> to) override {
     ++calls;
     const std::size_t n = allowed(offset, to.size());
@@ -46,13 +48,14 @@ class BufferRegion : public IoRegion {
     return {n, n == from.size() ? Fault::kNone : Fault::kRefused};
   }
   std::vector<std::byte> data;
+  std::atomic<std::size_t> limit;
   std::atomic<int> calls{0};
 
  private:
   std::size_t allowed(std::uint64_t offset, std::size_t length) const {
-    return offset >= limit_ ? 0 : std::min<std::size_t>(length, limit_ - offset);
+    const std::size_t end = limit;
+    return offset >= end ? 0 : std::min<std::size_t>(length, end - offset);
   }
-  std::size_t limit_;
 };
 
 }  // namespace tandem::memory::detail
