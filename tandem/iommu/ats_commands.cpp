@@ -48,6 +48,12 @@ PageResponse::Code response_code(std::uint64_t code) {
   }
 }
 
+/// Saturates: a time-out may be meant as "never".
+ItagTable::TimePoint deadline_after(std::chrono::nanoseconds time) {
+  const auto now = std::chrono::steady_clock::now();
+  return time < ItagTable::TimePoint::max() - now ? now + time : ItagTable::TimePoint::max();
+}
+
 }  // namespace
 
 /// Spec: §4.1.4 "IOMMU PCIe ATS commands".
@@ -85,7 +91,7 @@ CommandQueue::Step CommandQueue::ats_invalidate_locked(const Command& command) {
     itags_.note_time_out();  // no completion ever comes
     return Step::kDone;
   }
-  const auto deadline = std::chrono::steady_clock::now() + config_.options.invalidation_timeout;
+  const auto deadline = deadline_after(config_.options.invalidation_timeout);
   const auto tag = itags_.claim(id, deadline);
   if (!tag) return Step::kWait;
   request.itag = tag->itag;

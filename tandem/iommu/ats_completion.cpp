@@ -44,12 +44,6 @@ Translation granted(Translation allowed, const Requester& requester, bool execut
 
 }  // namespace
 
-bool Iommu::State::returns_guest_addresses(DeviceId device) {
-  if (!config.has<Capabilities::T2gpa>()) return false;
-  const auto context = device_context(device);
-  return context && context->returns_guest_addresses();
-}
-
 /// Spec: §3.6 "PCIe ATS translation request handling". An execute request is known by the PASID
 /// prefix that carries it. N and AMA of the completion are always 0.
 AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const AtsRequest& request) {
@@ -65,9 +59,8 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
   const auto succeed = [&](const Translation& allowed) {
     completion.translation = granted(allowed, requester, execute);
     completion.untranslated_only = allowed.mrif;
-    completion.guest_address = state.returns_guest_addresses(id_);
     // Where the text leaves the bit open it is 0.
-    completion.cxl_io = request.cxl && (allowed.msi || completion.guest_address ||
+    completion.cxl_io = request.cxl && (allowed.msi || allowed.guest_address ||
                                         allowed.memory_type != MemoryType::kPma);
     return completion;
   };
@@ -86,7 +79,11 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
   const auto made = state.translate(transaction, context);
   if (made) return succeed(*made);
   completion.status = ats_status(made.error().cause);
-  if (completion.status == AtsCompletion::Status::kSuccess) return succeed({});
+  if (completion.status == AtsCompletion::Status::kSuccess) {
+    Translation nothing;
+    nothing.guest_address = made.error().guest_addresses;
+    return succeed(nothing);
+  }
   state.report(made.error(), transaction.type, id_, requester, at.value);
   return completion;
 }

@@ -38,11 +38,12 @@ bool CommandQueue::resume() {
   if (rcu::rcu_default_domain().in_section()) return false;
   const MutexLock lock(mutex_);
   process_locked();
-  return pend_locked();
+  return pend_again();
 }
 
-void CommandQueue::write_base(std::uint64_t value) {
+void CommandQueue::write_base(std::uint64_t value, std::uint64_t mask) {
   const MutexLock lock(mutex_);
+  value = merged(base_.load(std::memory_order_relaxed), value, mask);
   if (Cqcsr::Cqon::get(csr_.load(std::memory_order_relaxed)) != 0) return;  // UNSPECIFIED: ignored
   base_.store(value & kQueueBaseMask, std::memory_order_relaxed);
   tail_.store(tail_.load(std::memory_order_relaxed) & ring_mask(value), std::memory_order_relaxed);
@@ -52,13 +53,15 @@ bool CommandQueue::write_tail(std::uint32_t value) {
   const MutexLock lock(mutex_);
   tail_.store(value & ring_mask(base_.load(std::memory_order_relaxed)), std::memory_order_relaxed);
   process_locked();
-  return pend_locked();
+  return pend_again();
 }
 
 bool CommandQueue::write_csr(std::uint32_t value) {
-  const MutexLock lock(mutex_);
-  const std::uint32_t old = csr_.load(std::memory_order_relaxed);
   const bool enable = Cqcsr::Cqen::get(value) != 0;
+  if (!enable) stops_.fetch_add(1, std::memory_order_relaxed);
+  const MutexLock lock(mutex_);
+  if (!enable) stops_.fetch_sub(1, std::memory_order_relaxed);
+  const std::uint32_t old = csr_.load(std::memory_order_relaxed);
   std::uint64_t sticky = old & ~value & kSticky;
   if (enable && Cqcsr::Cqen::get(old) == 0) {
     sticky = 0;
@@ -69,16 +72,13 @@ bool CommandQueue::write_csr(std::uint32_t value) {
                                         Cqcsr::Cqon::make(enable) | (value & Cqcsr::Cie::kMask)),
              std::memory_order_release);
   process_locked();
-  return pend_locked();
-}
-
-bool CommandQueue::pend_again() {
-  const MutexLock lock(mutex_);
-  return pend_locked();
+  return pend_again();
 }
 
 void CommandQueue::reset() {
+  stops_.fetch_add(1, std::memory_order_relaxed);
   const MutexLock lock(mutex_);
+  stops_.fetch_sub(1, std::memory_order_relaxed);
   csr_.store(0, std::memory_order_relaxed);
   base_.store(0, std::memory_order_relaxed);
   head_.store(0, std::memory_order_relaxed);
@@ -88,8 +88,8 @@ void CommandQueue::reset() {
   itags_.stop_waiting();
 }
 
-bool CommandQueue::pend_locked() {
-  const std::uint32_t csr = csr_.load(std::memory_order_relaxed);
+bool CommandQueue::pend_again() {
+  const std::uint32_t csr = csr_.load(std::memory_order_acquire);
   if (Cqcsr::Cie::get(csr) == 0 || (csr & kSticky) == 0) return false;
   return interrupts_.raise(Iommu::Interrupt::kCommandQueue);
 }
@@ -108,6 +108,7 @@ void CommandQueue::process_locked() {
     const std::uint32_t head = head_.load(std::memory_order_relaxed);
     if (Cqcsr::Cqon::get(csr) == 0 || (csr & kStalls) != 0) return;
     if (head == tail_.load(std::memory_order_relaxed)) return;
+    if (stops_.load(std::memory_order_relaxed) != 0) return;
 
     Command command;
     PhysAddr at = ring_entry(base, head, sizeof command);

@@ -66,14 +66,14 @@ std::uint64_t DebugTranslation::response() const {
 void DebugTranslation::write_iova(std::uint64_t value, std::uint64_t mask) {
   const MutexLock lock(mutex_);
   if (TrReqCtl::Go::get(request_.control) != 0) return;  // UNSPECIFIED: ignored
-  request_.iova = ((request_.iova & ~mask) | (value & mask)) & TrReqIova::Vpn::kMask;
+  request_.iova = merged(request_.iova, value, mask) & TrReqIova::Vpn::kMask;
 }
 
 std::optional<DebugTranslation::Request> DebugTranslation::write_control(std::uint64_t value,
                                                                          std::uint64_t mask) {
   const MutexLock lock(mutex_);
   if (TrReqCtl::Go::get(request_.control) != 0) return std::nullopt;  // UNSPECIFIED: ignored
-  request_.control = ((request_.control & ~mask) | (value & mask)) & TrReqCtl::kDefined;
+  request_.control = merged(request_.control, value, mask) & TrReqCtl::kDefined;
   if (TrReqCtl::Go::get(request_.control) == 0) return std::nullopt;
   return request_;
 }

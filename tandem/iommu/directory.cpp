@@ -227,8 +227,8 @@ Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, cons
     if (!entry) {
       if (entry.error() == GuestFault::kAccessFault) return fault(Cause::kPdtLoadFault);
       if (entry.error() == GuestFault::kCorrupt) return fault(Cause::kPdtCorrupt);
-      return Unexpected{WalkFault{guest_page_fault(access),
-                                  guest_fault_value(address, /*implicit=*/true, /*write=*/false)}};
+      return Unexpected{
+          walk_fault(entry.error(), access, address, /*implicit=*/true, /*write=*/false)};
     }
     if (level > 0) {
       const auto next = next_page(reader, entry->address, kPdt);

@@ -79,9 +79,9 @@ std::uint32_t Interrupts::control(unsigned vector) const {
   return table_[vector].control;
 }
 
-void Interrupts::write_address(unsigned vector, std::uint64_t value) {
+void Interrupts::write_address(unsigned vector, std::uint64_t value, std::uint64_t mask) {
   const MutexLock lock(mutex_);
-  table_[vector].address = value & MsiConfig::Address::kMask;
+  table_[vector].address = merged(table_[vector].address, value, mask) & MsiConfig::Address::kMask;
 }
 
 void Interrupts::write_data(unsigned vector, std::uint32_t value) {
@@ -92,6 +92,7 @@ void Interrupts::write_data(unsigned vector, std::uint32_t value) {
 std::optional<Interrupts::Message> Interrupts::write_control(unsigned vector, std::uint32_t value) {
   const MutexLock lock(mutex_);
   table_[vector].control = value & static_cast<std::uint32_t>(MsiConfig::M::kMask);
+  if (config_.wire_interrupts()) return std::nullopt;
   if (table_[vector].control != 0 || (pending_messages_ >> vector & 1) == 0) return std::nullopt;
   pending_messages_ &= ~(1U << vector);
   return make_locked(vector);

@@ -5,6 +5,7 @@
 
 #include <barrier>
 #include <cstring>
+#include <functional>
 #include <span>
 #include <thread>
 #include <utility>
@@ -293,6 +294,25 @@ TEST_F(Wires, AHandlerMayClearThePendingBit) {
 }
 
 // [iommu §6.18]
+TEST_F(Wires, TheCommandQueuesPendingBitMayBeClearedWhileACommandRuns) {
+  struct Clearing final : DeviceCallbacks {
+    explicit Clearing(std::function<void()> clear) : clear_(std::move(clear)) {}
+    void page_response(const PageResponse&) override { clear_(); }
+    std::function<void()> clear_;
+  };
+  start();
+  submit({iofence_c({.interrupt = true})});
+  EXPECT_EQ(take(), (Levels{{1, true}}));
+  Clearing device([this] {
+    write(reg::kIpsr, Ipsr::Cip::kMask);
+    EXPECT_EQ(read(reg::kIpsr), Ipsr::Cip::kMask) << "its condition lasts";
+  });
+  const auto port = iommu_->attach({kDevice.value + 1}, device);
+  submit({ats_prgr(kDevice.value + 1, std::nullopt, 0, 0)});
+  EXPECT_TRUE(idle());
+}
+
+// [iommu §6.18]
 TEST_F(Wires, AHandlerConnectedLateLearnsTheLevels) {
   start();
   make_fault();
@@ -321,6 +341,30 @@ TEST_F(Wires, MessagesCanBeChosenWhileEverythingIsOff) {
   EXPECT_EQ(take(), (Levels{{2, false}})) << "nothing drives the wire";
   write(reg::kFctl, 0xffff'ffff);
   EXPECT_EQ(read(reg::kFctl), Fctl::Wsi::kMask);
+}
+
+// [iommu §6.18] [iommu §6.29]
+TEST_F(Wires, NoMessageThatWasPendingIsSentWhereWiresSignal) {
+  const std::uint64_t target = allocate_page() << kPageShift;
+  const auto all_off = [&](std::uint64_t fctl) {
+    for (const std::uint32_t csr : {reg::kCqcsr, reg::kFqcsr, reg::kPqcsr}) write(csr, 0);
+    write(reg::kDdtp, 0, 8);
+    write(reg::kFctl, fctl);
+  };
+  constexpr std::uint32_t kEntry = reg::kMsiEntryBytes * 2;
+  all_off(0);
+  write(reg::kMsiAddress + kEntry, target, 8);
+  write(reg::kMsiData + kEntry, 0x777);
+  write(reg::kMsiControl + kEntry, 1);
+  write(reg::kIcvec, Icvec::Fiv::make(2));
+  start();
+  make_fault();
+  all_off(Fctl::Wsi::kMask);
+  write(reg::kMsiControl + kEntry, 0);
+  EXPECT_EQ(load(target), 0U);
+  all_off(0);
+  write(reg::kMsiControl + kEntry, 0);
+  EXPECT_EQ(load(target), 0x777U) << "it was pending";
 }
 
 // [iommu §6.18]

@@ -16,12 +16,13 @@
 /// When an invalidation is over: IOFENCE.C waits for the accesses that use translations made before
 /// the IOTINVAL and IODIR commands ahead of it. It knows them by their reader sections of
 /// rcu_default_domain(): a device translates and copies inside one section. Hence nobody writes
-/// cqt, cqcsr or ddtp inside a section. It waits for the ATS invalidations ahead of it as well, but
-/// blocks no thread for them: the queue stands at the fence until the devices have completed them
-/// or they time out, and only then cqh passes it.
+/// cqb, cqt, cqcsr or ddtp, attaches or detaches inside a section. It waits for the ATS
+/// invalidations ahead of it as well, but blocks no thread for them: the queue stands at the fence
+/// until the devices have completed them or they time out, and only then cqh passes it.
 ///
 /// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_; under each,
-/// innermost, those of Interrupts and of the ITAGs. No lock is held while a device callback runs
+/// innermost, those of Interrupts and of the ITAGs; those of ddtp, of the monitor and of debug
+/// requests are taken alone. No lock is held while a device callback runs
 /// except command_mutex_, when the callback is the work of a command; such a callback must not
 /// write the command queue of the same IOMMU, nor attach or detach. The same holds for an I/O
 /// region that an IOFENCE.C stores to. Messages go out, and handlers of interrupts are called, with
@@ -97,9 +98,12 @@ struct Translation {
   bool executable = false;
   bool global = false;
   MemoryType memory_type = MemoryType::kPma;
-  bool msi = false;   ///< an interrupt file's page, found through an MSI page table
-  bool mrif = false;  ///< that file is in memory: `address` is nobody's, Port::write_msi() stores
+  bool msi : 1 = false;   ///< an interrupt file's page, found through an MSI page table
+  bool mrif : 1 = false;  ///< in memory: `address` is nobody's, Port::write_msi() stores
+  /// `address` is a guest physical address (tc.T2GPA), for Port::translated(). Part of no message.
+  bool guest_address : 1 = false;
 };
+static_assert(sizeof(Translation) == 16);  // a hit travels in registers
 
 /// What an ATS translation request asks for beside reading.
 struct AtsRequest {
@@ -115,9 +119,6 @@ struct AtsCompletion {
   enum class Status : std::uint8_t { kSuccess, kUnsupportedRequest, kCompleterAbort };
   Status status = Status::kSuccess;
   Translation translation;
-  /// translation.address is a guest physical address (tc.T2GPA), for Port::translated(). Part of no
-  /// message.
-  bool guest_address = false;
   bool privileged = false;         ///< Priv: whose permissions these are
   bool untranslated_only = false;  ///< U: the translation is not for translated requests
   bool cxl_io = false;             ///< CXL.io: not for CXL.cache
@@ -333,7 +334,8 @@ class Iommu {
   void on_wire(WireHandler handler);
 
   /// Resets the IOMMU: registers, queues, caches; devices stay attached. When it returns, no access
-  /// through an earlier translation runs any more, no command, and no message is on its way.
+  /// through an earlier translation runs any more, no command, and no message is on its way; a
+  /// handler of wires may still be told, by a thread that is telling, that levels have fallen.
   /// Not from a handler, a device callback or an I/O region that the IOMMU stores to, nor inside a
   /// reader section. Where registers are written meanwhile, either comes first.
   /// Spec: §6.2 "Reset behavior"; what it leaves UNSPECIFIED is 0, fctl as at the construction.

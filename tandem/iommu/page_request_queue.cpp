@@ -59,11 +59,7 @@ void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
   };
 
   detail::WalkCounts counts{.ids = {.device = device, .process = request.pasid}};
-  const auto context = [&] {
-    detail::TableReader reader(memory);
-    const detail::Generations::Snapshot snapshot(generations, device, /*process=*/0);
-    return locate_device(reader, snapshot, device, &counts);
-  }();
+  const auto context = device_context(device, &counts);
   count_walks(counts);
   if (!context) return refuse(context.error(), false);
   response_takes_pasid = context->response_needs_pasid();

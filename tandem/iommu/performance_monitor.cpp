@@ -135,7 +135,7 @@ void PerformanceMonitor::write_selector(unsigned i, std::uint64_t value, std::ui
   std::uint64_t old = selector(i);
   std::uint64_t next = 0;
   do {  // OF may be set meanwhile
-    next = (old & ~mask) | (value & mask);
+    next = merged(old, value, mask);
     if (Iohpmevt::EventId::get(next) > kLastEvent) {
       next = Iohpmevt::EventId::set(next, Iohpmevt::EventId::get(old));
     }

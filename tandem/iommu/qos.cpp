@@ -17,13 +17,12 @@ Result<QosIds, Cause> Port::qos_ids() const {
   const auto ids = [](std::uint64_t rcid, std::uint64_t mcid) {
     return QosIds{static_cast<std::uint16_t>(rcid), static_cast<std::uint16_t>(mcid)};
   };
-  const auto mode =
-      static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(state.ddtp.load(std::memory_order_acquire)));
-  if (mode == Ddtp::ModeValue::kBare) {
+  std::uint64_t pointer = 0;
+  const auto context = state.device_context(id_, nullptr, &pointer);
+  if (static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer)) == Ddtp::ModeValue::kBare) {
     const std::uint32_t word = state.qosid.load(std::memory_order_relaxed);
     return ids(IommuQosid::Rcid::get(word), IommuQosid::Mcid::get(word));
   }
-  const auto context = state.device_context(id_);
   if (!context) return Unexpected{context.error()};
   using Ta = DeviceContext::Ta;
   return ids(Ta::Rcid::get(context->ta), Ta::Mcid::get(context->ta));

@@ -49,8 +49,9 @@ RecordQueue::Pushed RecordQueue::push(std::span<const std::uint64_t> words) {
   return {Status::kQueued, pend_locked()};
 }
 
-void RecordQueue::write_base(std::uint64_t value) {
+void RecordQueue::write_base(std::uint64_t value, std::uint64_t mask) {
   const MutexLock lock(mutex_);
+  value = merged(base_.load(std::memory_order_relaxed), value, mask);
   if (Csr::Fqon::get(csr_.load(std::memory_order_relaxed)) != 0) return;  // UNSPECIFIED: ignored
   base_.store(value & kQueueBaseMask, std::memory_order_relaxed);
   head_.store(head_.load(std::memory_order_relaxed) & ring_mask(value), std::memory_order_relaxed);

@@ -19,11 +19,6 @@ bool mode_exists(std::uint64_t mode) {
   return mode <= static_cast<std::uint64_t>(Ddtp::ModeValue::k3Lvl);
 }
 
-/// `old` with what an access to a part of a register wrote.
-constexpr std::uint64_t merged(std::uint64_t old, std::uint64_t value, std::uint64_t mask) {
-  return (old & ~mask) | (value & mask);
-}
-
 }  // namespace
 
 /// One register, or `count` alike that lie `stride` bytes apart.
@@ -70,11 +65,11 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
      }},
     {reg::kDdtp, 8, [](State& s, unsigned) { return s.ddtp.load(std::memory_order_acquire); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
-       s.write_ddtp(merged(s.ddtp.load(std::memory_order_relaxed), value, mask));
+       s.write_ddtp(value, mask);
      }},
     {reg::kCqb, 8, [](State& s, unsigned) { return s.commands.base(); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
-       s.commands.write_base(merged(s.commands.base(), value, mask));
+       s.commands.write_base(value, mask);
      }},
     {reg::kCqh, 4, [](State& s, unsigned) -> std::uint64_t { return s.commands.head(); }},
     {reg::kCqt, 4, [](State& s, unsigned) -> std::uint64_t { return s.commands.tail(); },
@@ -84,7 +79,7 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
      }},
     {reg::kFqb, 8, [](State& s, unsigned) { return s.faults.base(); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
-       s.faults.write_base(merged(s.faults.base(), value, mask));
+       s.faults.write_base(value, mask);
      }},
     {reg::kFqh, 4, [](State& s, unsigned) -> std::uint64_t { return s.faults.head(); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
@@ -93,7 +88,7 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
     {reg::kFqt, 4, [](State& s, unsigned) -> std::uint64_t { return s.faults.tail(); }},
     {reg::kPqb, 8, [](State& s, unsigned) { return s.page_requests.base(); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
-       s.page_requests.write_base(merged(s.page_requests.base(), value, mask));
+       s.page_requests.write_base(value, mask);
      },
      has<Capabilities::Ats>},
     {reg::kPqh, 4, [](State& s, unsigned) -> std::uint64_t { return s.page_requests.head(); },
@@ -185,7 +180,7 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
      }},
     {reg::kMsiAddress, 8, [](State& s, unsigned i) { return s.interrupts.message_address(i); },
      [](State& s, unsigned i, std::uint64_t value, std::uint64_t mask) {
-       s.interrupts.write_address(i, merged(s.interrupts.message_address(i), value, mask));
+       s.interrupts.write_address(i, value, mask);
      },
      has_message, reg::kMsiEntries, reg::kMsiEntryBytes},
     {reg::kMsiData, 4,
@@ -235,11 +230,12 @@ void Iommu::State::write_fctl(std::uint32_t value) {
 }
 
 /// Spec: §6.5 "Device-directory-table pointer (ddtp)". A reserved mode leaves the mode as it is.
-void Iommu::State::write_ddtp(std::uint64_t value) {
+void Iommu::State::write_ddtp(std::uint64_t value, std::uint64_t mask) {
   bool turned_off = false;
   {
     const MutexLock lock(ddtp_mutex);
     const std::uint64_t old = ddtp.load(std::memory_order_relaxed);
+    value = merged(old, value, mask);
     std::uint64_t next = value & (Ddtp::Mode::kMask | Ddtp::Ppn::kMask);
     if (!mode_exists(Ddtp::Mode::get(value))) {
       next = Ddtp::Mode::set(next, Ddtp::Mode::get(old));

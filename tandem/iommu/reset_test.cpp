@@ -31,6 +31,17 @@ class Reset : public Board {
 // [iommu §6.2]
 TEST_F(Reset, RegistersAreAsAtTheBeginning) {
   const auto before = registers();
+  for (std::uint32_t at = 0; at < reg::kFileBytes; at += 4) write(at, 0);
+  for (std::uint32_t at = 0; at < reg::kFileBytes; at += 4) {
+    const bool queue = at == reg::kCqcsr || at == reg::kFqcsr || at == reg::kPqcsr;
+    if (at != reg::kDdtp && !queue) write(at, 0x8765'4321);
+  }
+  for (const std::uint32_t at : {reg::kFctl, reg::kIocountinh, reg::kIohpmevt1, reg::kTrReqIova,
+                                 reg::kTrReqCtl, reg::kIommuQosid, reg::kIcvec, reg::kCqb}) {
+    EXPECT_NE(read(at), before[at / 4]) << "at " << at;
+  }
+  iommu_->reset();
+  EXPECT_EQ(registers(), before);
   start();
   write(reg::kIcvec, 0x1234);
   for (std::uint32_t at = reg::kMsiAddress; at < reg::kReservedFrom; at += 4)

@@ -15,6 +15,19 @@ constexpr std::uint64_t kAllowsAll = Pte::V::kMask | Pte::R::kMask | Pte::W::kMa
 
 }  // namespace
 
+WalkFault walk_fault(GuestFault why, Access access, std::uint64_t address, bool implicit,
+                     bool write) {
+  switch (why) {
+    case GuestFault::kAccessFault:
+      return {access_fault(access)};
+    case GuestFault::kCorrupt:
+      return {Cause::kPageTableCorrupt};
+    case GuestFault::kPageFault:
+      break;
+  }
+  return {guest_page_fault(access), guest_fault_value(address, implicit, write)};
+}
+
 SecondStage make_second_stage(const DeviceContext& context, unsigned* walks) {
   using Iohgatp = DeviceContext::Iohgatp;
   SecondStage stage;

@@ -47,6 +47,11 @@ inline constexpr std::uint32_t kReservedFrom = 1024;
 inline constexpr std::uint32_t kFileBytes = 4096;
 }  // namespace reg
 
+/// What is in a register of which `value` was written where `mask` is set.
+constexpr std::uint64_t merged(std::uint64_t old, std::uint64_t value, std::uint64_t mask) {
+  return (old & ~mask) | (value & mask);
+}
+
 /// Spec: §6.3 "IOMMU capabilities (capabilities)".
 struct Capabilities {
   using Version = Field<7, 0>;

@@ -86,9 +86,8 @@ bool type_allowed(const Transaction& transaction, const DeviceContext& context) 
 
 /// Spec: §3.3 "Process to translate an IOVA", steps 1 to 6.
 Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(
-    detail::TableReader& reader, const Generations::Snapshot& snapshot, DeviceId device,
-    detail::WalkCounts* counts) {
-  const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
+    detail::TableReader& reader, const Generations::Snapshot& snapshot, std::uint64_t pointer,
+    DeviceId device, detail::WalkCounts* counts) {
   const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
   if (mode == Ddtp::ModeValue::kOff) return Unexpected{Cause::kAllInboundDisallowed};
   if (mode == Ddtp::ModeValue::kBare) return Unexpected{Cause::kTtypeBlocked};
@@ -102,10 +101,14 @@ Result<ExtendedDeviceContext, Cause> Iommu::State::locate_device(
   return loaded;
 }
 
-Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId device) {
+Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId device,
+                                                                  detail::WalkCounts* counts,
+                                                                  std::uint64_t* used) {
   detail::TableReader reader(memory);
   const Generations::Snapshot snapshot(generations, device, /*process=*/0);
-  return locate_device(reader, snapshot, device, nullptr);
+  const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
+  if (used != nullptr) *used = pointer;
+  return locate_device(reader, snapshot, pointer, device, counts);
 }
 
 /// Steps 14 and 15.
@@ -164,9 +167,8 @@ Result<Translation, WalkFault> Iommu::State::reach_interrupt_file(
   }
   if (found->mrif && transaction.for_debug) return Unexpected{WalkFault{Cause::kTtypeBlocked}};
   Translation both = first;
-  if (found->mrif || !answers_with_guest_address(transaction, device)) {
-    both.address = found->address;
-  }
+  both.guest_address = !found->mrif && answers_with_guest_address(transaction, device);
+  if (!both.guest_address) both.address = found->address;
   both.mrif = found->mrif.has_value();
   if (found->mrif && transaction.mrif != nullptr) *transaction.mrif = *found->mrif;
   both.log2_size = kPageShift;
@@ -196,18 +198,12 @@ Result<Translation, WalkFault> Iommu::State::walk_second(detail::TableReader& re
     Translation both = combined(first, *page);
     both.log2_size =
         static_cast<std::uint8_t>(detail::without_interrupt_files(device, address, both.log2_size));
-    if (answers_with_guest_address(transaction, device)) both.address = first.address;
+    both.guest_address = answers_with_guest_address(transaction, device);
+    if (both.guest_address) both.address = first.address;
     return both;
   }
-  if (page.error() == detail::GuestFault::kAccessFault) {
-    return Unexpected{WalkFault{detail::access_fault(transaction.access)}};
-  }
-  if (page.error() == detail::GuestFault::kCorrupt) {
-    return Unexpected{WalkFault{Cause::kPageTableCorrupt}};
-  }
-  return Unexpected{
-      WalkFault{detail::guest_page_fault(transaction.access),
-                detail::guest_fault_value(address, /*implicit=*/false, /*write=*/false)}};
+  return Unexpected{detail::walk_fault(page.error(), transaction.access, address,
+                                       /*implicit=*/false, /*write=*/false)};
 }
 
 Result<Translation, TransactionFault> Iommu::State::translate(const Transaction& transaction,
@@ -225,8 +221,8 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   detail::TableReader reader(memory);
   Generations::Snapshot snapshot(generations, transaction.device,
                                  process_of(transaction.requester));
-  const auto mode =
-      static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(ddtp.load(std::memory_order_acquire)));
+  const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
+  const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
   if (mode == Ddtp::ModeValue::kBare && !is_translated(transaction.type) &&
       !is_translation_request(transaction.type)) {
     const auto passed =
@@ -235,10 +231,11 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
     return *passed;
   }
 
-  const auto device = locate_device(reader, snapshot, transaction.device, &counts);
+  const auto device = locate_device(reader, snapshot, pointer, transaction.device, &counts);
   if (!device) return Unexpected{TransactionFault{device.error()}};
   const auto fault = [&](const WalkFault& why) {
-    return Unexpected{TransactionFault{why.cause, device->hides_translation_faults(), why.iotval2}};
+    return Unexpected{TransactionFault{why.cause, device->hides_translation_faults(), why.iotval2,
+                                       device->returns_guest_addresses()}};
   };
   if (!type_allowed(transaction, *device)) return fault({Cause::kTtypeBlocked});
   if (is_translated(transaction.type) && !device->returns_guest_addresses()) {

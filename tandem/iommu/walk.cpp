@@ -35,12 +35,7 @@ Result<PhysAddr, WalkFault> locate_entry(TableReader& reader, const Config& conf
                                          const Walk& walk, std::uint64_t address, bool write) {
   const auto page = translate_implicit(reader, config, walk.second_stage, address, write);
   if (page) return page->address;
-  if (page.error() == GuestFault::kAccessFault) {
-    return Unexpected{WalkFault{access_fault(walk.access)}};
-  }
-  if (page.error() == GuestFault::kCorrupt) return Unexpected{WalkFault{Cause::kPageTableCorrupt}};
-  return Unexpected{WalkFault{guest_page_fault(walk.access),
-                              guest_fault_value(address, /*implicit=*/true, write)}};
+  return Unexpected{walk_fault(page.error(), walk.access, address, /*implicit=*/true, write)};
 }
 
 /// The bits that using a leaf sets in it.

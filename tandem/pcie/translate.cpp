@@ -17,7 +17,7 @@ unsigned permissions_of(const iommu::AtsCompletion& completion) {
   const iommu::Translation& translation = completion.translation;
   return (translation.readable ? kReadable : 0) | (translation.writable ? kWritable : 0) |
          (translation.executable ? kExecutable : 0) |
-         (completion.guest_address ? kGuestAddress : 0);
+         (completion.translation.guest_address ? kGuestAddress : 0);
 }
 
 /// The translation of `at` as the ATC keeps it. If host RAM is behind only a part of a superpage,
@@ -36,7 +36,7 @@ CachedTranslation to_cached(const memory::Memory& memory, const iommu::AtsComple
     const std::uint64_t offset = at & (size_bytes - 1);
     const memory::PhysAddr start{translation.address.value - offset};
     std::byte* const host =
-        completion.guest_address ? nullptr : memory.host_pointer(start, size_bytes);
+        completion.translation.guest_address ? nullptr : memory.host_pointer(start, size_bytes);
     if (host != nullptr || log2_size == whole) {
       cached.log2_size = log2_size;
       cached.iova = at - offset;

@@ -52,13 +52,15 @@ class CommandQueue {
   std::uint32_t csr() const { return csr_.load(std::memory_order_acquire); }
   std::uint64_t invalidations() const { return invalidations_.load(std::memory_order_relaxed); }
 
-  void write_base(std::uint64_t value);
+  void write_base(std::uint64_t value, std::uint64_t mask);
   [[nodiscard]] bool write_tail(std::uint32_t value);
   [[nodiscard]] bool write_csr(std::uint32_t value);
-  /// Software has cleared cip: sets it again if the condition lasts.
+  /// Sets cip, also again after software has cleared it, if its condition lasts. Takes no lock: a
+  /// handler may call it while commands run. Ordering: acquire; who changes the csr does so before
+  /// it raises cip, so that either we see the change, or that comes after the clearing.
   [[nodiscard]] bool pend_again();
-  /// Waits for the command at work. Off, all registers 0; devices stay attached, and completions
-  /// of what was outstanding are ignored.
+  /// Waits for the command at work, not for those behind it, as write_csr() does. Off, all
+  /// registers 0; devices stay attached, and completions of what was outstanding are ignored.
   void reset();
 
  private:
@@ -68,7 +70,6 @@ class CommandQueue {
   bool resume();
 
   void process_locked() TANDEM_REQUIRES(mutex_);
-  bool pend_locked() TANDEM_REQUIRES(mutex_);
   void set_csr_locked(std::uint64_t bits) TANDEM_REQUIRES(mutex_);
   Step execute_locked(const Command& command) TANDEM_REQUIRES(mutex_);
   Step iotinval_locked(const Command& command) TANDEM_REQUIRES(mutex_);
@@ -89,6 +90,7 @@ class CommandQueue {
   bool accesses_to_wait_for_ TANDEM_GUARDED_BY(mutex_) = false;  // since the last fence
   ItagTable itags_;
   // Written under mutex_, read by any thread.
+  std::atomic<unsigned> stops_{0};  // who waits for mutex_ to turn the queue off: commands yield
   std::atomic<std::uint64_t> base_{0};
   std::atomic<std::uint32_t> head_{0};
   std::atomic<std::uint32_t> tail_{0};

@@ -64,9 +64,10 @@ class Interrupts {
   std::uint64_t message_address(unsigned vector) const;
   std::uint32_t message_data(unsigned vector) const;
   std::uint32_t control(unsigned vector) const;
-  void write_address(unsigned vector, std::uint64_t value);
+  void write_address(unsigned vector, std::uint64_t value, std::uint64_t mask);
   void write_data(unsigned vector, std::uint32_t value);
-  /// Returns: the message that was pending for a vector no longer masked. To be followed by sent().
+  /// Returns: the message that was pending for a vector no longer masked, unless wires signal. To
+  /// be followed by sent().
   std::optional<Message> write_control(unsigned vector, std::uint32_t value);
 
   void connect(Iommu::InterruptHandler handler);

@@ -41,19 +41,20 @@ struct IotlbContext {
   }
 };
 
-/// What is cached of a translation beside its address, as a word: not 0.
+/// What is cached of a translation beside its address, as a word: not 0. Never one to an interrupt
+/// file in memory.
 using Attributes = std::uint64_t;
 struct AttributeBytes {
   std::uint8_t log2_size;
   bool readable, writable, executable, global;
   MemoryType memory_type;
-  bool msi, mrif;
+  bool msi, guest_address;
 };
 static_assert(sizeof(AttributeBytes) == sizeof(Attributes));
 constexpr Attributes attributes_of(const Translation& from) {
   return std::bit_cast<Attributes>(AttributeBytes{from.log2_size, from.readable, from.writable,
                                                   from.executable, from.global, from.memory_type,
-                                                  from.msi, from.mrif});
+                                                  from.msi, from.guest_address});
 }
 
 /// The cache of translations: a hit takes no lock and writes nothing.
@@ -88,7 +89,8 @@ class Iotlb {
               bytes.global,
               bytes.memory_type,
               bytes.msi,
-              bytes.mrif};
+              /*mrif=*/false,
+              bytes.guest_address};
     }
   };
 

@@ -12,7 +12,7 @@ namespace tandem::iommu::detail {
 bool store_message(const memory::Memory& memory, PhysAddr at, std::uint32_t data);
 
 /// Makes interrupt `identity` pending in a memory-resident interrupt file, by an atomic or.
-/// Returns: false on an access fault.
+/// Errors: why memory refused.
 Result<void, memory::Fault> set_pending(const memory::Memory& memory, const Mrif& mrif,
                                         std::uint32_t identity);
 

@@ -42,7 +42,7 @@ class RecordQueue {
   std::uint32_t tail() const { return tail_.load(std::memory_order_acquire); }
   std::uint32_t csr() const { return csr_.load(std::memory_order_acquire); }
 
-  void write_base(std::uint64_t value);
+  void write_base(std::uint64_t value, std::uint64_t mask);
   void write_head(std::uint32_t value);
   [[nodiscard]] bool write_csr(std::uint32_t value);
   /// Software has cleared the queue's ipsr bit: sets it again if the condition lasts.

@@ -54,4 +54,8 @@ constexpr std::uint64_t guest_fault_value(std::uint64_t address, bool implicit, 
   return (address & ~std::uint64_t{3}) | (implicit ? 1U | (write ? 2U : 0U) : 0U);
 }
 
+/// What stops a walk for whose sake the second stage was asked.
+WalkFault walk_fault(GuestFault why, Access access, std::uint64_t address, bool implicit,
+                     bool write);
+
 }  // namespace tandem::iommu::detail

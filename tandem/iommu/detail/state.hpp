@@ -53,6 +53,7 @@ struct TransactionFault {
   Cause cause{};
   bool hides = false;
   std::uint64_t iotval2 = 0;
+  bool guest_addresses = false;  ///< tc.T2GPA of that context
 };
 
 /// What a transaction's fault record says.
@@ -97,12 +98,16 @@ struct Iommu::State {
                                                      const ExtendedDeviceContext& device,
                                                      const detail::SecondStage& stage,
                                                      const Translation& first);
-  /// Steps 1 to 6: the device context of a device. (translate.cpp)
+  /// Steps 1 to 6: the device context of a device, by `pointer`, which is ddtp as loaded after
+  /// `snapshot` was taken. (translate.cpp)
   Result<ExtendedDeviceContext, Cause> locate_device(detail::TableReader& reader,
                                                      const detail::Generations::Snapshot& snapshot,
-                                                     DeviceId device, detail::WalkCounts* counts);
-  /// The same for who makes no transaction: nothing is counted. (translate.cpp)
-  Result<ExtendedDeviceContext, Cause> device_context(DeviceId device);
+                                                     std::uint64_t pointer, DeviceId device,
+                                                     detail::WalkCounts* counts);
+  /// The same in a section of its own. `used`: where to put that ddtp, if asked for.
+  /// (translate.cpp)
+  Result<ExtendedDeviceContext, Cause> device_context(DeviceId device, detail::WalkCounts* counts,
+                                                      std::uint64_t* used = nullptr);
   /// Steps 10 to 16: the first stage. (translate.cpp)
   Result<detail::FirstStage, detail::WalkFault> select_first_stage(
       detail::TableReader& reader, const detail::Generations::Snapshot& snapshot,
@@ -113,8 +118,6 @@ struct Iommu::State {
       detail::TableReader& reader, const detail::Generations::Snapshot& snapshot,
       const detail::Transaction& transaction, const DeviceContext& device, std::uint32_t process,
       detail::WalkCounts& counts);
-  /// Whether a device is told guest physical addresses (tc.T2GPA). (ats_completion.cpp)
-  bool returns_guest_addresses(DeviceId device);
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
   void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
               const Requester& requester, std::uint64_t iotval);
@@ -137,7 +140,7 @@ struct Iommu::State {
       count_slow(event, {device, requester.pasid, std::nullopt, std::nullopt});
     }
   }
-  /// Counts what was walked. Call outside of reader sections, which messages must not be sent in.
+  /// Counts what was walked. An overflow is signalled: not inside a section of ours.
   void count_walks(const detail::WalkCounts& counts) {
     if (monitor.counts_any()) [[unlikely]]
       count_walks_slow(counts);
@@ -153,7 +156,8 @@ struct Iommu::State {
   void write_qosid(std::uint32_t value);
   /// §5 "Debug support". (debug_translation.cpp)
   void translate_for_debug(const detail::DebugTranslation::Request& request);
-  void write_ddtp(std::uint64_t value);
+  /// `mask`: what of `value` is written.
+  void write_ddtp(std::uint64_t value, std::uint64_t mask);
   /// §6.2 "Reset behavior". (reset.cpp)
   void reset();
 
