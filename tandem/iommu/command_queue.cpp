@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/command_queue.hpp"
 
+#include <utility>
+
 #include "tandem/iommu/detail/ring.hpp"
 #include "tandem/rcu/rcu.hpp"
 
@@ -9,6 +11,8 @@ namespace {
 
 constexpr std::uint64_t kStalls = Cqcsr::Cqmf::kMask | Cqcsr::CmdTo::kMask | Cqcsr::CmdIll::kMask;
 constexpr std::uint64_t kSticky = kStalls | Cqcsr::FenceWIp::kMask;
+
+constinit thread_local const CommandQueue* running = nullptr;  // commands on this thread
 
 }  // namespace
 
@@ -99,6 +103,8 @@ void CommandQueue::set_csr_locked(std::uint64_t bits) {
              std::memory_order_release);
 }
 
+bool CommandQueue::runs_here() const { return running == this; }
+
 void CommandQueue::process_locked() {
   itags_.stop_waiting();
   const std::uint64_t base = base_.load(std::memory_order_relaxed);
@@ -118,7 +124,10 @@ void CommandQueue::process_locked() {
       word = *loaded;
       at = at.plus(sizeof word);
     }
-    switch (execute_locked(command)) {
+    const CommandQueue* const outer = std::exchange(running, this);
+    const Step step = execute_locked(command);
+    running = outer;
+    switch (step) {
       case Step::kDone:
         head_.store((head + 1) & mask, std::memory_order_release);
         break;

@@ -88,8 +88,8 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
   return Unexpected{made.error().cause};
 }
 
-Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr at,
-                                            Access access) {
+Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr at, Access access,
+                                            bool record) {
   Iommu::State& state = *iommu_.state_;
   state.count_request(HpmEvent::kTranslatedRequest, id_, requester);
   const auto context = IotlbContext::translated(id_, requester);
@@ -104,7 +104,7 @@ Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr
                                 access == Access::kWrite};
   const auto made = state.translate(transaction, context);
   if (made) return *made;
-  state.report(made.error(), transaction.type, id_, requester, at.value);
+  if (record) state.report(made.error(), transaction.type, id_, requester, at.value);
   return Unexpected{made.error().cause};
 }
 
@@ -143,6 +143,8 @@ void Iommu::advance(std::chrono::steady_clock::time_point now) {
 void Iommu::on_wire(WireHandler handler) { state_->interrupts.connect_wires(std::move(handler)); }
 
 void Iommu::reset() { state_->reset(); }
+
+bool Iommu::in_command() const { return state_->commands.runs_here(); }
 
 Result<std::unique_ptr<Port>> Iommu::attach(DeviceId id, DeviceCallbacks& callbacks) {
   if (id.value >> IotlbContext::Device::kWidth != 0) return errno_error(EINVAL);

@@ -217,7 +217,10 @@ class Port {
   /// Checks a translated request (AT = translated): the device context must allow ATS and, if the
   /// request carries a PASID, hold a process directory that has room for it. With tc.T2GPA `at` is
   /// a guest physical address, which the second stage translates; else it comes back as it is.
-  Result<Translation, Cause> translated(const Requester& requester, PhysAddr at, Access access);
+  /// A fault is recorded unless `record` is false, for who is in a reader section and asks again
+  /// outside of it.
+  Result<Translation, Cause> translated(const Requester& requester, PhysAddr at, Access access,
+                                        bool record = true);
   /// Performs an untranslated write of the four bytes `data`, as a little-endian word, to the page
   /// `mrif` that translate() gave for `at`: marks the interrupt as pending there by an atomic or,
   /// and sends the notice. What is no MSI (an offset other than 0, an identity above 2047) is
@@ -315,6 +318,9 @@ class Iommu {
   /// one thread complete in order.
   std::uint64_t mmio_read(std::uint32_t offset, unsigned size_bytes);
   void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
+  /// Whether the calling thread is running a command of this IOMMU: in a device callback, or in an
+  /// I/O region that a fence stores to. Registers of the command queue are not for it.
+  bool in_command() const;
 
   /// Lets time pass: ATS invalidations whose Options::invalidation_timeout is over have timed out,
   /// which the fence behind them reports; and the command queue goes on where a device completed

@@ -8,6 +8,7 @@
 #include "tandem/base/mapping.hpp"
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/memory/detail/io_access.hpp"
+#include "tandem/memory/detail/transfer.hpp"
 #include "tandem/memory/detail/view.hpp"
 #include "tandem/memory/reader.hpp"
 #include "tandem/rcu/checked.hpp"
@@ -25,7 +26,6 @@ using detail::View;
 using rcu::rcu_default_domain;
 
 constexpr std::uint64_t kSpaceBytes = std::uint64_t{1} << kPhysAddrBits;
-constexpr std::size_t kSectionBytes = std::size_t{64} * 1024;
 
 std::error_code check_range(PhysAddr base, std::uint64_t size_bytes) {
   const bool ok = size_bytes != 0 && size_bytes % kPageSize == 0 && base.value % kPageSize == 0 &&
@@ -43,13 +43,6 @@ std::unique_ptr<Region> make_region(PhysAddr base, std::uint64_t size_bytes, boo
   return region;
 }
 
-void copy(const Target& target, std::span<std::byte> to) {
-  std::memcpy(to.data(), target.host, to.size());
-}
-void copy(const Target& target, std::span<const std::byte> from) { target.store(from); }
-Outcome use(const IoPin& pin, std::span<std::byte> to) { return pin.read(to); }
-Outcome use(const IoPin& pin, std::span<const std::byte> from) { return pin.write(from); }
-
 /// Both directions of an access: pieces of host RAM in one section each, I/O outside of them.
 template <class Byte>
 Outcome access(const Memory& memory, PhysAddr at, std::span<Byte> bytes) {
@@ -64,13 +57,13 @@ Outcome access(const Memory& memory, PhysAddr at, std::span<Byte> bytes) {
       if (target.fault != Fault::kNone) return {done, target.fault};
       length = target.length;
       if (target.host != nullptr) {
-        length = std::min(length, kSectionBytes);
-        copy(target, bytes.subspan(done, length));
+        length = detail::piece_bytes(at.value + done, length);
+        detail::copy(target, bytes.subspan(done, length));
       }
       pin = std::move(target.io);
     }
     if (pin) {
-      const Outcome outcome = use(pin, bytes.subspan(done, length));
+      const Outcome outcome = detail::access(pin, bytes.subspan(done, length));
       done += outcome.done_bytes;
       if (!outcome.ok()) return {done, outcome.fault};
     } else {

@@ -158,7 +158,8 @@ class Memory {
   Result<RegionId> add_alias(PhysAddr base, std::uint64_t size_bytes, PhysAddr of,
                              bool writable = true, int priority = 0);
   /// Makes a window onto `size_bytes` of the region `of`, from `offset` on, wherever that one is
-  /// and whatever hides it; while the window exists it cannot be removed.
+  /// and whatever hides it; while the window exists it cannot be removed. Of a region that is a
+  /// window itself, it is one onto what that shows, which goes on when that is removed.
   /// Errors: as above; ENOENT; EINVAL when the range is not in the region.
   Result<RegionId> add_alias(PhysAddr base, std::uint64_t size_bytes, RegionId of,
                              std::uint64_t offset, bool writable = true, int priority = 0);

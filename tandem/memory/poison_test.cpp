@@ -178,5 +178,15 @@ TEST(PoisonStress, NoReadAfterSetPoisonReturnsSeesTheMemory) {
   stop = true;
 }
 
+TEST_F(PoisonTest, ALongWriteTakesThePoisonAlsoWhereItsPiecesMeet) {
+  constexpr std::size_t kPages = 40;  // written in several pieces
+  const HostPages ram(kPages, 7);
+  ASSERT_TRUE(memory_.add_host_ram({0x10'0000}, ram.bytes()));
+  ASSERT_TRUE(memory_.set_poison({0x10'0000}, kPages * kPageSize));
+  ASSERT_TRUE(write(0x10'0004, kPages * kPageSize - 4).ok());
+  EXPECT_TRUE(read(0x10'0008, kPages * kPageSize - 8).ok());
+  EXPECT_EQ(read(0x10'0000, 8).fault, Fault::kPoisoned) << "written in part";
+}
+
 }  // namespace
 }  // namespace tandem::memory

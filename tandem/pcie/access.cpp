@@ -4,6 +4,7 @@
 #include <mutex>
 #include <type_traits>
 
+#include "tandem/memory/detail/transfer.hpp"
 #include "tandem/pcie/detail/endpoint_state.hpp"
 #include "tandem/pcie/detail/translate.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -15,10 +16,11 @@ using memory::Fault;
 using memory::IoPin;
 using memory::PhysAddr;
 using memory::Target;
+using memory::detail::kSectionBytes;
+using memory::detail::piece_bytes;
 using rcu::rcu_default_domain;
 using Reason = DmaFault::Reason;
 
-constexpr std::size_t kSectionBytes = std::size_t{64} << 10;  // host RAM copied in one section
 constexpr std::size_t kRunBytes = std::size_t{1} << 20;  // translated ahead, given to one I/O call
 constexpr std::uint64_t kPageBytes = 4096;
 
@@ -26,10 +28,6 @@ void copy(std::byte* host, std::span<std::byte> to) { std::memcpy(to.data(), hos
 void copy(std::byte* host, std::span<const std::byte> from) {
   std::memcpy(host, from.data(), from.size());
 }
-void copy(const Target& target, std::span<std::byte> to) { copy(target.host, to); }
-void copy(const Target& target, std::span<const std::byte> from) { target.store(from); }
-memory::Outcome use(const IoPin& pin, std::span<std::byte> to) { return pin.read(to); }
-memory::Outcome use(const IoPin& pin, std::span<const std::byte> from) { return pin.write(from); }
 
 bool wraps(Iova at, std::size_t length) {
   return length != 0 && at.value > ~std::uint64_t{0} - (length - 1);
@@ -40,10 +38,11 @@ bool wraps(Iova at, std::size_t length) {
 struct Step {
   std::size_t length = 0;  // copied, or behind `io`
   IoPin io;
-  InFlight::Guard in_flight;   // where there is `io`
-  Fault fault = Fault::kNone;  // of the memory at the very beginning
-  bool missed = false;         // no translation at the very beginning
-  bool ended = false;          // the life of the operation
+  InFlight::Guard in_flight;        // where there is `io`
+  Fault fault = Fault::kNone;       // of the memory at the very beginning
+  bool missed = false;              // no translation at the very beginning
+  bool ended = false;               // the life of the operation
+  std::optional<PhysAddr> refused;  // a guest physical address
 };
 
 /// Copies or pins what is behind the run of physical addresses at the beginning of `bytes`.
@@ -54,8 +53,8 @@ Step use_run(EndpointState& state, PhysAddr at, std::span<Byte> bytes) {
   step.fault = target.fault;
   step.length = target.length;
   if (target.host != nullptr) {
-    step.length = std::min(target.length, kSectionBytes);
-    copy(target, bytes.first(step.length));
+    step.length = piece_bytes(at.value, target.length);
+    memory::detail::copy(target, bytes.first(step.length));
   }
   if (target.io) step.in_flight = state.io_accesses.enter();
   step.io = std::move(target.io);
@@ -77,6 +76,8 @@ class Transfer {
       Step step = translator_.uses_ats() ? section() : untranslated();
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
+      } else if (step.refused) {
+        fault = report_refused(*step.refused);
       } else if (step.io) {
         fault = access_io(step);
       } else if (step.fault != Fault::kNone) {
@@ -142,7 +143,7 @@ class Transfer {
   Step section() {
     const std::scoped_lock reader(rcu_default_domain());
     const std::uint64_t version = state_.memory().version();
-    const std::size_t limit = std::min(rest().size(), kSectionBytes);
+    const std::size_t limit = piece_bytes(here().value, rest().size());
     Step step;
     step.ended = !translator_.alive();
     if (step.ended) return step;
@@ -169,17 +170,24 @@ class Transfer {
     return step;
   }
 
-  /// Sends a translated request for a guest physical address. Inside the section that found it.
+  /// Sends a translated request for a guest physical address. Inside the section that found it, so
+  /// that a fault is not recorded here: its interrupt may do what a section forbids.
   Step translated(PhysAddr guest, std::size_t length) {
-    const auto found = state_.port->translated({pasid_, false}, guest, kAccess);
+    const auto found = state_.port->translated({pasid_, false}, guest, kAccess, /*record=*/false);
     if (!found) {
       Step step;
-      step.fault = Fault::kRefused;
+      step.refused = guest;
       return step;
     }
     const std::uint64_t size_bytes = std::uint64_t{1} << std::min<unsigned>(found->log2_size, 56);
     const std::uint64_t reach = size_bytes - (guest.value & (size_bytes - 1));
     return use_run(state_, found->address, rest().first(std::min<std::uint64_t>(length, reach)));
+  }
+
+  /// Sends the request again to have its fault recorded, unless it is good by now.
+  std::optional<DmaFault> report_refused(PhysAddr guest) {
+    if (state_.port->translated({pasid_, false}, guest, kAccess)) return std::nullopt;
+    return memory_fault(Fault::kRefused);
   }
 
   /// How far from here() the physical addresses go on without a gap and without cached host RAM.
@@ -197,7 +205,7 @@ class Transfer {
 
   std::optional<DmaFault> access_io(Step& step) {
     if (thread_state.windows != 0) return fault_here(Reason::kNotMappable);
-    const memory::Outcome outcome = use(step.io, rest().first(step.length));
+    const memory::Outcome outcome = memory::detail::access(step.io, rest().first(step.length));
     step.io = {};
     step.in_flight = {};
     progress(outcome.done_bytes);
@@ -262,7 +270,7 @@ class Transfer {
   /// Without ATS: translates each piece for this access only. Where the translation fails,
   /// step.missed and ahead_ say so.
   Step untranslated() {
-    const std::size_t limit = std::min(rest().size(), kSectionBytes);
+    const std::size_t limit = piece_bytes(here().value, rest().size());
     PhysAddr first;
     std::uint64_t length = 0;
     while (length < limit && !(ahead_ && ahead_->address == here().plus(length))) {

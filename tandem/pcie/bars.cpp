@@ -26,7 +26,8 @@ Bars::~Bars() {
 
 void Bars::place(std::size_t index, std::optional<std::uint64_t> address) {
   Placed& placed = placed_[index];
-  if (placed.address == address) return;
+  // One that found no room is tried again: what was in the way may be gone.
+  if (placed.address == address && (placed.region || !address)) return;
   if (placed.region) (void)memory_->remove(*placed.region);
   placed = {address, std::nullopt};
   if (!address) return;

@@ -15,12 +15,13 @@ using memory::AccessSizes;
 using memory::Fault;
 using memory::Outcome;
 
-/// Registers behind an I/O region: little-endian words of at most eight bytes.
+/// Registers behind an I/O region: little-endian words of at most eight bytes. A fence of the
+/// IOMMU that stores to them is refused: what they do may need the command queue.
 template <class Read, class Write>
 class Registers final : public memory::IoRegion {
  public:
-  Registers(AccessSizes sizes, Read read, Write write)
-      : sizes_(sizes), read_(std::move(read)), write_(std::move(write)) {}
+  Registers(const iommu::Iommu& iommu, AccessSizes sizes, Read read, Write write)
+      : iommu_(iommu), sizes_(sizes), read_(std::move(read)), write_(std::move(write)) {}
   AccessSizes access_sizes() const override { return sizes_; }
   Outcome read(std::uint64_t offset, std::span<std::byte> to) override {
     const std::uint64_t value = read_(offset, static_cast<unsigned>(to.size()));
@@ -28,6 +29,7 @@ class Registers final : public memory::IoRegion {
     return {to.size(), Fault::kNone};
   }
   Outcome write(std::uint64_t offset, std::span<const std::byte> from) override {
+    if (iommu_.in_command()) return {0, Fault::kRefused};
     std::uint64_t value = 0;
     std::memcpy(&value, from.data(), from.size());
     write_(offset, value, static_cast<unsigned>(from.size()));
@@ -35,14 +37,16 @@ class Registers final : public memory::IoRegion {
   }
 
  private:
+  const iommu::Iommu& iommu_;
   AccessSizes sizes_;
   Read read_;
   Write write_;
 };
 
 template <class Read, class Write>
-std::shared_ptr<memory::IoRegion> make_registers(AccessSizes sizes, Read read, Write write) {
-  return std::make_shared<Registers<Read, Write>>(sizes, std::move(read), std::move(write));
+std::shared_ptr<memory::IoRegion> make_registers(const iommu::Iommu& iommu, AccessSizes sizes,
+                                                 Read read, Write write) {
+  return std::make_shared<Registers<Read, Write>>(iommu, sizes, std::move(read), std::move(write));
 }
 
 constexpr std::uint64_t kBusBytes = std::uint64_t{1} << 20;
@@ -63,12 +67,13 @@ Result<std::unique_ptr<Board>> Board::create(Options options) {
 }
 
 Result<void> Board::wire() {
+  if (options_.buses > 256) return errno_error(EINVAL);
   auto ram = Mapping::anonymous(options_.ram_bytes);
   if (!ram) return Unexpected{ram.error()};
   ram_ = std::move(*ram);
   iommu_ = std::make_unique<iommu::Iommu>(memory_, options_.iommu);
   const auto registers = make_registers(
-      {.min_bytes = 4, .max_bytes = 8, .aligned = true},
+      *iommu_, {.min_bytes = 4, .max_bytes = 8, .aligned = true},
       [this](std::uint64_t offset, unsigned size_bytes) {
         return iommu_->mmio_read(static_cast<std::uint32_t>(offset), size_bytes);
       },
@@ -76,7 +81,7 @@ Result<void> Board::wire() {
         iommu_->mmio_write(static_cast<std::uint32_t>(offset), value, size_bytes);
       });
   const auto configuration = make_registers(
-      {.min_bytes = 1, .max_bytes = 4, .aligned = true},
+      *iommu_, {.min_bytes = 1, .max_bytes = 4, .aligned = true},
       [this](std::uint64_t offset, unsigned size_bytes) {
         return config_read(function_of(offset), register_of(offset), size_bytes);
       },
@@ -117,9 +122,11 @@ Result<void> Board::unplug(Bdf slot) {
     gone = std::move(found->second);
     functions_.erase(found);
   }
-  gone->reset();
-  while (gone.use_count() > 1) std::this_thread::yield();
-  return {};
+  while (gone.use_count() > 1) std::this_thread::yield();  // configuration accesses
+  if (gone->reset()) return {};
+  const MutexLock lock(mutex_);
+  functions_.emplace(slot.id(), std::move(gone));
+  return errno_error(EBUSY);
 }
 
 std::shared_ptr<Endpoint> Board::find(Bdf slot) const {

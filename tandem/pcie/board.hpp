@@ -59,7 +59,7 @@ class Board {
     iommu::Iommu::Options iommu = {};
   };
 
-  /// Errors: those of mmap() and of Memory::add_host_ram().
+  /// Errors: those of mmap() and of Memory::add_host_ram(); EINVAL when there are too many buses.
   static Result<std::unique_ptr<Board>> create(Options options);
   static Result<std::unique_ptr<Board>> create() { return create(Options()); }
   ~Board();
@@ -76,9 +76,10 @@ class Board {
   /// Errors:    EEXIST when the slot is taken; EINVAL when there is no such slot, and those of
   ///            Endpoint::create().
   Result<std::reference_wrapper<Endpoint>> plug(Bdf slot, Endpoint::Options options);
-  /// Resets the function and takes it out; nobody uses the endpoint any more, and no window of it
-  /// lives. Waits for configuration accesses to it.
-  /// Errors: ENOENT.
+  /// Resets the function and takes it out; nobody begins to use the endpoint any more. Waits for
+  /// configuration accesses to it, and as a reset does for windows and I/O accesses.
+  /// Errors: ENOENT; EBUSY when these lasted longer than Endpoint::Options::reset_timeout: it is
+  ///         still there, disabled.
   Result<void> unplug(Bdf slot);
 
   /// The configuration space of the function in `slot`, as Endpoint::config_read() and

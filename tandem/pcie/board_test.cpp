@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -105,6 +106,60 @@ TEST_F(BoardTest, TheIommusRegistersAreInMemory) {
   std::array<std::byte, 16> got{};
   ASSERT_TRUE(device.space(std::nullopt).read(Iova{defaults.ram.value}, got).ok());
   EXPECT_EQ(got[15], std::byte{0x42});
+}
+
+TEST_F(BoardTest, AFenceThatStoresToTheIommusOwnRegistersIsAMemoryFault) {
+  namespace reg = iommu::reg;
+  const Board::Options defaults;
+  const auto targets = {defaults.iommu_registers.plus(reg::kCqt), defaults.configuration};
+  for (const memory::PhysAddr target : targets) {
+    const iommu::Command fence = iommu::iofence_c({.address = target.value, .data = 0});
+    std::memcpy(board_->ram().data(), &fence, sizeof fence);
+    iommu::Iommu& iommu = board_->iommu();
+    iommu.mmio_write(reg::kCqb, iommu::QueueBase::make(2, defaults.ram.value >> 12), 8);
+    iommu.mmio_write(reg::kCqcsr, iommu::Cqcsr::Cqen::make(1), 4);
+    iommu.mmio_write(reg::kCqt, 1, 4);
+    EXPECT_EQ(iommu::Cqcsr::Cqmf::get(iommu.mmio_read(reg::kCqcsr, 4)), 1U);
+    EXPECT_EQ(iommu.mmio_read(reg::kCqh, 4), 0U);
+    iommu.mmio_write(reg::kCqcsr, iommu::Cqcsr::Cqmf::kMask, 4);
+  }
+}
+
+TEST_F(BoardTest, AFunctionStaysWhereAnAccessOfItDoesNotEnd) {
+  /// Does not answer until it is told to.
+  struct Slow final : memory::IoRegion {
+    memory::Outcome read(std::uint64_t, std::span<std::byte> to) override {
+      reached = true;
+      while (!answers) std::this_thread::yield();
+      return {to.size(), memory::Fault::kNone};
+    }
+    memory::Outcome write(std::uint64_t, std::span<const std::byte>) override {
+      return {0, memory::Fault::kRefused};
+    }
+    std::atomic<bool> reached{false}, answers{false};
+  };
+  const auto slow = std::make_shared<Slow>();
+  ASSERT_TRUE(board_->memory().add_io({0x4000'0000}, kPageSize, slow));
+  board_->iommu().mmio_write(iommu::reg::kDdtp, iommu::Ddtp::make(iommu::Ddtp::ModeValue::kBare, 0),
+                             8);
+  Endpoint& device = *board_->plug(
+      {0, 3, 0}, {.ats = false, .pri = false, .reset_timeout = std::chrono::milliseconds(5)});
+  std::jthread access([&] {
+    std::array<std::byte, 4> word{};
+    (void)device.space(std::nullopt).read(Iova{0x4000'0000}, word);
+  });
+  while (!slow->reached) std::this_thread::yield();
+  EXPECT_EQ(board_->unplug({0, 3, 0}).error(),
+            std::make_error_code(std::errc::device_or_resource_busy));
+  EXPECT_EQ(board_->config_read({0, 3, 0}, kCommand, 2), 0U) << "disabled";
+  slow->answers = true;
+  access.join();
+  EXPECT_TRUE(board_->unplug({0, 3, 0}));
+}
+
+TEST_F(BoardTest, ThereAreAtMost256Buses) {
+  EXPECT_EQ(Board::create({.buses = 257}).error(),
+            std::make_error_code(std::errc::invalid_argument));
 }
 
 TEST_F(BoardTest, StressFunctionsComeAndGoUnderConfigurationReads) {

@@ -152,6 +152,14 @@ void ConfigSpace::enable_all(const Endpoint::Options& options) {
   }
 }
 
+/// Spec: "Function Level Reset (FLR)".
+void ConfigSpace::reset() {
+  constexpr std::uint32_t kControl = kPcie + config::kDeviceControl;
+  const std::uint64_t payload = DeviceControl::MaxPayloadSize::get(file_.read(kControl, 2));
+  file_.reset();
+  file_.set(kControl, 2, low(DeviceControl::MaxPayloadSize::set(file_.read(kControl, 2), payload)));
+}
+
 std::uint32_t ConfigSpace::read(std::uint32_t offset, unsigned size_bytes, const Live& live) {
   const std::uint32_t status = kPcie + config::kDeviceStatus;
   file_.set(status, 2,
@@ -171,9 +179,9 @@ ConfigSpace::Request ConfigSpace::write(std::uint32_t offset, std::uint32_t valu
                                         unsigned size_bytes) {
   const std::uint64_t bits = value & ((std::uint64_t{1} << (8 * size_bytes)) - 1);
   const auto written = [&](std::uint32_t at, std::uint64_t mask) {
-    // Whether this write sets one of the bits of `mask` of the register at `at`.
-    const std::int64_t shift = (std::int64_t{offset} - at) * 8;
-    return ((shift < 0 ? bits >> -shift : bits << shift) & mask) != 0;
+    // Whether this write sets one of the bits of `mask` of the register at `at`, which begins the
+    // four bytes written to.
+    return (bits << (offset - at) * 8 & mask) != 0;
   };
   Request request;
   const std::uint32_t control = kPcie + config::kDeviceControl;

@@ -333,6 +333,18 @@ TEST_F(BarTest, DecodesWhereSoftwarePlacesItWhileMemorySpaceIsEnabled) {
   EXPECT_EQ(read(kBar0 + 4), 0u);
 }
 
+TEST_F(BarTest, WrittenAgainItIsPlacedWhereSomethingElseWasInTheWay) {
+  const auto other = bench_.memory.add_io({0x4000'0000}, 4096, std::make_shared<Scratch>());
+  ASSERT_TRUE(other);
+  open_with({{4096, region_, false}});
+  write(kCommand, Command::MemorySpaceEnable::kMask, 2);
+  write(kBar0, 0x4000'0000);
+  ASSERT_TRUE(bench_.memory.remove(*other));
+  EXPECT_FALSE(decodes(0x4000'0000));
+  write(kBar0, 0x4000'0000);
+  EXPECT_TRUE(decodes(0x4000'0000));
+}
+
 TEST_F(BarTest, DoesNotDecodeOverOtherMemoryAndGoesWithItsFunction) {
   open_with({{4096, region_, false}});
   write(kBar0, static_cast<std::uint32_t>(Bench::kArena));

@@ -30,6 +30,7 @@ void EndpointState::release(std::uint32_t slot) {
     show([&] { return message_of(*request, Message::Kind::kInvalidationCompletion); });
     port->complete_invalidation(request->itag, 1, request->sequence);
   }
+  slots.completed();
 }
 
 Message EndpointState::message_of(const iommu::AtsInvalidation& request, Message::Kind kind) const {
@@ -161,19 +162,19 @@ void Endpoint::page_response(const iommu::PageResponse& response) {
   const auto answer = state_->groups.answer(response);
   if (!answer.expected)
     state_->note_page_request_status(PageRequestStatus::UnexpectedGroupIndex::kMask);
-  const auto& page = answer.page;
-  if (!page) return;
-  state_->show([&] {
-    Message message;
-    message.kind = Message::Kind::kPageResponse;
-    message.device = id();
-    message.pasid = response.pasid;
-    message.address = *page;
-    message.tag = response.group;
-    message.status = static_cast<std::uint8_t>(response.code);
-    return message;
-  });
-  if (response.code == iommu::PageResponse::Code::kResponseFailure) {
+  if (answer.page) {
+    state_->show([&] {
+      Message message;
+      message.kind = Message::Kind::kPageResponse;
+      message.device = id();
+      message.pasid = response.pasid;
+      message.address = *answer.page;
+      message.tag = response.group;
+      message.status = static_cast<std::uint8_t>(response.code);
+      return message;
+    });
+  }
+  if (answer.expected && response.code == iommu::PageResponse::Code::kResponseFailure) {
     state_->page_requests_failed.store(true, std::memory_order_relaxed);
     state_->groups.fail_all();
     state_->note_page_request_status(PageRequestStatus::ResponseFailure::kMask);

@@ -11,6 +11,7 @@
 #include "tandem/memory/detail/test_memory.hpp"
 #include "tandem/pcie/detail/test_bench.hpp"
 #include "tandem/pcie/pcie.hpp"
+#include "tandem/rcu/rcu.hpp"
 
 namespace tandem::pcie {
 namespace {
@@ -571,10 +572,15 @@ TEST_F(EndpointTest, AWindowCompletesEveryInvalidationThatWaitsForIt) {
   ASSERT_TRUE(bench.command({iommu::ats_inval(id, kPasid.value, kVa, kPage),
                              iommu::ats_inval(id, kPasid.value, 0, 0),
                              iommu::ats_inval(id, kPasid.value, 0, 0, /*global=*/true)}));
+  std::atomic<int> completions{0};
+  device.set_tap([&](const Message& message) {
+    if (message.kind == Message::Kind::kInvalidationCompletion) ++completions;
+  });
   std::jthread driver([&] { EXPECT_TRUE(bench.command({iommu::iofence_c({})})); });
   windows.erase(windows.begin());
-  EXPECT_TRUE(windows[0].bytes().data() != nullptr);
+  EXPECT_EQ(completions, 2);
   windows.clear();  // the last request is for all PASIDs
+  EXPECT_EQ(completions, 3);
 }
 
 // ---- without ATS ------------------------------------------------------------------------------
@@ -617,8 +623,18 @@ TEST_F(GuestEndpointTest, TranslatedRequestsCarryGuestAddresses) {
   EXPECT_FALSE(space.map({kVa}, 8, Access::kRead)) << "each access asks the IOMMU";
   // The hypervisor takes the memory away: it tells the IOMMU, and need not know of the device.
   bench.set_guest_memory(false);
+  std::atomic<int> told{0};
+  bench.iommu.mmio_write(iommu::reg::kFqcsr,
+                         iommu::Fqcsr::Fqen::make(1) | iommu::Fqcsr::Fie::make(1), 4);
+  bench.iommu.on_wire([&](unsigned, bool) {
+    EXPECT_FALSE(rcu::rcu_default_domain().in_section())
+        << "it may have to wait for a grace period";
+    ++told;
+  });
   std::array<std::byte, 8> word{};
   EXPECT_EQ(space.read({kVa}, word).fault->reason, Reason::kNotPermitted);
+  EXPECT_NE(told, 0);
+  bench.iommu.on_wire({});
   bench.set_guest_memory(true);
   EXPECT_TRUE(space.read({kVa}, word).ok());
 }

@@ -66,7 +66,6 @@ void EndpointState::apply_locked() {
       addresses.push_back(config.bar_address(i));
     }
   }
-  for (std::size_t i = 0; i < addresses.size(); ++i) bars.place(i, addresses[i]);
   quiet = quiet || nothing_under_way();
   if (!quiet) permissions = 0;
   groups.set_allocation(allocation);
@@ -80,6 +79,8 @@ void EndpointState::apply_locked() {
   } else {
     controls.store(Controls(old.life(), permissions).word(), std::memory_order_seq_cst);
   }
+  // Last: an access to one may wait for what the end of a life aborts, and is waited for here.
+  for (std::size_t i = 0; i < addresses.size(); ++i) bars.place(i, addresses[i]);
 }
 
 bool EndpointState::reset_locked() {

@@ -83,7 +83,8 @@ TEST_F(ResetTest, RegistersAreAsAtTheBeginning) {
   device.config_write(kInterruptLine, 9, 1);
   flr(device);
   EXPECT_EQ(device.config_read(kCommand, 2), 0u);
-  EXPECT_EQ(device.config_read(kPcie + kDeviceControl, 2), 0x2810u) << "the bit itself reads 0";
+  EXPECT_EQ(device.config_read(kPcie + kDeviceControl, 2), 0x28f0u)
+      << "the bit itself reads 0; Max_Payload_Size stays";
   EXPECT_EQ(device.config_read(kInterruptLine, 1), 0u);
   EXPECT_EQ(device.config_read(kExtendedCapabilities + kPasidControl, 2), 0u);
   EXPECT_EQ(device.config_read(kAts + kAtsControl, 2), 0u);

@@ -52,11 +52,14 @@ std::optional<std::uint16_t> PageRequestGroups::claim(std::optional<iommu::Pasid
                                                       iommu::Iova page, std::uint32_t pages,
                                                       std::chrono::nanoseconds timeout) {
   const auto deadline = Clock::now() + timeout;
+  std::uint64_t ends = 0;
   for (bool waits = false;;) {
     std::uint32_t returns = 0;
     {
       const MutexLock lock(mutex_);
       if (waits) --claimers_;
+      if (waits && ends != ends_) return std::nullopt;
+      ends = ends_;
       if (const auto group = try_claim_locked(pasid, page, pages)) return group;
       if (pages > allocation_ || Clock::now() >= deadline) return std::nullopt;
       waits = true;
@@ -120,12 +123,21 @@ void PageRequestGroups::give_back(std::uint16_t group) {
 void PageRequestGroups::forget_abandoned() {
   const MutexLock lock(mutex_);
   for (std::size_t group = 0; group < kCount; ++group) {
-    if (states_[group].load(std::memory_order_relaxed) == kAbandoned) free_locked(group);
+    std::atomic<std::uint32_t>& state = states_[group];
+    if (state.load(std::memory_order_relaxed) == kAbandoned) free_locked(group);
+    if (state.load(std::memory_order_relaxed) != kFailed) continue;
+    // Its waiter has not looked yet, and frees it then.
+    outstanding_ -= groups_[group].pages;
+    returned_locked();
+    state.store(kAnswered + static_cast<std::uint32_t>(Code::kResponseFailure),
+                std::memory_order_release);
   }
 }
 
 void PageRequestGroups::fail_all() {
   const MutexLock lock(mutex_);
+  ++ends_;
+  returned_locked();
   for (std::atomic<std::uint32_t>& state : states_) {
     if (state.load(std::memory_order_relaxed) != kWaiting) continue;
     state.store(kFailed, std::memory_order_release);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <set>
 #include <thread>
 
@@ -94,6 +95,34 @@ TEST(PageRequestGroups, AFailureEndsEveryWait) {
   EXPECT_EQ(groups.outstanding(), 1U);
   EXPECT_TRUE(groups.answer(response(*waits, Code::kSuccess)).expected);
   EXPECT_EQ(groups.outstanding(), 0U);
+}
+
+TEST(PageRequestGroups, AFailureEndsEveryWaitForCredits) {
+  PageRequestGroups groups(1);
+  const auto first = groups.claim(kPasid, kPage);
+  std::atomic<bool> ended{false};
+  std::jthread claimer([&] {
+    EXPECT_FALSE(groups.claim(kPasid, kPage, 1, 60s));
+    ended = true;
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  while (!ended && std::chrono::steady_clock::now() - begin < 20s) {
+    groups.fail_all();
+    std::this_thread::yield();
+  }
+  EXPECT_TRUE(ended);
+  if (!ended) groups.give_back(*first);
+}
+
+TEST(PageRequestGroups, WhatIsForgottenBeforeItsWaiterLooksGivesItsCreditsBack) {
+  PageRequestGroups groups(1);
+  const auto group = groups.claim(kPasid, kPage);
+  groups.fail_all();
+  groups.forget_abandoned();
+  EXPECT_EQ(groups.outstanding(), 0U);
+  EXPECT_EQ(groups.wait(*group, 0ms), Code::kResponseFailure);
+  EXPECT_EQ(groups.outstanding(), 0U);
+  EXPECT_TRUE(groups.claim(kPasid, kPage));
 }
 
 }  // namespace

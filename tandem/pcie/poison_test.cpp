@@ -90,5 +90,22 @@ TEST_F(PoisonedMemoryTest, MemoryThatIsCoveredIsNotReachedThroughACachedTranslat
   EXPECT_EQ(word[0], std::byte{0});
 }
 
+TEST_F(PoisonedMemoryTest, ConcernsItsPageOfASuperpageOnly) {
+  constexpr std::uint64_t kSuperpage = 2 << 20;
+  constexpr std::uint64_t kAt = 0x7f00'0000'0000;
+  const std::uint64_t memory = Bench::kArena + 2 * kSuperpage;
+  bench.map(kPasid, kAt, memory, Bench::Permission::kReadWrite, 1);
+  const auto endpoint = bench.endpoint();
+  const AddressSpace space = endpoint->space(kPasid);
+  ASSERT_TRUE(bench.memory.set_poison({memory + 5 * kPage}, 8));
+  std::array<std::byte, 8> word{};
+  EXPECT_EQ(space.read({kAt + 5 * kPage}, word).fault->reason, Reason::kPoisoned);
+  EXPECT_TRUE(space.map({kAt + 6 * kPage}, kPage, Access::kRead)) << "another page";
+  ASSERT_TRUE(space.write({kAt + 5 * kPage}, word).ok());
+  ASSERT_TRUE(bench.unmap(kPasid, kAt, 1));
+  bench.map(kPasid, kAt, memory, Bench::Permission::kReadWrite, 1);
+  EXPECT_TRUE(space.map({kAt}, kSuperpage, Access::kRead)) << "mended";
+}
+
 }  // namespace
 }  // namespace tandem::pcie

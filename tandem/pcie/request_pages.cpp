@@ -42,10 +42,10 @@ Result<void, DmaFault::Reason> request_group(EndpointState& state, Controls bega
   TANDEM_CHECK(thread_state.windows == 0);
   const auto group = state.groups.claim(pasid, first, pages, state.options.page_request_timeout);
   if (!group) return Unexpected{state.lasts(began) ? Reason::kNoService : Reason::kDisabled};
-  // After the claim: the end of a life fails what is claimed.
-  if (!state.lasts(began)) {
+  // After the claim, which may have waited: the end of a life fails what is claimed.
+  if (!state.lasts(began) || !state.requests_pages()) {
     state.groups.give_back(*group);
-    return Unexpected{Reason::kDisabled};
+    return Unexpected{state.lasts(began) ? Reason::kNoService : Reason::kDisabled};
   }
   state.stats.add({.page_requests = pages});
   thread_state.stats.page_requests += pages;

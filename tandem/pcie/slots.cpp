@@ -28,6 +28,7 @@ bool Slots::release(std::uint32_t index) {
                                     std::memory_order_relaxed)) {
     return false;
   }
+  completing_.fetch_add(1, std::memory_order_relaxed);  // before the slot looks free: idle()
   const MutexLock lock(mutex_);
   state.store(kFree, std::memory_order_release);
   for (Waiting& waiting : waiting_) waiting.slots &= ~(std::uint64_t{1} << index);
@@ -66,10 +67,14 @@ std::optional<iommu::AtsInvalidation> Slots::take_completed() {
   return done->request;
 }
 
+void Slots::completed() { completing_.fetch_sub(1, std::memory_order_release); }
+
 bool Slots::idle() const {
-  return std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-    return slot.state.load(std::memory_order_acquire) == kFree;
-  });
+  return std::all_of(slots_.begin(), slots_.end(),
+                     [](const Slot& slot) {
+                       return slot.state.load(std::memory_order_acquire) == kFree;
+                     }) &&
+         completing_.load(std::memory_order_acquire) == 0;
 }
 
 }  // namespace tandem::pcie::detail

@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <thread>
+
+#include "tandem/rcu/rcu.hpp"
 
 namespace tandem::pcie::detail {
 namespace {
@@ -11,13 +14,19 @@ namespace {
 using Status = iommu::AtsCompletion::Status;
 using Reason = DmaFault::Reason;
 
-constexpr std::uint64_t kPageMask = 0xfff;
+constexpr unsigned kPageShift = 12;
+constexpr std::uint64_t kPageMask = (1U << kPageShift) - 1;
 
 unsigned permissions_of(const iommu::AtsCompletion& completion) {
   const iommu::Translation& translation = completion.translation;
   return (translation.readable ? kReadable : 0) | (translation.writable ? kWritable : 0) |
          (translation.executable ? kExecutable : 0) |
          (completion.translation.guest_address ? kGuestAddress : 0);
+}
+
+bool is_writable_ram(const memory::Memory& memory, memory::PhysAddr at) {
+  const std::scoped_lock reader(rcu::rcu_default_domain());
+  return memory.resolve(at, 1, /*write=*/true).host != nullptr;
 }
 
 /// The translation of `at` as the ATC keeps it. If host RAM is behind only a part of a superpage,
@@ -44,6 +53,13 @@ CachedTranslation to_cached(const memory::Memory& memory, const iommu::AtsComple
       cached.host = host;
     }
     if (host != nullptr) break;
+  }
+  if (cached.host == nullptr && whole > kPageShift && !translation.guest_address &&
+      is_writable_ram(memory, translation.address)) {
+    // Its own page is poisoned: the rest of a superpage is not to be kept with it.
+    cached.log2_size = kPageShift;
+    cached.iova = at & ~kPageMask;
+    cached.physical = translation.address.value & ~kPageMask;
   }
   return cached;
 }

@@ -42,6 +42,8 @@ class CommandQueue {
   [[nodiscard]] bool complete_invalidation(DeviceId device, std::uint8_t itag, unsigned count,
                                            std::optional<std::uint32_t> sequence);
   [[nodiscard]] bool advance(ItagTable::TimePoint now);
+  /// Whether the calling thread is running a command.
+  bool runs_here() const;
   /// Whether the queue waits for devices.
   bool waits() const { return itags_.waited_for(); }
 

@@ -38,8 +38,8 @@ class ConfigSpace {
 
   std::uint32_t read(std::uint32_t offset, unsigned size_bytes, const Live& live);
   Request write(std::uint32_t offset, std::uint32_t value, unsigned size_bytes);
-  /// The registers as a function-level reset leaves them.
-  void reset() { file_.reset(); }
+  /// The registers as a function-level reset leaves them: of ours it spares Max_Payload_Size.
+  void reset();
 
   /// Which messages software allows the function to send.
   unsigned permissions() const;

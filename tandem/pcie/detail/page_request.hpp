@@ -51,7 +51,7 @@ class PageRequestGroups {
   };
   /// Takes a response. One to no outstanding group, or with another PASID than it, is ignored.
   Answer answer(const iommu::PageResponse& response);
-  /// Ends the waits of all groups: the answers are not going to be listened to.
+  /// Ends the waits of all groups, and for one: the answers are not going to be listened to.
   void fail_all();
   /// Frees what is abandoned: no response comes any more.
   void forget_abandoned();
@@ -80,6 +80,7 @@ class PageRequestGroups {
   std::uint32_t allocation_ TANDEM_GUARDED_BY(mutex_);
   std::uint32_t outstanding_ TANDEM_GUARDED_BY(mutex_) = 0;
   unsigned claimers_ TANDEM_GUARDED_BY(mutex_) = 0;          // that wait
+  std::uint64_t ends_ TANDEM_GUARDED_BY(mutex_) = 0;         // calls of fail_all()
   std::atomic<std::uint32_t> returns_{0};                    // written under mutex_, waited on
   std::array<std::atomic<std::uint32_t>, kCount> states_{};  // written under mutex_, waited on
 };

@@ -34,7 +34,8 @@ class Slots {
 
   /// Takes a slot for `space`, looking from `hint` on; none when all are busy.
   std::optional<std::uint32_t> claim(SpaceKey space, unsigned hint);
-  /// Returns: whether somebody waited for it: see take_completed().
+  /// Returns: whether somebody waited for it: see take_completed(), and call completed() in the
+  /// end.
   bool release(std::uint32_t slot);
 
   /// Lets `request` wait for the slots that are busy for `space` (for any PASID when it is empty).
@@ -43,6 +44,8 @@ class Slots {
   bool wait_for(const iommu::AtsInvalidation& request, std::optional<SpaceKey> space);
   /// A request that waits for nothing any more; each is returned once.
   std::optional<iommu::AtsInvalidation> take_completed();
+  void completed();
+  /// Whether every slot is free, and nobody between release() and completed().
   bool idle() const;
 
  private:
@@ -65,6 +68,7 @@ class Slots {
   static constexpr std::size_t kItags = 32;
 
   std::array<Slot, kCount> slots_;
+  std::atomic<std::uint32_t> completing_{0};
   Mutex mutex_;
   std::array<Waiting, kItags> waiting_ TANDEM_GUARDED_BY(mutex_);  // by ITAG
 };

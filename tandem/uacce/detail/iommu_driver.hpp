@@ -27,7 +27,8 @@ namespace tandem::uacce::detail {
 /// records from the queue to where their requesters look for them.
 ///
 /// Lock order: directory_mutex_ → command_mutex_; queue_mutex_ alone. Device callbacks run under
-/// command_mutex_ (and the IOMMU's own), so they must not call back here.
+/// command_mutex_ (and the IOMMU's own), or on the thread that ends the last window that an
+/// invalidation waited for, so they must not call back here.
 class IommuDriver {
  public:
   /// For the IOMMU's Options: how long a device may hold the command queue.
