@@ -8,9 +8,9 @@
 #include "tandem/base/mapping.hpp"
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/memory/detail/io_access.hpp"
-#include "tandem/memory/detail/transfer.hpp"
 #include "tandem/memory/detail/view.hpp"
 #include "tandem/memory/reader.hpp"
+#include "tandem/memory/transfer.hpp"
 #include "tandem/rcu/checked.hpp"
 #include "tandem/rcu/rcu.hpp"
 
@@ -57,13 +57,13 @@ Outcome access(const Memory& memory, PhysAddr at, std::span<Byte> bytes) {
       if (target.fault != Fault::kNone) return {done, target.fault};
       length = target.length;
       if (target.host != nullptr) {
-        length = detail::piece_bytes(at.value + done, length);
-        detail::copy(target, bytes.subspan(done, length));
+        length = piece_bytes(at.value + done, length);
+        copy(target, bytes.subspan(done, length));
       }
       pin = std::move(target.io);
     }
     if (pin) {
-      const Outcome outcome = detail::access(pin, bytes.subspan(done, length));
+      const Outcome outcome = access(pin, bytes.subspan(done, length));
       done += outcome.done_bytes;
       if (!outcome.ok()) return {done, outcome.fault};
     } else {

@@ -12,15 +12,15 @@
 #include <thread>
 #include <vector>
 
-#include "tandem/memory/detail/test_memory.hpp"
+#include "tandem/memory/test_memory.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::memory {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-using detail::BufferRegion;
-using detail::HostPages;
+using test::BufferRegion;
+using test::HostPages;
 
 /// Blocks in read() until released.
 class GateRegion : public IoRegion {

@@ -6,15 +6,15 @@
 #include <thread>
 #include <vector>
 
-#include "tandem/memory/detail/test_memory.hpp"
 #include "tandem/memory/memory.hpp"
+#include "tandem/memory/test_memory.hpp"
 #include "tandem/rcu/rcu.hpp"
 
 namespace tandem::memory {
 namespace {
 
-using detail::BufferRegion;
-using detail::HostPages;
+using test::BufferRegion;
+using test::HostPages;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 class PoisonTest : public testing::Test {

@@ -4,7 +4,7 @@
 #include <mutex>
 #include <type_traits>
 
-#include "tandem/memory/detail/transfer.hpp"
+#include "tandem/memory/transfer.hpp"
 #include "tandem/pcie/detail/endpoint_state.hpp"
 #include "tandem/pcie/detail/translate.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -14,10 +14,10 @@ namespace {
 
 using memory::Fault;
 using memory::IoPin;
+using memory::kSectionBytes;
 using memory::PhysAddr;
+using memory::piece_bytes;
 using memory::Target;
-using memory::detail::kSectionBytes;
-using memory::detail::piece_bytes;
 using rcu::rcu_default_domain;
 using Reason = DmaFault::Reason;
 
@@ -54,7 +54,7 @@ Step use_run(EndpointState& state, PhysAddr at, std::span<Byte> bytes) {
   step.length = target.length;
   if (target.host != nullptr) {
     step.length = piece_bytes(at.value, target.length);
-    memory::detail::copy(target, bytes.first(step.length));
+    memory::copy(target, bytes.first(step.length));
   }
   if (target.io) step.in_flight = state.io_accesses.enter();
   step.io = std::move(target.io);
@@ -205,7 +205,7 @@ class Transfer {
 
   std::optional<DmaFault> access_io(Step& step) {
     if (thread_state.windows != 0) return fault_here(Reason::kNotMappable);
-    const memory::Outcome outcome = memory::detail::access(step.io, rest().first(step.length));
+    const memory::Outcome outcome = memory::access(step.io, rest().first(step.length));
     step.io = {};
     step.in_flight = {};
     progress(outcome.done_bytes);

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "tandem/memory/detail/test_memory.hpp"
+#include "tandem/memory/test_memory.hpp"
 #include "tandem/pcie/detail/test_bench.hpp"
 #include "tandem/pcie/pcie.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -28,7 +28,7 @@ constexpr Pasid kOther{2};
 constexpr std::uint64_t kVa = 0x7f12'3456'7000;
 
 /// Another process's memory.
-using Aperture = memory::detail::BufferRegion;
+using Aperture = memory::test::BufferRegion;
 
 class EndpointTest : public testing::Test {
  protected:

@@ -14,7 +14,7 @@
 #include "tandem/memory/memory.hpp"
 
 /// What the tests of memory have in common.
-namespace tandem::memory::detail {
+namespace tandem::memory::test {
 
 /// Page-aligned host memory filled with one byte.
 class HostPages {
@@ -58,4 +58,4 @@ class BufferRegion : public IoRegion {
   }
 };
 
-}  // namespace tandem::memory::detail
+}  // namespace tandem::memory::test

@@ -9,7 +9,7 @@
 #include "tandem/memory/memory.hpp"
 
 /// One piece of an access, in either direction: a constant span is written, another one filled.
-namespace tandem::memory::detail {
+namespace tandem::memory {
 
 /// Host RAM copied in one reader section, at most.
 inline constexpr std::size_t kSectionBytes = std::size_t{64} << 10;
@@ -28,4 +28,4 @@ inline void copy(const Target& target, std::span<const std::byte> from) { target
 inline Outcome access(const IoPin& pin, std::span<std::byte> to) { return pin.read(to); }
 inline Outcome access(const IoPin& pin, std::span<const std::byte> from) { return pin.write(from); }
 
-}  // namespace tandem::memory::detail
+}  // namespace tandem::memory
