@@ -63,9 +63,13 @@ void pin_thread(int index);
 void unpin_thread();
 /// Nanoseconds of a monotonic clock.
 std::int64_t now_ns();
+/// Nanoseconds that the calling thread has run. What only it does is measured by this clock, so
+/// that other processes on the machine do not count.
+std::int64_t cpu_ns();
 
 Area ring_area();
 Area comp_area();
 Area rcu_area();
+Area iommu_area();
 
 }  // namespace tandem::bench

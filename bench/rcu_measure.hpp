@@ -38,14 +38,6 @@ inline double resident_mib() {
   return resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
 
-/// Nanoseconds that the calling thread has run. What only it does is measured by this clock, so
-/// that other processes on the machine do not count.
-inline std::int64_t cpu_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-}
-
 template <class Thread>
 double section_ns(int threads, long rounds) {
   std::barrier start(threads);

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Page faults, and what a PASID takes, in the framework of devices.
+#pragma once
+
+namespace tandem::bench {
+
+/// How a process's ordinary memory is reached.
+enum class Reach : bool {
+  kEmbedded,  ///< from inside the process
+  kBroker,    ///< through descriptors of its /proc/self/mem and maps
+};
+
+/// Nanoseconds of a device's read of 64 bytes of ordinary memory.
+struct ReadTimes {
+  double faulting = 0;  ///< translation missing: page request, service, response, retry
+  double warm = 0;      ///< the same read right after it
+};
+ReadTimes read_times(Reach reach, int rounds);
+
+/// How many bytes the process grows for each of `count` address spaces that are bound and used
+/// once, page tables not counted. As many were bound before: what is there for all is there then.
+double bytes_per_pasid(int count);
+
+}  // namespace tandem::bench
