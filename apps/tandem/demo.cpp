@@ -2,6 +2,7 @@
 /// tandem demo …, and the internal commands behind its processes.
 #include "apps/tandem/demo.hpp"
 
+#include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdlib>
 #include <memory>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// tandem devices.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>

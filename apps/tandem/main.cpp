@@ -2,6 +2,7 @@
 /// tandem: the command. Each subcommand has its file; this one finds it.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
