@@ -18,9 +18,8 @@ void Atc::fill(SpaceKey space, const Ticket& ticket, const CachedTranslation& tr
   Set& set = set_for(space, translation.iova, translation.log2_size);
   Entry* victim = nullptr;
   for (Entry& entry : set.ways) {
-    const bool same = entry.where.load(std::memory_order_relaxed) == where &&
-                      entry.tag.load(std::memory_order_relaxed) == tag;
-    if (same || (victim == nullptr && entry.where.load(std::memory_order_relaxed) == 0)) {
+    const bool same = entry.word(kWhere) == where && entry.word(kTag) == tag;
+    if (same || (victim == nullptr && entry.word(kWhere) == 0)) {
       victim = &entry;
       if (same) break;
     }
@@ -29,40 +28,32 @@ void Atc::fill(SpaceKey space, const Ticket& ticket, const CachedTranslation& tr
   if (victim == nullptr) {
     victim = &set.ways[0];
     for (Entry& entry : set.ways) {
-      if (entry.sequence.load(std::memory_order_relaxed) <
-          victim->sequence.load(std::memory_order_relaxed)) {
-        victim = &entry;
-      }
+      if (entry.begin() < victim->begin()) victim = &entry;
     }
   }
-  std::uint64_t sequence = victim->sequence.load(std::memory_order_relaxed);
-  if ((sequence & 1) != 0 || !victim->sequence.compare_exchange_strong(
-                                 sequence, sequence + 1, std::memory_order_seq_cst)) {  // (F1)
-    return;
-  }
+  const std::uint64_t begun = victim->begin();
+  if (!victim->try_begin_write(begun)) return;                                           // (F1)
   if (control(space).generation.load(std::memory_order_seq_cst) == ticket.generation) {  // (F2)
-    victim->where.store(where, std::memory_order_release);                               // (S)
-    victim->tag.store(tag, std::memory_order_release);
-    victim->physical.store(translation.physical | translation.permissions,
-                           std::memory_order_release);
-    victim->host.store(translation.host, std::memory_order_release);
-    victim->version.store(translation.version, std::memory_order_release);
+    victim->set(kWhere, where);
+    victim->set(kTag, tag);
+    victim->set(kPhysical, translation.physical | translation.permissions);
+    victim->set(kHost, reinterpret_cast<std::uintptr_t>(translation.host));
+    victim->set(kVersion, translation.version);
   }
-  victim->sequence.store(sequence + 2, std::memory_order_release);
+  victim->end_write(begun);
 }
 
 void Atc::drop(Entry& entry, SpaceKey space, std::uint64_t where) {
   constexpr std::uint64_t kSpaceMask = (std::uint64_t{1} << SpaceKey::kBits) - 1;
   for (unsigned spins = 0;; ++spins) {
-    std::uint64_t sequence = entry.sequence.load(std::memory_order_seq_cst);  // (I2)
-    if ((sequence & 1) == 0) {
-      const bool match = entry.where.load(std::memory_order_acquire) == where &&
-                         (entry.tag.load(std::memory_order_acquire) & kSpaceMask) == space.value();
-      if (!match && entry.sequence.load(std::memory_order_relaxed) == sequence) return;
-      if (match && entry.sequence.compare_exchange_strong(sequence, sequence + 1,
-                                                          std::memory_order_seq_cst)) {
-        entry.where.store(0, std::memory_order_release);  // (S)
-        entry.sequence.store(sequence + 2, std::memory_order_release);
+    const std::uint64_t begun = entry.begin(std::memory_order_seq_cst);  // (I2)
+    if (!Entry::is_being_written(begun)) {
+      const bool match =
+          entry.word(kWhere) == where && (entry.word(kTag) & kSpaceMask) == space.value();
+      if (!match && entry.ended(begun)) return;
+      if (match && entry.try_begin_write(begun)) {
+        entry.set(kWhere, 0);
+        entry.end_write(begun);
         return;
       }
     }

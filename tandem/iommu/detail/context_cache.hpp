@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <optional>
 
+#include "tandem/base/seqlock.hpp"
 #include "tandem/iommu/detail/generations.hpp"
 #include "tandem/iommu/detail/lazy_array.hpp"
-#include "tandem/iommu/detail/seqlock.hpp"
 #include "tandem/iommu/spec.hpp"
 
 namespace tandem::iommu::detail {
@@ -31,7 +31,7 @@ class ContextCache {
 
  private:
   static constexpr std::size_t kDevices = std::size_t{1} << 14;
-  static constexpr std::size_t kProcesses = std::size_t{1} << 17;
+  static constexpr std::size_t kProcesses = std::size_t{1} << kLog2CacheEntries;
 
   using Key = std::uint64_t;  // never 0
   static Key key_of(DeviceId device) { return std::uint64_t{1} << 63 | device.value; }
@@ -47,7 +47,6 @@ class ContextCache {
     return devices_[device.value % kDevices];
   }
   ProcessEntry& entry_of(DeviceId device, std::uint32_t process) const noexcept {
-    constexpr std::uint64_t kGolden = 81'007;  // devices in a row are far apart
     return processes_[(process + device.value * kGolden) % kProcesses];
   }
 

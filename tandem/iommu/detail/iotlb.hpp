@@ -9,9 +9,9 @@
 #include <optional>
 
 #include "tandem/base/field.hpp"
+#include "tandem/base/seqlock.hpp"
 #include "tandem/iommu/detail/generations.hpp"
 #include "tandem/iommu/detail/lazy_array.hpp"
-#include "tandem/iommu/detail/seqlock.hpp"
 #include "tandem/iommu/iommu.hpp"
 
 namespace tandem::iommu::detail {
@@ -64,7 +64,7 @@ constexpr Attributes attributes_of(const Translation& from) {
 /// it is: its stamp does not hold any more. Thread safety: any thread; lock-free, wait-free.
 class Iotlb {
  public:
-  static constexpr std::size_t kEntries = std::size_t{1} << 17;
+  static constexpr std::size_t kEntries = std::size_t{1} << kLog2CacheEntries;
 
   static constexpr Attributes kNeedRead =
       attributes_of({.address = {}, .log2_size = 0, .readable = true});
@@ -133,7 +133,6 @@ class Iotlb {
   static constexpr std::uint64_t page_key(unsigned page_class, std::uint64_t page) noexcept {
     return page << 3 | page_class;
   }
-  static constexpr std::uint64_t kGolden = 81'007;  // the golden section of kEntries, odd
 
   const Generations& generations_;
   std::atomic<std::uint32_t> classes_{0};  // bit: the class was ever filled

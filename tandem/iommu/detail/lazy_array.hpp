@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include "tandem/base/check.hpp"
@@ -30,5 +31,10 @@ class LazyArray {
   }
   Mapping mapping_;
 };
+
+/// By how much what is numbered in a row lies apart in a cache of kLog2CacheEntries: their golden
+/// section, odd.
+inline constexpr unsigned kLog2CacheEntries = 17;
+inline constexpr std::uint64_t kGolden = 81'007;
 
 }  // namespace tandem::iommu::detail

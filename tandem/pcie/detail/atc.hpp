@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "tandem/base/cpu.hpp"
+#include "tandem/base/seqlock.hpp"
 #include "tandem/iommu/iommu.hpp"
 
 namespace tandem::pcie::detail {
@@ -55,7 +56,7 @@ struct CachedTranslation {
 /// An address translation cache: set-associative, lock-free, shared by all threads of an endpoint.
 ///
 /// A *hit* reads: one control line of its space, one or two entries. It writes nothing. An entry is
-/// a sequence lock: odd while somebody writes it; readers that see a change treat it as a miss.
+/// a sequence lock; readers that see a change treat it as a miss.
 ///
 /// *No stale entry survives an invalidation.* A fill takes a Ticket before it asks the IOMMU. It
 /// then (F1) makes the entry's sequence odd, (F2) compares the space's generation with the
@@ -88,8 +89,7 @@ class Atc {
          sizes &= sizes - 1) {
       const auto log2_size = static_cast<unsigned>(__builtin_ctzll(sizes));
       const std::uint64_t where = make_where(at, log2_size);
-      const Set& set = set_for(space, at, log2_size);
-      for (const Entry& entry : set.ways) {
+      for (Entry& entry : set_for(space, at, log2_size).ways) {
         if (entry.load(where, tag, found) && (found.permissions & permissions) == permissions &&
             (found.host == nullptr || found.version == version)) {
           found.iova = at & ~size_mask(log2_size);
@@ -126,31 +126,25 @@ class Atc {
   static constexpr std::uint64_t kMaxProbes = 512;
   static constexpr std::uint64_t kValid = 1 << 6;  // in `where`, above the 6 bits of log2_size
 
-  struct alignas(kCacheLine) Entry {
-    std::atomic<std::uint64_t> sequence{0};  // even: stable
-    std::atomic<std::uint64_t> where{0};     // IOVA | kValid | log2 of the size
-    std::atomic<std::uint64_t> tag{0};       // epoch << SpaceKey::kBits | space
-    std::atomic<std::uint64_t> physical{0};  // | permissions
-    std::atomic<std::byte*> host{nullptr};
-    std::atomic<std::uint64_t> version{0};
-
-    /// Ordering: (S) each field is stored with release after the sequence became odd and loaded
-    /// with
-    ///           acquire before it is loaded again, so a reader of a new field sees that it
-    ///           changed.
-    bool load(std::uint64_t wanted_where, std::uint64_t wanted_tag,
-              CachedTranslation& found) const {
-      const std::uint64_t before = sequence.load(std::memory_order_acquire);  // (S)
-      if (where.load(std::memory_order_acquire) != wanted_where ||
-          tag.load(std::memory_order_acquire) != wanted_tag || (before & 1) != 0) {
-        return false;
-      }
-      const std::uint64_t word = physical.load(std::memory_order_acquire);
-      found.permissions = static_cast<unsigned>(word & 0xfff);
-      found.physical = word & ~std::uint64_t{0xfff};
-      found.host = host.load(std::memory_order_acquire);
-      found.version = version.load(std::memory_order_acquire);
-      return sequence.load(std::memory_order_relaxed) == before;  // (S)
+  /// Words of an entry.
+  enum Word : std::uint8_t {
+    kWhere,     // IOVA | kValid | log2 of the size
+    kTag,       // epoch << SpaceKey::kBits | space
+    kPhysical,  // | permissions
+    kHost,
+    kVersion,
+    kWords
+  };
+  struct Entry : Seqlock<kWords> {
+    bool load(std::uint64_t wanted_where, std::uint64_t wanted_tag, CachedTranslation& found) {
+      const std::uint64_t begun = begin();
+      if (word(kWhere) != wanted_where || word(kTag) != wanted_tag) return false;
+      const std::uint64_t physical = word(kPhysical);
+      found.permissions = static_cast<unsigned>(physical & 0xfff);
+      found.physical = physical & ~std::uint64_t{0xfff};
+      found.host = reinterpret_cast<std::byte*>(word(kHost));
+      found.version = word(kVersion);
+      return ended(begun);
     }
   };
   struct Set {
@@ -178,10 +172,7 @@ class Atc {
   }
   static constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
 
-  const Set& set_for(SpaceKey space, std::uint64_t at, unsigned log2_size) const {
-    return sets_[set_index(space, at, log2_size)];
-  }
-  Set& set_for(SpaceKey space, std::uint64_t at, unsigned log2_size) {
+  Set& set_for(SpaceKey space, std::uint64_t at, unsigned log2_size) const {
     return sets_[set_index(space, at, log2_size)];
   }
   const Control& control(SpaceKey space) const { return controls_[control_index(space)]; }

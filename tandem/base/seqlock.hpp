@@ -7,8 +7,9 @@
 #include <cstdint>
 
 #include "tandem/base/cpu.hpp"
+#include "tandem/base/planted_fault.hpp"
 
-namespace tandem::iommu::detail {
+namespace tandem {
 
 /// An entry of a cache: `N` words under a sequence lock. All zero is an entry that was never
 /// written.
@@ -26,12 +27,32 @@ class alignas(kCacheLine) Seqlock {
   ///           each pairs with the release store (B), so that a word of a newer writer brings that
   ///           writer's odd number with it.
   /// @{
-  std::uint64_t begin() noexcept { return ref(sequence_).load(std::memory_order_acquire); }
+  std::uint64_t begin(std::memory_order order = std::memory_order_acquire) noexcept {
+    return ref(sequence_).load(order);
+  }
   std::uint64_t word(std::size_t index) noexcept {
     return ref(words_.data()[index]).load(std::memory_order_acquire);  // (A)
   }
   bool ended(std::uint64_t begun) noexcept {
-    return ref(sequence_).load(std::memory_order_relaxed) == (begun & ~std::uint64_t{1});
+    return ref(sequence_).load(std::memory_order_relaxed) == (begun & ~std::uint64_t{1}) ||
+           planted_fault("seqlock-torn-entry");
+  }
+  /// @}
+
+  /// \name Writing word by word: set() between try_begin_write() and end_write(), which take what
+  ///       begin() said.
+  /// @{
+  static constexpr bool is_being_written(std::uint64_t begun) noexcept { return (begun & 1) != 0; }
+  /// Returns: false when another writer is, or was meanwhile, at work. Ordering: seq_cst.
+  bool try_begin_write(std::uint64_t begun) noexcept {
+    return !is_being_written(begun) &&
+           ref(sequence_).compare_exchange_strong(begun, begun + 1, std::memory_order_seq_cst);
+  }
+  void set(std::size_t index, std::uint64_t value) noexcept {
+    ref(words_.data()[index]).store(value, std::memory_order_release);  // (B)
+  }
+  void end_write(std::uint64_t begun) noexcept {
+    ref(sequence_).store(begun + 2, std::memory_order_release);
   }
   /// @}
 
@@ -44,16 +65,10 @@ class alignas(kCacheLine) Seqlock {
 
   /// Does nothing when another writer is at work.
   void write(const Words& words) noexcept {
-    std::uint64_t sequence = ref(sequence_).load(std::memory_order_relaxed);
-    if ((sequence & 1) != 0 ||
-        !ref(sequence_).compare_exchange_strong(sequence, sequence + 1, std::memory_order_acquire,
-                                                std::memory_order_relaxed)) {
-      return;
-    }
-    for (std::size_t i = 0; i < N; ++i) {
-      ref(words_[i]).store(words[i], std::memory_order_release);  // (B)
-    }
-    ref(sequence_).store(sequence + 2, std::memory_order_release);
+    const std::uint64_t begun = begin(std::memory_order_relaxed);
+    if (!try_begin_write(begun)) return;
+    for (std::size_t i = 0; i < N; ++i) set(i, words[i]);
+    end_write(begun);
   }
 
  private:
@@ -65,4 +80,4 @@ class alignas(kCacheLine) Seqlock {
   Words words_;
 };
 
-}  // namespace tandem::iommu::detail
+}  // namespace tandem
