@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/memory/memory.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 
@@ -106,7 +107,10 @@ Result<RegionId> Memory::insert_locked(std::unique_ptr<Region> region) {
   const std::uint64_t first = region->base;
   const std::uint64_t end = first + region->size_bytes;
   if (layers_->overlaps(region->priority, first, region->size_bytes)) return errno_error(EEXIST);
-  const bool hides = !layers_->flatten(first, end).empty();
+  const auto seen = layers_->flatten(first, end);
+  const bool hides = std::any_of(seen.begin(), seen.end(), [&](const auto& entry) {
+    return entry.region->priority < region->priority;
+  });
   const std::uint64_t id = next_id_++;
   layers_->insert(*region);
   if (region->target != nullptr) ++region->target->aliases;

@@ -17,9 +17,11 @@ constexpr std::uint64_t round_up_to_granule(std::uint64_t offset) {
 std::unique_ptr<PoisonMap> PoisonMap::create(std::uint64_t size_bytes) {
   static_assert(sizeof(Word) == sizeof(std::uint64_t));
   const std::uint64_t words = round_up_to_granule(size_bytes) / kBits + 1;
-  auto bits = Mapping::anonymous(round_up_to_page(words * sizeof(Word)), /*reserve=*/false);
+  const std::uint64_t of_groups = words / kGroup + 1;
+  auto bits =
+      Mapping::anonymous(round_up_to_page((words + of_groups) * sizeof(Word)), /*reserve=*/false);
   TANDEM_CHECK(bits.has_value());
-  return std::unique_ptr<PoisonMap>(new PoisonMap(std::move(*bits)));
+  return std::unique_ptr<PoisonMap>(new PoisonMap(std::move(*bits), words));
 }
 
 /// Calls `change(word, mask)` for the bits of [first_granule, end_granule).
@@ -35,8 +37,13 @@ void PoisonMap::for_words(std::uint64_t first_granule, std::uint64_t end_granule
 }
 
 void PoisonMap::set(std::uint64_t first, std::uint64_t size_bytes) {
-  for_words(first / kPoisonBytes, round_up_to_granule(first + size_bytes),
+  const std::uint64_t begin = first / kPoisonBytes;
+  const std::uint64_t end = round_up_to_granule(first + size_bytes);
+  for_words(begin, end,
             [](Word& word, std::uint64_t mask) { word.fetch_or(mask, std::memory_order_acq_rel); });
+  for (std::uint64_t group = begin / kGroup; group * kGroup < end; ++group) {
+    groups(group).fetch_or(bit(group), std::memory_order_acq_rel);
+  }
 }
 
 void PoisonMap::clear(std::uint64_t first, std::uint64_t size_bytes) {
@@ -55,9 +62,22 @@ void PoisonMap::clear_written(std::uint64_t first, std::uint64_t size_bytes) {
   if (begin < end) clear(begin, end - begin);
 }
 
+std::uint64_t PoisonMap::skip_clean(std::uint64_t granule) const {
+  const std::uint64_t group = granule / kGroup;
+  const std::uint64_t rest = groups(group).load(std::memory_order_acquire) & ~(bit(group) - 1);
+  if (rest == 0) return (group / kBits + 1) * kBits * kGroup;
+  const std::uint64_t held =
+      group / kBits * kBits + static_cast<std::uint64_t>(__builtin_ctzll(rest));
+  return std::max(granule, held * kGroup);
+}
+
 std::optional<std::uint64_t> PoisonMap::find(std::uint64_t first, std::uint64_t size_bytes) const {
   const std::uint64_t end = round_up_to_granule(first + size_bytes);
   for (std::uint64_t granule = first / kPoisonBytes; granule < end;) {
+    if (const std::uint64_t next = skip_clean(granule); next != granule) {
+      granule = next;
+      continue;
+    }
     const std::uint64_t rest = word(granule).load(std::memory_order_acquire) & ~(bit(granule) - 1);
     const std::uint64_t next = (granule / kBits + 1) * kBits;
     if (rest != 0) {

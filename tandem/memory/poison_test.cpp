@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "tandem/memory/detail/poison.hpp"
+
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <mutex>
+#include <optional>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -186,6 +191,35 @@ TEST_F(PoisonTest, ALongWriteTakesThePoisonAlsoWhereItsPiecesMeet) {
   ASSERT_TRUE(write(0x10'0004, kPages * kPageSize - 4).ok());
   EXPECT_TRUE(read(0x10'0008, kPages * kPageSize - 8).ok());
   EXPECT_EQ(read(0x10'0000, 8).fault, Fault::kPoisoned) << "written in part";
+}
+
+// A gigabyte's worth of search is not to cost a gigabyte's worth of bits.
+TEST(PoisonMapTest, FindsTheFirstOfManyGroupsAsAPlainSearchDoes) {
+  constexpr std::uint64_t kBytes = std::uint64_t{8} << 20;
+  constexpr std::uint64_t kGranules = kBytes / kPoisonBytes;
+  const auto map = detail::PoisonMap::create(kBytes);
+  std::vector<bool> plain(kGranules);
+  std::minstd_rand random(7);
+  const auto change = [&](bool poison) {
+    const std::uint64_t first = random() % kGranules;
+    const std::uint64_t count = std::min<std::uint64_t>(1 + random() % 9, kGranules - first);
+    poison ? map->set(first * kPoisonBytes, count * kPoisonBytes)
+           : map->clear(first * kPoisonBytes, count * kPoisonBytes);
+    std::fill_n(plain.begin() + static_cast<std::ptrdiff_t>(first), count, poison);
+  };
+  for (int round = 0; round < 200; ++round) {
+    change(round % 4 != 3);
+    const std::uint64_t first = random() % kBytes;
+    const std::uint64_t length = 1 + random() % (kBytes - first);
+    std::optional<std::uint64_t> expected;
+    for (std::uint64_t at = first / kPoisonBytes; at * kPoisonBytes < first + length; ++at) {
+      if (!plain[at]) continue;
+      expected = std::max(first, at * kPoisonBytes);
+      break;
+    }
+    ASSERT_EQ(map->find(first, length), expected) << "round " << round;
+  }
+  EXPECT_EQ(detail::PoisonMap::create(kBytes)->find(0, kBytes), std::nullopt);
 }
 
 }  // namespace

@@ -89,6 +89,17 @@ TEST_F(RegionTest, HidingARegionVoidsCachedHostPointers) {
   EXPECT_NE(memory_.version(), before);
 }
 
+TEST_F(RegionTest, ARegionThatHidesNothingLeavesCachedHostPointers) {
+  const HostPages low(4, 1);
+  const HostPages high(1, 2);
+  ASSERT_TRUE(memory_.add_host_ram({0x10000}, high.bytes(), true, 1));
+  const std::uint64_t before = memory_.version();
+  ASSERT_TRUE(memory_.add_host_ram({0x10000}, low.bytes()));
+  EXPECT_EQ(memory_.version(), before) << "it is below what was there";
+  ASSERT_TRUE(memory_.add_host_ram({0x12000}, high.bytes(), true, 1));
+  EXPECT_NE(memory_.version(), before);
+}
+
 TEST_F(RegionTest, AnyMixOfPrioritiesDecodesAsSaid) {
   // Against a model: the highest priority of those that hold the page.
   constexpr std::uint64_t kPages = 64;

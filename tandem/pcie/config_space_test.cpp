@@ -254,6 +254,25 @@ TEST_F(ConfigSpaceTest, NothingIsSentBeforeSoftwareEnablesIt) {
   EXPECT_TRUE(device.space(kPasid).map({kVa}, 8, Access::kRead));
 }
 
+// [PCIe "Page Request Control Register"]
+TEST_F(ConfigSpaceTest, EnablingPageRequestsAgainEndsAResponseFailure) {
+  bench_.bind(kPasid);
+  Endpoint& device = open({});
+  std::array<std::byte, 8> word{};
+  bench_.on_page_request = [](const auto&) { return iommu::PageResponse::Code::kResponseFailure; };
+  EXPECT_FALSE(device.space(kPasid).read({kVa}, word).ok());
+  const std::uint32_t status = page_request() + kPageRequestStatus;
+  EXPECT_NE(read(status, 2) & PageRequestStatus::ResponseFailure::kMask, 0u);
+  bench_.on_page_request = [&](const iommu::PageRequestRecord& record) {
+    bench_.map(kPasid, record.address(), bench_.allocate());
+    return iommu::PageResponse::Code::kSuccess;
+  };
+  EXPECT_EQ(device.space(kPasid).read({kVa}, word).fault->reason, Reason::kNoService);
+  write(page_request() + kPageRequestControl, 0, 2);
+  write(page_request() + kPageRequestControl, 1, 2);
+  EXPECT_TRUE(device.space(kPasid).read({kVa}, word).ok());
+}
+
 TEST_F(ConfigSpaceTest, APasidWiderThanTheCapabilityIsNotSent) {
   bench_.bind(Pasid{15});
   bench_.bind(Pasid{16});

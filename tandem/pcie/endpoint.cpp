@@ -150,10 +150,6 @@ iommu::InvalidationReply Endpoint::invalidate(const iommu::AtsInvalidation& requ
   return InvalidationReply::kCompleted;
 }
 
-void Endpoint::restart_page_requests() {
-  state_->page_requests_failed.store(false, std::memory_order_relaxed);
-}
-
 void Endpoint::page_response(const iommu::PageResponse& response) {
   if (state_->page_requests_failed.load(std::memory_order_relaxed)) {
     (void)state_->groups.answer(response);  // its requests are outstanding no more

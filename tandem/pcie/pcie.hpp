@@ -224,9 +224,6 @@ class Endpoint final : private iommu::DeviceCallbacks {
 
   /// The space of `pasid`; without one, requests carry no PASID prefix.
   AddressSpace space(std::optional<Pasid> pasid) { return {*this, pasid}; }
-  /// After a Response Failure no page request is sent (kNoService) until this is called: what
-  /// software does by clearing and setting Enable in the Page Request Control Register.
-  void restart_page_requests();
   DeviceId id() const;
 
   /// Reads or writes the configuration space, as software does: `size_bytes` 1, 2 or 4, naturally
