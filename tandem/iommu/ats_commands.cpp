@@ -105,6 +105,7 @@ CommandQueue::Step CommandQueue::ats_invalidate_locked(const Command& command) {
       (void)itags_.expire(*tag);
       break;
     case InvalidationReply::kPending:
+      if (deadline != ItagTable::TimePoint::max()) deadline_.tell(deadline);
       break;
   }
   return Step::kDone;

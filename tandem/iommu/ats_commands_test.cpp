@@ -283,6 +283,49 @@ TEST_F(AtsCommands, ACompletionInsideASectionLeavesTheQueueToTheNextAdvance) {
   EXPECT_TRUE(idle());
 }
 
+TEST_F(AtsCommands, TheDeadlineIsThatOfTheRequestThatTimesOutFirst) {
+  std::vector<Iommu::TimePoint> told;
+  iommu_->on_deadline([&](Iommu::TimePoint when) { told.push_back(when); });
+  EXPECT_EQ(iommu_->next_deadline(), std::nullopt);
+  const auto sent = send_pending(2);
+  ASSERT_EQ(told.size(), 2U);
+  EXPECT_GE(told[1], told[0]);
+  EXPECT_EQ(iommu_->next_deadline(), told[0]);
+  port_->complete_invalidation(sent[0].itag);
+  EXPECT_EQ(iommu_->next_deadline(), told[1]);
+  iommu_->advance(told[1] - std::chrono::nanoseconds(1));
+  EXPECT_EQ(iommu_->next_deadline(), told[1]);
+  iommu_->advance(told[1]);
+  EXPECT_EQ(iommu_->next_deadline(), std::nullopt);
+  fence();
+  EXPECT_EQ(error_bits(), Cqcsr::CmdTo::kMask);
+}
+
+TEST_F(AtsCommands, ACompletionInsideASectionIsADeadlineOfNow) {
+  const auto sent = send_pending(1);
+  fence();
+  std::vector<Iommu::TimePoint> told;
+  iommu_->on_deadline([&](Iommu::TimePoint when) { told.push_back(when); });
+  {
+    const std::scoped_lock section(rcu::rcu_default_domain());
+    port_->complete_invalidation(sent[0].itag);
+  }
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_LT(told[0], std::chrono::steady_clock::now());
+  EXPECT_EQ(iommu_->next_deadline(), told[0]);
+  iommu_->advance();
+  EXPECT_TRUE(idle());
+  EXPECT_EQ(iommu_->next_deadline(), std::nullopt);
+}
+
+TEST_F(AtsCommands, ARequestThatIsCompletedAtOnceIsNoDeadline) {
+  std::vector<Iommu::TimePoint> told;
+  iommu_->on_deadline([&](Iommu::TimePoint when) { told.push_back(when); });
+  submit({invalidation()});
+  fence();
+  EXPECT_TRUE(told.empty());
+}
+
 /// Completes from inside the request, and goes on to say that it is pending.
 class HastyDevice : public DeviceCallbacks {
  public:

@@ -39,7 +39,10 @@ bool CommandQueue::advance(ItagTable::TimePoint now) { return itags_.expire(now)
 /// The commands that follow may wait for a grace period, which nobody does inside a section: then
 /// it is left to the next advance() or write to cqt.
 bool CommandQueue::resume() {
-  if (rcu::rcu_default_domain().in_section()) return false;
+  if (rcu::rcu_default_domain().in_section()) {
+    deadline_.tell(ItagTable::TimePoint{});  // already
+    return false;
+  }
   const MutexLock lock(mutex_);
   process_locked();
   return pend_again();

@@ -27,6 +27,21 @@ unsigned Interrupts::vector_locked(Interrupt interrupt) const {
 
 // ---- Messages ---------------------------------------------------------------------------------
 
+constinit thread_local Interrupts::Storing* Interrupts::innermost_ = nullptr;
+
+Interrupts::Storing* Interrupts::storing_here() const {
+  Storing* storing = innermost_;
+  while (storing != nullptr && storing->of != this) storing = storing->outer;
+  return storing;
+}
+
+bool Interrupts::leave_to_sender(Interrupt interrupt) const {
+  Storing* const storing = storing_here();
+  if (storing == nullptr) return false;
+  storing->edges |= bit(interrupt);
+  return true;
+}
+
 Interrupts::Message Interrupts::make_locked(unsigned vector) {
   on_the_way_.fetch_add(1, std::memory_order_relaxed);
   return {PhysAddr{table_[vector].address}, table_[vector].data};
@@ -184,21 +199,32 @@ void Interrupts::reset() {
 
 }  // namespace detail
 
-/// Before the handlers, which may clear the bit at once.
 void Iommu::State::signal(Interrupt interrupt) {
-  send(interrupts.take_message(interrupt));
-  interrupts.update_wires();
-  interrupts.tell(interrupt);
+  if (!interrupts.leave_to_sender(interrupt)) signal_all(detail::Interrupts::bit(interrupt));
 }
 
-void Iommu::State::send(const std::optional<detail::Interrupts::Message>& message) {
-  if (!message) return;
-  store_message(message->address, message->data);
+/// Messages before handlers, which may clear the bit at once. It ends: an edge can only come of a
+/// message while its bit is clear, so software has to clear it in between.
+void Iommu::State::signal_all(detail::Interrupts::Edges edges) {
+  while (edges != 0) {
+    const auto interrupt = static_cast<Interrupt>(__builtin_ctz(edges));
+    edges &= edges - 1;
+    edges |= send(interrupts.take_message(interrupt));
+    interrupts.update_wires();
+    interrupts.tell(interrupt);
+  }
+}
+
+detail::Interrupts::Edges Iommu::State::send(
+    const std::optional<detail::Interrupts::Message>& message) {
+  if (!message) return 0;
+  const auto edges =
+      interrupts.collect_edges([&] { store_message(message->address, message->data); });
   interrupts.sent();
+  return edges;
 }
 
-/// Spec: §4.2, cause 273; §6.29. Its record may raise fip, whose message may fail likewise; then
-/// fip is set, and the next record raises nothing.
+/// Spec: §4.2, cause 273; §6.29.
 void Iommu::State::store_message(PhysAddr at, std::uint32_t data) {
   if (detail::store_message(memory, at, data)) return;
   report({Cause::kIommuMsiWriteFault, false, 0}, TransactionType::kNone, DeviceId{}, {}, at.value);

@@ -162,6 +162,36 @@ TEST_F(Messages, TheFaultQueuesOwnThatReachesNothingIsReportedOnce) {
   EXPECT_EQ(faults[1].cause(), Cause::kIommuMsiWriteFault);
 }
 
+// [iommu §6.18] [iommu §6.29]
+TEST_F(Messages, OneThatClearsItsBitIsSentAgainAfterItAndNotInsideIt) {
+  /// What a message reaches clears the bit that it tells of, as a processor at once would.
+  struct Hasty final : memory::IoRegion {
+    memory::Outcome read(std::uint64_t, std::span<std::byte>) override {
+      return {0, memory::Fault::kRefused};
+    }
+    memory::Outcome write(std::uint64_t, std::span<const std::byte> from) override {
+      EXPECT_EQ(++depth, 1);
+      EXPECT_TRUE(iommu->is_storing());
+      if (++messages < 1000) iommu->mmio_write(reg::kIpsr, Ipsr::Fip::kMask, 4);
+      --depth;
+      return {from.size(), memory::Fault::kNone};
+    }
+    Iommu* iommu = nullptr;
+    int depth = 0;
+    int messages = 0;
+  };
+  const auto hasty = std::make_shared<Hasty>();
+  hasty->iommu = iommu_.get();
+  ASSERT_TRUE(memory_.add_io(memory::PhysAddr{0x2500'0000}, kPageBytes, hasty).has_value());
+  start();
+  for (unsigned i = 0; i < 1U << kLog2Queue; ++i) make_fault();
+  ASSERT_EQ(Fqcsr::Fqof::get(read(reg::kFqcsr)), 1U) << "lasts until software clears it";
+  set_message(2, 0x2500'0000, 1);
+  write(reg::kIpsr, Ipsr::Fip::kMask);
+  EXPECT_EQ(hasty->messages, 1000);
+  EXPECT_FALSE(iommu_->is_storing());
+}
+
 // [iommu §6.29]
 TEST_F(Messages, TheTableKeepsItsFields) {
   for (unsigned vector = 0; vector < reg::kMsiEntries; ++vector) {

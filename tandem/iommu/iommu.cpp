@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/iommu.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "tandem/base/check.hpp"
@@ -135,16 +136,27 @@ void Iommu::on_interrupt(InterruptHandler handler) {
   state_->interrupts.connect(std::move(handler));
 }
 
-void Iommu::advance(std::chrono::steady_clock::time_point now) {
+void Iommu::advance(TimePoint now) {
   state_->signal_if(state_->commands.advance(now), Interrupt::kCommandQueue);
   state_->poll_monitor();
 }
+
+std::optional<Iommu::TimePoint> Iommu::next_deadline() const {
+  const auto of_commands = state_->commands.next_deadline();
+  const auto of_monitor = state_->monitor.next_overflow();
+  if (!of_commands || !of_monitor) return of_commands ? of_commands : of_monitor;
+  return std::min(*of_commands, *of_monitor);
+}
+
+void Iommu::on_deadline(DeadlineHandler handler) { state_->deadline.connect(std::move(handler)); }
 
 void Iommu::on_wire(WireHandler handler) { state_->interrupts.connect_wires(std::move(handler)); }
 
 void Iommu::reset() { state_->reset(); }
 
-bool Iommu::in_command() const { return state_->commands.runs_here(); }
+bool Iommu::is_storing() const {
+  return state_->commands.runs_here() || state_->interrupts.is_storing();
+}
 
 Result<std::unique_ptr<Port>> Iommu::attach(DeviceId id, DeviceCallbacks& callbacks) {
   if (id.value >> IotlbContext::Device::kWidth != 0) return errno_error(EINVAL);

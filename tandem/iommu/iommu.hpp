@@ -289,6 +289,8 @@ class Iommu {
   };
   using InterruptHandler = std::function<void(Interrupt)>;
   using WireHandler = std::function<void(unsigned vector, bool level)>;
+  using TimePoint = std::chrono::steady_clock::time_point;
+  using DeadlineHandler = std::function<void(TimePoint when)>;
 
   /// What the specification leaves to an implementation. What cannot be is a failed check.
   struct Options {
@@ -318,16 +320,26 @@ class Iommu {
   /// one thread complete in order.
   std::uint64_t mmio_read(std::uint32_t offset, unsigned size_bytes);
   void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
-  /// Whether the calling thread is running a command of this IOMMU: in a device callback, or in an
-  /// I/O region that a fence stores to. Registers of the command queue are not for it.
-  bool in_command() const;
+  /// Whether the calling thread is running a command of this IOMMU, in a device callback or in an
+  /// I/O region that a fence stores to; or is in one that a message of this IOMMU is stored to. A
+  /// board refuses such stores to registers: those of the command queue are not for a command, and
+  /// a message that clears its own interrupt's bit while the condition lasts would be sent for
+  /// ever.
+  bool is_storing() const;
 
   /// Lets time pass: ATS invalidations whose Options::invalidation_timeout is over have timed out,
   /// which the fence behind them reports; and the command queue goes on where a device completed
   /// an invalidation inside a reader section. Reading a register of a queue that waits does the
   /// same. An overflow of iohpmcycles interrupts here, or where ipsr or a register of the monitor
   /// is read. Not inside a section.
-  void advance(std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
+  void advance(TimePoint now = std::chrono::steady_clock::now());
+  /// When advance() has something to do at the latest, as things are: so that a driver that sleeps
+  /// until it is interrupted is, the owner of an IOMMU sees to it that somebody calls it by then.
+  /// (A pcie::Board does.) None: nothing is outstanding.
+  std::optional<TimePoint> next_deadline() const;
+  /// Called when there is a new deadline, from the thread that made it, maybe inside a reader
+  /// section or a command: it notes the time, and calls nothing of the IOMMU.
+  void on_deadline(DeadlineHandler handler);
 
   /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held
   /// but command_mutex_ when a device callback caused it. That thread may be in a reader section

@@ -91,6 +91,22 @@ class MovingPage : public Board {
     set_process(PdtpMode::kPd8, pdt_root_, kPasid, process_context(FirstStageMode::kSv39, root));
     submit({iodir_inval_pdt(kDevice.value, kPasid.value), kFence});
   }
+  /// By pointing the device at another process directory. Two take turns.
+  void move_device(std::uint64_t version) {
+    if (other_root_ == 0) {
+      other_root_ = allocate_page();
+      other_pdt_ = allocate_page();
+      set_process(PdtpMode::kPd8, other_pdt_, kPasid,
+                  process_context(FirstStageMode::kSv39, other_root_));
+    }
+    const bool other = version % 2 != 0;
+    map(other ? other_root_ : root_, 3, kAt, address(version) >> kPageShift);
+    ExtendedDeviceContext context = context_;
+    context.fsc = Fsc::make(PdtpMode::kPd8, other ? other_pdt_ : pdt_root_);
+    set_device(kDevice, context);
+    submit(
+        {iodir_inval_ddt(version % 3 == 0 ? std::nullopt : std::optional{kDevice.value}), kFence});
+  }
   /// What a translation made between `before` and now may be.
   void expect_recent(std::uint64_t before) {
     const auto found = translate(kAt);
@@ -106,6 +122,7 @@ class MovingPage : public Board {
   static constexpr Command kFence = iofence_c({.order_reads = true, .order_writes = true});
   std::uint64_t frames_ = 0;
   std::uint64_t other_root_ = 0;
+  std::uint64_t other_pdt_ = 0;
   std::atomic<std::uint64_t> current_{0};  // the last version whose fence has completed
 };
 
@@ -121,6 +138,14 @@ TEST_F(MovingPage, NoTranslationIsOlderThanTheLastCompletedInvalidation) {
 TEST_F(MovingPage, NoTranslationIsOfAnOlderProcessContextThanTheLastInvalidated) {
   run(
       2'000, [&](std::uint64_t version) { move_process(version); },
+      [&](std::uint64_t before) { expect_recent(before); });
+  EXPECT_GT(iommu_->stats().iotlb_hits, 0U);
+}
+
+// [iommu §3.8] [iommu §4.1.3]
+TEST_F(MovingPage, NoTranslationIsOfAnOlderDeviceContextThanTheLastInvalidated) {
+  run(
+      2'000, [&](std::uint64_t version) { move_device(version); },
       [&](std::uint64_t before) { expect_recent(before); });
   EXPECT_GT(iommu_->stats().iotlb_hits, 0U);
 }

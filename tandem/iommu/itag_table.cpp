@@ -82,6 +82,16 @@ bool ItagTable::take_timed_out() {
   return std::exchange(timed_out_, false);
 }
 
+std::optional<ItagTable::TimePoint> ItagTable::next_deadline() const {
+  const MutexLock lock(mutex_);
+  if (ready_locked()) return TimePoint{};
+  auto earliest = TimePoint::max();
+  for (const Request& request : requests_) {
+    if (request.outstanding) earliest = std::min(earliest, request.deadline);
+  }
+  return earliest == TimePoint::max() ? std::nullopt : std::optional(earliest);
+}
+
 bool ItagTable::ready_locked() const {
   switch (waits_for_.load(std::memory_order_relaxed)) {
     case Waits::kNothing:

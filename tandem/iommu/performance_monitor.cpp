@@ -90,6 +90,16 @@ bool PerformanceMonitor::poll() {
   return advance_cycles_locked();
 }
 
+std::optional<std::chrono::steady_clock::time_point> PerformanceMonitor::next_overflow() const {
+  if (!config_.has<Capabilities::Hpm>()) return std::nullopt;
+  const MutexLock lock(mutex_);
+  if ((inhibits() & 1) != 0 || Iohpmcycles::Of::get(cycles_) != 0) return std::nullopt;
+  const std::uint64_t left = cycles_mask_ - (cycles_ & cycles_mask_);
+  const auto representable = (Clock::time_point::max() - as_of_).count();
+  if (left >= static_cast<std::uint64_t>(representable)) return std::nullopt;
+  return as_of_ + std::chrono::nanoseconds(static_cast<std::int64_t>(left) + 1);
+}
+
 std::uint64_t PerformanceMonitor::cycles() const {
   const MutexLock lock(mutex_);
   return cycles_;

@@ -132,6 +132,7 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
      [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
        s.poll_monitor();
        s.monitor.write_inhibits(static_cast<std::uint32_t>(value));
+       s.tell_overflow();
      },
      has<Capabilities::Hpm>},
     {reg::kIohpmcycles, 8,
@@ -142,6 +143,7 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
        s.poll_monitor();
        s.monitor.write_cycles(merged(s.monitor.cycles(), value, mask));
+       s.tell_overflow();
      },
      has<Capabilities::Hpm>},
     {reg::kIohpmctr1, 8, [](State& s, unsigned i) { return s.monitor.counter(i); },
@@ -192,7 +194,7 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
     {reg::kMsiControl, 4,
      [](State& s, unsigned i) -> std::uint64_t { return s.interrupts.control(i); },
      [](State& s, unsigned i, std::uint64_t value, std::uint64_t) {
-       s.send(s.interrupts.write_control(i, static_cast<std::uint32_t>(value)));
+       s.signal_all(s.send(s.interrupts.write_control(i, static_cast<std::uint32_t>(value))));
      },
      has_message, reg::kMsiEntries, reg::kMsiEntryBytes},
 };

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "tandem/base/planted_fault.hpp"
 #include "tandem/iommu/detail/state.hpp"
 #include "tandem/rcu/rcu.hpp"
 
@@ -12,14 +13,15 @@ void Iommu::State::reset() {
   {
     const MutexLock lock(ddtp_mutex);
     ddtp.store(Ddtp::make(config.options.reset_mode), std::memory_order_release);
-    generations.invalidate_all();
+    if (!planted_fault("iommu-reset-keeps-caches")) generations.invalidate_all();
   }
   commands.reset();
   faults.reset();
   page_requests.reset();
-  rcu::rcu_synchronize();
+  if (!planted_fault("iommu-reset-skip-wait")) rcu::rcu_synchronize();
   config.fctl.store(detail::Config::initial_fctl(config.capabilities), std::memory_order_release);
   monitor.reset();
+  tell_overflow();
   debug.reset();
   qosid.store(0, std::memory_order_relaxed);
   interrupts.reset();

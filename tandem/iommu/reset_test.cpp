@@ -78,6 +78,24 @@ TEST_F(Reset, WiresFall) {
 }
 
 // [iommu §6.2]
+TEST_F(Reset, WaitsForAccessesThroughEarlierTranslations) {
+  start();
+  map(root_, 3, kAt, allocate_page());
+  std::atomic<bool> accesses{false};
+  std::atomic<bool> over{false};
+  std::jthread access([&] {
+    const std::scoped_lock section(rcu::rcu_default_domain());
+    EXPECT_TRUE(translate(kAt).has_value());
+    accesses = true;
+    for (int i = 0; i < 2'000 && !over; ++i) std::this_thread::yield();
+    EXPECT_FALSE(over);
+  });
+  while (!accesses) std::this_thread::yield();
+  iommu_->reset();
+  over = true;
+}
+
+// [iommu §6.2]
 TEST_F(Reset, EndsTheWorkInFlight) {
   constexpr int kResets = 200;
   const std::uint64_t frame = allocate_page();

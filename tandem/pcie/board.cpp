@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "tandem/pcie/detail/alarm.hpp"
 #include "tandem/pcie/spec.hpp"
 
 namespace tandem::pcie {
@@ -15,8 +16,9 @@ using memory::AccessSizes;
 using memory::Fault;
 using memory::Outcome;
 
-/// Registers behind an I/O region: little-endian words of at most eight bytes. A fence of the
-/// IOMMU that stores to them is refused: what they do may need the command queue.
+/// Registers behind an I/O region: little-endian words of at most eight bytes. A fence or a message
+/// of the IOMMU that stores to them is refused: what they do may need the command queue, or send
+/// that message again.
 template <class Read, class Write>
 class Registers final : public memory::IoRegion {
  public:
@@ -29,7 +31,7 @@ class Registers final : public memory::IoRegion {
     return {to.size(), Fault::kNone};
   }
   Outcome write(std::uint64_t offset, std::span<const std::byte> from) override {
-    if (iommu_.in_command()) return {0, Fault::kRefused};
+    if (iommu_.is_storing()) return {0, Fault::kRefused};
     std::uint64_t value = 0;
     std::memcpy(&value, from.data(), from.size());
     write_(offset, value, static_cast<unsigned>(from.size()));
@@ -60,6 +62,10 @@ Bdf function_of(std::uint64_t offset) {
 
 }  // namespace
 
+Board::Board(const Options& options)
+    : options_(options),
+      alarm_(std::make_unique<detail::Alarm>([this] { return let_time_pass(); })) {}
+
 Result<std::unique_ptr<Board>> Board::create(Options options) {
   std::unique_ptr<Board> board(new Board(options));
   if (const auto wired = board->wire(); !wired) return Unexpected{wired.error()};
@@ -72,6 +78,8 @@ Result<void> Board::wire() {
   if (!ram) return Unexpected{ram.error()};
   ram_ = std::move(*ram);
   iommu_ = std::make_unique<iommu::Iommu>(memory_, options_.iommu);
+  iommu_->on_deadline([this](iommu::Iommu::TimePoint when) { alarm_->set(when); });
+  if (const auto deadline = iommu_->next_deadline()) alarm_->set(*deadline);
   const auto registers = make_registers(
       *iommu_, {.min_bytes = 4, .max_bytes = 8, .aligned = true},
       [this](std::uint64_t offset, unsigned size_bytes) {
@@ -98,7 +106,12 @@ Result<void> Board::wire() {
   return {};
 }
 
-Board::~Board() = default;
+Board::~Board() { alarm_->stop(); }
+
+std::optional<iommu::Iommu::TimePoint> Board::let_time_pass() {
+  iommu_->advance();
+  return iommu_->next_deadline();
+}
 
 Result<std::reference_wrapper<Endpoint>> Board::plug(Bdf slot, Endpoint::Options options) {
   if (slot.bus >= options_.buses || slot.device >= 32 || slot.function >= 8) {

@@ -12,6 +12,10 @@
 ///     device.space(pasid).read(address, buffer);
 ///
 /// Every function is an integrated endpoint: there are no bridges and no links.
+///
+/// Time: what the IOMMU does when time has passed, the time-out of an ATS invalidation say, it does
+/// on a thread of the board (Iommu::next_deadline()), which exists once something was to be waited
+/// for. So a guest that sleeps until it is interrupted is interrupted.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +23,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "tandem/base/mapping.hpp"
@@ -29,6 +34,10 @@
 #include "tandem/pcie/pcie.hpp"
 
 namespace tandem::pcie {
+
+namespace detail {
+class Alarm;
+}
 
 /// Where a function is.
 struct Bdf {
@@ -93,11 +102,13 @@ class Board {
   }
 
  private:
-  explicit Board(const Options& options) : options_(options) {}
+  explicit Board(const Options& options);
   Result<void> wire();
+  std::optional<iommu::Iommu::TimePoint> let_time_pass();
   std::shared_ptr<Endpoint> find(Bdf slot) const;
 
   const Options options_;
+  const std::unique_ptr<detail::Alarm> alarm_;  // before the IOMMU, which sets it
   Mapping ram_;
   memory::Memory memory_;
   std::unique_ptr<iommu::Iommu> iommu_;

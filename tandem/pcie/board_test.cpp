@@ -5,12 +5,16 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "tandem/pcie/spec.hpp"
+#include "tandem/rcu/rcu.hpp"
 
 namespace tandem::pcie {
 namespace {
@@ -155,6 +159,98 @@ TEST_F(BoardTest, AFunctionStaysWhereAnAccessOfItDoesNotEnd) {
   slow->answers = true;
   access.join();
   EXPECT_TRUE(board_->unplug({0, 3, 0}));
+}
+
+/// A guest that has given the IOMMU its work and sleeps: nobody touches a register any more.
+class SleepingGuest : public testing::Test {
+ protected:
+  class Device final : public iommu::DeviceCallbacks {
+   public:
+    iommu::InvalidationReply invalidate(const iommu::AtsInvalidation& request) override {
+      itag = request.itag;
+      return iommu::InvalidationReply::kPending;
+    }
+    void page_response(const iommu::PageResponse&) override {}
+    std::uint8_t itag = 0;
+  };
+
+  void start(std::chrono::nanoseconds timeout) {
+    board_ = std::move(*Board::create(
+        {.iommu = {.capabilities = iommu::kAllCapabilities, .invalidation_timeout = timeout}}));
+    board_->iommu().on_interrupt([this](iommu::Iommu::Interrupt which) { interrupted_ = which; });
+    port_ = std::move(*board_->iommu().attach({8}, device_));
+    write(iommu::reg::kCqb, iommu::QueueBase::make(2, Board::Options().ram.value >> 12), 8);
+    write(iommu::reg::kCqcsr, iommu::Cqcsr::Cqen::make(1) | iommu::Cqcsr::Cie::make(1));
+  }
+  void write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes = 4) {
+    board_->iommu().mmio_write(offset, value, size_bytes);
+  }
+  void invalidate_and_fence() {
+    iommu::Command fence = iommu::iofence_c({});
+    fence.words[0] |= iommu::Iofence::Wsi::make(1);
+    const iommu::Command commands[] = {iommu::ats_inval(8, std::nullopt, 0, kPageSize), fence};
+    std::memcpy(board_->ram().data(), commands, sizeof commands);
+    write(iommu::reg::kCqt, 2);
+  }
+  void wait_for(iommu::Iommu::Interrupt which) {
+    while (interrupted_.load() != which) std::this_thread::yield();
+  }
+
+  Device device_;
+  std::unique_ptr<Board> board_;
+  std::unique_ptr<iommu::Port> port_;
+  std::atomic<std::optional<iommu::Iommu::Interrupt>> interrupted_{std::nullopt};
+};
+
+// [iommu §4.1.4]
+TEST_F(SleepingGuest, IsToldOfAnInvalidationThatTimesOut) {
+  start(std::chrono::milliseconds(5));
+  invalidate_and_fence();
+  EXPECT_EQ(interrupted_.load(), std::nullopt);
+  wait_for(iommu::Iommu::Interrupt::kCommandQueue);
+  EXPECT_EQ(iommu::Cqcsr::CmdTo::get(board_->iommu().mmio_read(iommu::reg::kCqcsr, 4)), 1U);
+}
+
+// [iommu §4.1.2]
+TEST_F(SleepingGuest, IsToldOfAFenceThatADeviceLetsPassFromAReaderSection) {
+  start(std::chrono::hours(1));
+  invalidate_and_fence();
+  {
+    const std::scoped_lock section(rcu::rcu_default_domain());
+    port_->complete_invalidation(device_.itag);
+  }
+  wait_for(iommu::Iommu::Interrupt::kCommandQueue);
+  EXPECT_EQ(iommu::Cqcsr::FenceWIp::get(board_->iommu().mmio_read(iommu::reg::kCqcsr, 4)), 1U);
+}
+
+// [iommu §6.21]
+TEST_F(SleepingGuest, IsToldOfAnOverflowOfIohpmcycles) {
+  start(std::chrono::hours(1));
+  write(iommu::reg::kIohpmcycles, iommu::Iohpmcycles::Counter::kMask - 5'000'000, 8);
+  wait_for(iommu::Iommu::Interrupt::kPmu);
+}
+
+// A message that clears the bit whose condition lasts makes the bit rise again.
+TEST_F(BoardTest, AMessageToTheIommusOwnRegistersReachesNothing) {
+  namespace reg = iommu::reg;
+  constexpr std::uint64_t kCapabilities =
+      iommu::Capabilities::Igs::set(iommu::kHostCapabilities, iommu::Capabilities::kIgsMsi);
+  board_ = std::move(*Board::create({.iommu = {.capabilities = kCapabilities}}));
+  const Board::Options defaults;
+  iommu::Iommu& iommu = board_->iommu();
+  iommu.mmio_write(reg::kFqb, iommu::QueueBase::make(1, defaults.ram.value >> 12), 8);
+  iommu.mmio_write(reg::kMsiAddress, defaults.iommu_registers.value + reg::kIpsr, 8);
+  iommu.mmio_write(reg::kMsiData, iommu::Ipsr::Fip::make(1), 4);
+  iommu.mmio_write(reg::kFqcsr, iommu::Fqcsr::Fqen::make(1) | iommu::Fqcsr::Fie::make(1), 4);
+  // ddtp is Off: every access is a fault. The second one does not fit into the queue.
+  Endpoint& device = *board_->plug({0, 3, 0}, {.ats = false, .pri = false});
+  std::array<std::byte, 4> word{};
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(device.space(std::nullopt).read(Iova{defaults.ram.value}, word).ok());
+  }
+  EXPECT_EQ(iommu::Fqcsr::Fqof::get(iommu.mmio_read(reg::kFqcsr, 4)), 1U);
+  iommu.mmio_write(reg::kIpsr, iommu::Ipsr::Fip::make(1), 4);
+  EXPECT_EQ(iommu.mmio_read(reg::kIpsr, 4), iommu::Ipsr::Fip::make(1)) << "the condition lasts";
 }
 
 TEST_F(BoardTest, ThereAreAtMost256Buses) {

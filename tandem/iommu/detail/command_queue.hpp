@@ -8,6 +8,7 @@
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/config.hpp"
+#include "tandem/iommu/detail/deadline.hpp"
 #include "tandem/iommu/detail/generations.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/detail/itag_table.hpp"
@@ -27,12 +28,14 @@ namespace tandem::iommu::detail {
 class CommandQueue {
  public:
   CommandQueue(const memory::Memory& memory, const Config& config, Generations& generations,
-               const std::atomic<std::uint64_t>& ddtp, Interrupts& interrupts)
+               const std::atomic<std::uint64_t>& ddtp, Interrupts& interrupts,
+               const Deadline& deadline)
       : memory_(memory),
         config_(config),
         generations_(generations),
         ddtp_(ddtp),
-        interrupts_(interrupts) {}
+        interrupts_(interrupts),
+        deadline_(deadline) {}
 
   /// Errors: false when the id is taken.
   bool attach(DeviceId id, DeviceCallbacks& callbacks);
@@ -42,6 +45,7 @@ class CommandQueue {
   [[nodiscard]] bool complete_invalidation(DeviceId device, std::uint8_t itag, unsigned count,
                                            std::optional<std::uint32_t> sequence);
   [[nodiscard]] bool advance(ItagTable::TimePoint now);
+  std::optional<ItagTable::TimePoint> next_deadline() const { return itags_.next_deadline(); }
   /// Whether the calling thread is running a command.
   bool runs_here() const;
   /// Whether the queue waits for devices.
@@ -87,6 +91,7 @@ class CommandQueue {
   Generations& generations_;
   const std::atomic<std::uint64_t>& ddtp_;
   Interrupts& interrupts_;
+  const Deadline& deadline_;
   Mutex mutex_;  // the command_mutex_ of the module overview
   std::map<DeviceId, DeviceCallbacks*> devices_ TANDEM_GUARDED_BY(mutex_);
   bool accesses_to_wait_for_ TANDEM_GUARDED_BY(mutex_) = false;  // since the last fence

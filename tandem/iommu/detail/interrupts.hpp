@@ -22,6 +22,11 @@ namespace tandem::iommu::detail {
 /// An edge is never lost between raise() and clear(): both change the one word atomically, and
 /// after clear() every condition is judged again under its own lock. So a condition that came
 /// before that judgement is seen by it, and one that comes after finds the bit clear and rises it.
+/// Messages do not nest. Storing one may make a bit rise, of the fault that it reaches nothing, or
+/// because it went to the registers and cleared a bit whose condition lasts. That edge is signalled
+/// next, by whoever sent the message: the stack is as deep as one message's, wherever software made
+/// them point.
+///
 /// Neither is a message lost between masking and unmasking: take_message() looks at the mask and
 /// makes the message pending, and write_control() clears the mask and takes what is pending, each
 /// in one critical section.
@@ -49,6 +54,18 @@ class Interrupts {
            0;  // (A)
   }
   void clear(std::uint32_t bits) { ipsr_.fetch_and(~bits, std::memory_order_acquire); }  // (A)
+
+  /// Bits of ipsr that rose and have not been signalled.
+  using Edges = std::uint32_t;
+  static constexpr Edges bit(Interrupt interrupt) {
+    return std::uint32_t{1} << static_cast<unsigned>(interrupt);
+  }
+  /// Calls `store`, which stores a message. Returns: the edges that came of it.
+  template <class Store>
+  Edges collect_edges(Store store) const;
+  /// Whether the calling thread is storing a message: the edge is then left to who sent that.
+  bool leave_to_sender(Interrupt interrupt) const;
+  bool is_storing() const { return storing_here() != nullptr; }
 
   /// What an edge of `interrupt` sends. Nothing where wires signal; where the vector is masked the
   /// message becomes pending; and nothing where the bit has been cleared since, for whoever did
@@ -91,12 +108,19 @@ class Interrupts {
     std::uint32_t control = 0;
   };
 
-  static constexpr std::uint32_t bit(Interrupt interrupt) {
-    return std::uint32_t{1} << static_cast<unsigned>(interrupt);
-  }
+  /// A message under way. Where it goes, one of another IOMMU may come of it.
+  struct Storing {
+    const Interrupts* of;
+    Edges edges;
+    Storing* outer;
+  };
+  Storing* storing_here() const;
+
   unsigned vector_locked(Interrupt interrupt) const TANDEM_REQUIRES(mutex_);
   std::uint32_t levels_locked() const TANDEM_REQUIRES(mutex_);
   Message make_locked(unsigned vector) TANDEM_REQUIRES(mutex_);
+
+  static constinit thread_local Storing* innermost_;
 
   const Config& config_;
   std::atomic<std::uint32_t> ipsr_{0};        // any thread
@@ -110,5 +134,14 @@ class Interrupts {
   std::uint32_t told_levels_ TANDEM_GUARDED_BY(mutex_) = 0;
   bool telling_levels_ TANDEM_GUARDED_BY(mutex_) = false;
 };
+
+template <class Store>
+Interrupts::Edges Interrupts::collect_edges(Store store) const {
+  Storing storing{this, 0, innermost_};
+  innermost_ = &storing;
+  store();
+  innermost_ = storing.outer;
+  return storing.edges;
+}
 
 }  // namespace tandem::iommu::detail

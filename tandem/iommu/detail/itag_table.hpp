@@ -49,6 +49,9 @@ class ItagTable {
   /// Notes a request that nobody can complete.
   void note_time_out();
 
+  /// When expire() has something to end; in the past where what the queue waits for has come. None:
+  /// never, as things are.
+  std::optional<TimePoint> next_deadline() const;
   /// Whether no request is outstanding; else the queue waits for that.
   bool none_outstanding_or_wait();
   /// Whether a request has timed out since the last call.

@@ -61,6 +61,8 @@ class PerformanceMonitor {
   [[nodiscard]] bool count(HpmEvent event, const EventIds& ids, unsigned times = 1);
   /// Finds out whether iohpmcycles has overflowed.
   [[nodiscard]] bool poll();
+  /// When it will, and interrupt. None: not while a clock can tell.
+  std::optional<std::chrono::steady_clock::time_point> next_overflow() const;
 
   std::uint32_t overflows() const;  ///< iocountovf
   std::uint32_t inhibits() const { return inhibits_.load(std::memory_order_relaxed); }

@@ -9,6 +9,7 @@
 #include "tandem/iommu/detail/command_queue.hpp"
 #include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/context_cache.hpp"
+#include "tandem/iommu/detail/deadline.hpp"
 #include "tandem/iommu/detail/debug_translation.hpp"
 #include "tandem/iommu/detail/generations.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
@@ -76,7 +77,7 @@ struct Iommu::State {
         monitor(config, interrupts),
         faults(physical_memory, interrupts, Interrupt::kFaultQueue),
         page_requests(physical_memory, interrupts, Interrupt::kPageRequestQueue),
-        commands(physical_memory, config, generations, ddtp, interrupts) {}
+        commands(physical_memory, config, generations, ddtp, interrupts, deadline) {}
 
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
   Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
@@ -129,7 +130,10 @@ struct Iommu::State {
   void signal_if(bool raised, Interrupt interrupt) {
     if (raised) signal(interrupt);
   }
-  void send(const std::optional<detail::Interrupts::Message>& message);
+  void signal_all(detail::Interrupts::Edges edges);
+  /// Returns: the edges that came of it.
+  [[nodiscard]] detail::Interrupts::Edges send(
+      const std::optional<detail::Interrupts::Message>& message);
   /// Stores a message; one that reaches nothing is reported. (interrupts.cpp)
   void store_message(PhysAddr at, std::uint32_t data);
   void write_ipsr(std::uint32_t value);
@@ -148,6 +152,10 @@ struct Iommu::State {
   void count_slow(HpmEvent event, const detail::EventIds& ids, unsigned times = 1);
   void count_walks_slow(const detail::WalkCounts& counts);
   void poll_monitor() { signal_if(monitor.poll(), Interrupt::kPmu); }
+  /// After a write that may let iohpmcycles overflow sooner.
+  void tell_overflow() {
+    if (const auto when = monitor.next_overflow()) deadline.tell(*when);
+  }
 
   struct Register;  // a row of the table of registers (registers.cpp)
   std::uint64_t read_register(std::uint32_t offset, unsigned size_bytes);
@@ -168,6 +176,7 @@ struct Iommu::State {
   detail::ContextCache contexts{generations};
   std::atomic<std::uint64_t> ddtp;  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;
+  detail::Deadline deadline;
   detail::Interrupts interrupts;
   detail::PerformanceMonitor monitor;
   detail::RecordQueue faults;
