@@ -376,7 +376,7 @@ bool Core::run_stamped_until(std::uint64_t limit,
       left = left || left_here;
     }
     if (!left) return true;
-    wait_for_readers((safe | kNesting) + 1, self);
+    wait_for_readers((safe | kNesting) + 1);
   }
 }
 

@@ -18,6 +18,9 @@ namespace {
 
 constexpr int kSpins = 64;  // scans with a pause between them, about 10 µs
 constexpr int kPauses = 8;  // in one pause
+/// Grace periods that callers drive side by side. Each interrupts every CPU on which the process
+/// runs; above this many, to sleep and be woken costs all together less.
+constexpr std::uint32_t kSideBySide = 16;
 
 }  // namespace
 
@@ -126,16 +129,18 @@ void Core::fence(const Reader* self) noexcept {
 
 /// Why one fence and one scan suffice.
 ///
-/// The caller loaded `bound` from the sequence, or wrote it, after the update it guards. Take a
-/// reader's outermost section. Either its state store is visible to the first scan after the fence
-/// (F), and we wait until the state is 0 or at least `bound`; both were stored with release after
-/// the section's last access. Or it is not, and then everything that the section loads after (A)
-/// comes after (F): it sees the update. A state of at least `bound` was loaded with acquire (B)
-/// from a sequence advanced after the update: that section sees it, too.
-void Core::wait_for_readers(std::uint64_t bound, const Reader* self) noexcept {
-  if (planted_fault("rcu-early-grace-period")) return;
-  fence(self);  // (F)
-  if (oldest_reader(bound) >= bound) return;
+/// The caller loaded `bound` from the sequence, or wrote it, after the update it guards, and then
+/// made the fence (F). Take a reader's outermost section. Either its state store is visible to the
+/// first scan after the fence (F), and we wait until the state is 0 or at least `bound`; both were
+/// stored with release after the section's last access. Or it is not, and then everything that the
+/// section loads after (A) comes after (F): it sees the update. A state of at least `bound` was
+/// loaded with acquire (B) from a sequence advanced after the update: that section sees it, too.
+bool Core::first_look(std::uint64_t bound) noexcept {
+  return planted_fault("rcu-early-grace-period") || oldest_reader(bound) >= bound;
+}
+
+void Core::wait_for_readers(std::uint64_t bound) noexcept {
+  if (first_look(bound)) return;
   const auto begin = Clock::now();
   auto next_report = stall_limit(false);
   unsigned reports = 0;
@@ -195,28 +200,55 @@ void Core::complete(std::uint64_t bound) noexcept {
   }
 }
 
+/// A value of the sequence that serves `cookie`, which may be a polled one that nobody has advanced
+/// to.
+std::uint64_t Core::bound_for(std::uint64_t cookie) noexcept {
+  const std::uint64_t bound = sequence.load(std::memory_order_acquire);
+  return bound >= cookie ? bound : sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
+}
+
+void Core::end_grace_period(std::uint64_t bound) noexcept {
+  complete(planted_fault("rcu-completes-too-much") ? bound + kStep : bound);
+  Counters::add(counters.grace_periods);
+}
+
 /// Who finds `completed` at or above its cookie was served: that grace period loaded its bound
 /// after somebody advanced the sequence to the cookie, hence after our update, before it fenced and
-/// scanned. One thread drives; the others sleep until it has ended and then see whether it served
-/// them.
+/// scanned.
+///
+/// Where no reader is in the way, a grace period takes less than to sleep and be woken, so callers
+/// do not wait for each other's but drive their own. Where one is, one thread waits for it; the
+/// others sleep until that grace period has ended and then see whether it served them.
 void Core::await(std::uint64_t cookie, const Reader* self) noexcept {
+  if (completed_for(cookie)) return;
+  std::uint64_t bound = bound_for(cookie);
+  bool fenced = side_by_side.fetch_add(1, std::memory_order_relaxed) < kSideBySide;
+  if (fenced) fence(self);  // (F)
+  const bool clear = fenced && first_look(bound);
+  side_by_side.fetch_sub(1, std::memory_order_relaxed);
+  if (clear) {
+    end_grace_period(bound);
+    announce();
+    return;
+  }
   while (!completed_for(cookie)) {
     const std::uint32_t seen = turn.load(std::memory_order_acquire);  // before the lock is tried
     if (grace.try_lock()) {
-      std::uint64_t bound = sequence.load(std::memory_order_acquire);
-      // A polled cookie may name a value that nobody has advanced to.
-      if (bound < cookie) bound = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
-      wait_for_readers(bound, self);
-      complete(planted_fault("rcu-completes-too-much") ? bound + kStep : bound);
-      Counters::add(counters.grace_periods);
+      if (!fenced) {
+        bound = bound_for(cookie);
+        fence(self);  // (F)
+      }
+      wait_for_readers(bound);
+      end_grace_period(bound);
       grace.unlock();
       announce();
-      continue;
+      return;
     }
     for (int i = 0; i < kSpins && turn.load(std::memory_order_relaxed) == seen; ++i) cpu_pause();
     in_line.fetch_add(1, std::memory_order_seq_cst);
     if (!completed_for(cookie)) futex_wait(turn, seen);
     in_line.fetch_sub(1, std::memory_order_relaxed);
+    fenced = false;  // who drives the next one serves all that came meanwhile
   }
 }
 

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -164,6 +165,20 @@ TEST(RcuSynchronize, GivesItsCpuAwayOnlyToSleep) {
       detail::cpu_losses_before_sleep([&] { rcu_synchronize(domain); }, [&] { occupant.leave(); });
   if (losses < 0) GTEST_SKIP() << "/proc does not tell what the thread does";
   EXPECT_LE(losses, detail::kFewLosses);
+}
+
+// More than drive grace periods side by side.
+TEST(RcuSynchronize, EachOfManyCallersWaitsForASectionThatBeganBefore) {
+  rcu_domain domain;
+  Occupant occupant(domain);
+  std::list<Waiter> callers;
+  for (int i = 0; i < 40; ++i) callers.emplace_back([&] { rcu_synchronize(domain); });
+  wait_until([&] { return stats(domain).waits != 0; });
+  // Further ones come and find a grace period that others wait for.
+  for (int i = 0; i < 10; ++i) callers.emplace_back([&] { rcu_synchronize(domain); });
+  EXPECT_FALSE(callers.back().returned_within(std::chrono::milliseconds(20)));
+  for (const Waiter& caller : callers) EXPECT_FALSE(caller.returned());
+  occupant.leave();
 }
 
 TEST(RcuSynchronize, DoesNotWaitForAnotherDomain) {

@@ -96,11 +96,15 @@ struct Core {
   std::uint64_t oldest_reader(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   /// A fence on this thread and on every reader that does not fence for itself. (F)
   void fence(const Reader* self) noexcept;
-  /// Returns once no reader is in a section with a state below `bound`. `self`: the caller's.
-  void wait_for_readers(std::uint64_t bound, const Reader* self) noexcept TANDEM_EXCLUDES(registry);
+  /// Whether no reader is in a section with a state below `bound`. Both after fence().
+  bool first_look(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
+  /// Returns once none is.
+  void wait_for_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   void sleep_for_readers(std::uint64_t bound, Clock::duration at_most) noexcept
       TANDEM_EXCLUDES(registry);
   void complete(std::uint64_t bound) noexcept;
+  void end_grace_period(std::uint64_t bound) noexcept;
+  std::uint64_t bound_for(std::uint64_t cookie) noexcept;
   /// Wakes those who wait for somebody else's grace period.
   void announce() noexcept;
   bool completed_for(std::uint64_t cookie) const noexcept {
@@ -214,8 +218,9 @@ struct Core {
   Mutex grace;  // of the thread that drives the grace period all others wait for
   alignas(kCacheLine) std::atomic<std::uint64_t> completed{0};  // no reader below it is left
   std::atomic<std::uint64_t> wanted{0};                         // cookie that somebody polls for
-  std::atomic<std::uint32_t> turn{0};     // futex: counts grace periods driven to their end
-  std::atomic<std::uint32_t> in_line{0};  // threads that sleep on `turn`
+  std::atomic<std::uint32_t> turn{0};          // futex: counts grace periods driven to their end
+  std::atomic<std::uint32_t> in_line{0};       // threads that sleep on `turn`
+  std::atomic<std::uint32_t> side_by_side{0};  // grace periods that are driven out of turn
 
   Worker expediter;
   std::atomic<std::uint64_t> hasty{0};           // cookie asked of the expediter
