@@ -12,6 +12,7 @@
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/process.hpp"
 #include "tandem/rcu/stall.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::rcu::detail {
 namespace {
@@ -210,6 +211,7 @@ std::uint64_t Core::bound_for(std::uint64_t cookie) noexcept {
 void Core::end_grace_period(std::uint64_t bound) noexcept {
   complete(planted_fault("rcu-completes-too-much") ? bound + kStep : bound);
   Counters::add(counters.grace_periods);
+  TANDEM_TRACE(rcu_grace_period_end, this, bound);
 }
 
 /// Who finds `completed` at or above its cookie was served: that grace period loaded its bound
@@ -224,6 +226,7 @@ void Core::await(std::uint64_t cookie, const Reader* self) noexcept {
   std::uint64_t bound = bound_for(cookie);
   bool fenced = side_by_side.fetch_add(1, std::memory_order_relaxed) < kSideBySide;
   if (fenced) fence(self);  // (F)
+  TANDEM_TRACE(rcu_grace_period, this, bound);
   const bool clear = fenced && first_look(bound);
   side_by_side.fetch_sub(1, std::memory_order_relaxed);
   if (clear) {

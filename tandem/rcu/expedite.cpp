@@ -18,6 +18,7 @@
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/process.hpp"
 #include "tandem/rcu/stall.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::rcu::detail {
 namespace {
@@ -34,10 +35,11 @@ constinit std::atomic<int> expedited_priority{1};
 void Core::expedite(const Reader* self) noexcept {
   Counters::add(counters.expedited);
   const std::uint64_t cookie = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
+  TANDEM_TRACE(rcu_grace_period, this, cookie);
   fence(self);  // (F)
   for (int round = 0; round < kSpins; ++round) {
     if (oldest_reader(cookie) >= cookie) {
-      complete(cookie);
+      end_grace_period(cookie);
       announce();
       return;
     }
@@ -93,8 +95,7 @@ void Core::expedite_main() noexcept {
       if (boosted) unboost_readers(bound);
     }
     if (boosted) unboost_readers(bound);
-    complete(bound);
-    Counters::add(counters.grace_periods);
+    end_grace_period(bound);
     announce();
     hasty_done.fetch_add(1, std::memory_order_seq_cst);
     futex_wake(hasty_done, INT_MAX);
@@ -112,7 +113,8 @@ void Core::boost_readers(std::uint64_t bound) noexcept {
     if (state == 0 || state >= bound) continue;
     if (reader->boosted.load(std::memory_order_relaxed) != 0) continue;
     const int policy = ::sched_getscheduler(reader->thread);
-    if (policy != SCHED_OTHER && policy != SCHED_BATCH) continue;  // has a will of its own
+    const int kind = policy & ~SCHED_RESET_ON_FORK;
+    if (kind != SCHED_OTHER && kind != SCHED_BATCH) continue;  // has a will of its own
     const sched_param parameter{priority};
     if (::sched_setscheduler(reader->thread, SCHED_FIFO | SCHED_RESET_ON_FORK, &parameter) != 0) {
       continue;
@@ -123,13 +125,15 @@ void Core::boost_readers(std::uint64_t bound) noexcept {
   }
 }
 
-/// By the reader itself, or under the registry's lock, which keeps its thread alive.
+/// By the reader itself, or under the registry's lock, which keeps its thread alive. Without
+/// CAP_SYS_NICE a thread cannot take SCHED_RESET_ON_FORK back; then it keeps that flag.
 void Core::unboost(Reader& reader) noexcept {
   if (reader.boosted.load(std::memory_order_relaxed) == 0) return;
   const int policy = reader.boosted.exchange(0, std::memory_order_relaxed);
   if (policy == 0) return;
   const sched_param none{};
-  (void)::sched_setscheduler(reader.thread, policy - 1, &none);
+  if (::sched_setscheduler(reader.thread, policy - 1, &none) == 0) return;
+  (void)::sched_setscheduler(reader.thread, (policy - 1) | SCHED_RESET_ON_FORK, &none);
 }
 
 void Core::unboost_readers(std::uint64_t bound) noexcept {

@@ -112,7 +112,7 @@ bool IndexCore::extend_locked(std::uint64_t index, Path& path) {
 }
 
 /// Takes out the nodes of `path` that have become empty, and roots that only lengthen the way.
-void IndexCore::prune_locked(std::uint64_t index, const Path& path) noexcept {
+void IndexCore::prune_locked(std::uint64_t index, const Path& path, Retired& retired) noexcept {
   for (unsigned depth = path.count; depth-- > 0 && path.nodes[depth]->used == 0;) {
     IndexNode& empty = *path.nodes[depth];
     if (depth == 0) {
@@ -123,21 +123,21 @@ void IndexCore::prune_locked(std::uint64_t index, const Path& path) noexcept {
       above.slots[slot].store(nullptr, std::memory_order_release);
       above.used &= ~bit(slot);
     }
-    retire(empty);
+    retired.add(empty);
   }
   IndexNode* root = root_.load(std::memory_order_relaxed);
   while (root != nullptr && root->shift != 0 && root->used == 1) {
     IndexNode& needless = *root;
     root = needless.child(0);
     root_.store(root, std::memory_order_release);  // (A)
-    retire(needless);
+    retired.add(needless);
   }
 }
 
-Result<void*> IndexCore::store_locked(std::uint64_t index, void* element) {
+Result<void*> IndexCore::store_locked(std::uint64_t index, void* element, Retired& retired) {
   Path path;
   if (!extend_locked(index, path)) {
-    prune_locked(index, path);
+    prune_locked(index, path, retired);
     return errno_error(ENOMEM);
   }
   IndexNode& leaf = *path.nodes[path.count - 1];
@@ -153,11 +153,13 @@ Result<void*> IndexCore::store_locked(std::uint64_t index, void* element) {
 }
 
 Result<void*> IndexCore::store(std::uint64_t index, void* element) {
+  Retired retired(*this);
   const MutexLock lock(mutex_);
-  return store_locked(index, element);
+  return store_locked(index, element, retired);
 }
 
 void* IndexCore::erase(std::uint64_t index) noexcept {
+  Retired retired(*this);
   const MutexLock lock(mutex_);
   IndexNode* node = root_.load(std::memory_order_relaxed);
   if (node == nullptr || !node->covers(index)) return nullptr;
@@ -174,11 +176,12 @@ void* IndexCore::erase(std::uint64_t index) noexcept {
   for (unsigned depth = 0; depth < path.count; ++depth) {
     path.nodes[depth]->full &= ~bit(path.nodes[depth]->slot_of(index));
   }
-  prune_locked(index, path);
+  prune_locked(index, path, retired);
   return before;
 }
 
 Result<std::uint64_t> IndexCore::allocate(void* element, std::uint64_t first, std::uint64_t last) {
+  Retired retired(*this);
   const MutexLock lock(mutex_);
   std::uint64_t index = first;
   const IndexNode* const root = root_.load(std::memory_order_relaxed);
@@ -188,7 +191,7 @@ Result<std::uint64_t> IndexCore::allocate(void* element, std::uint64_t first, st
     index = found ? *found : reach(*root) + 1;
   }
   if (index > last) return errno_error(ENOSPC);
-  const auto stored = store_locked(index, element);
+  const auto stored = store_locked(index, element, retired);
   if (!stored) return Unexpected{stored.error()};
   return index;
 }

@@ -16,6 +16,7 @@
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/process.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::rcu::detail {
 namespace {
@@ -126,6 +127,7 @@ bool Core::lane_pass(Lane& lane, bool leave_busy) noexcept {
   }
   if (waits) synchronize(nullptr);
   if (&lane == &lanes[0]) await(wanted.load(std::memory_order_acquire), nullptr);
+  TANDEM_TRACE(rcu_callbacks, this, backlog_words.load(std::memory_order_relaxed));
   for (Queue* queue = all; queue; queue = queue->next) {
     if (queue->lane.load(std::memory_order_acquire) != &lane || holds_nothing(*queue)) continue;
     if (!run_queue(*queue, leave_busy)) return false;

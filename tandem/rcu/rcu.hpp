@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -278,15 +279,15 @@ void rcu_retire(T* p, D d = D(), rcu_domain& dom = rcu_default_domain()) {
       return std::size_t{0};
     }
   }();
-  if constexpr (std::is_empty_v<D> && std::is_trivially_copyable_v<D> &&
-                std::is_default_constructible_v<D>) {
-    static constexpr detail::Operation kOperation{[](void* object) noexcept {
-                                                    D()
-                                                    (static_cast<T*>(object));
-                                                  },
-                                                  /*stamped=*/true};
+  if constexpr (std::is_empty_v<D> && std::is_trivially_copyable_v<D> && sizeof(D) == 1) {
+    static constexpr detail::Operation kOperation{
+        [](void* object) noexcept {
+          D deleter = std::bit_cast<D>(std::byte{});  // a copy of any D is a copy of d
+          deleter(static_cast<T*>(object));
+        },
+        /*stamped=*/true};
     const auto object = reinterpret_cast<std::uintptr_t>(p);
-    if (object != 0 && (object & detail::kBare) == 0 &&
+    if (object != 0 && (object & detail::kTags) == 0 &&
         detail::DomainAccess::push<3>(
             dom,
             {object | detail::kBare, reinterpret_cast<std::uintptr_t>(&kOperation),

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -399,6 +400,49 @@ TEST(RcuStress, ConcurrentSynchronizersShareGracePeriods) {
   for (auto& updater : updaters) updater.join();
   stop = true;
   reader.join();
+}
+
+// The low bits of an address are the queue's where they are free.
+TEST(RcuRetire, WhereverTheObjectIsItsDeleterRunsOnce) {
+  static std::map<const char*, int> deleted;
+  deleted.clear();
+  struct Count {
+    void operator()(char* p) const noexcept { ++deleted[p]; }
+  };
+  rcu_domain domain;
+  alignas(8) static char objects[8];
+  for (char& object : objects) rcu_retire(&object, Count{}, domain);
+  {
+    const std::scoped_lock section(domain);
+    rcu_barrier(domain);
+  }
+  rcu_barrier(domain);
+  std::map<const char*, int> once;
+  for (const char& object : objects) once[&object] = 1;
+  EXPECT_EQ(deleted, once);
+}
+
+// [saferecl.rcu.domain.func] rcu_retire: what is called is an lvalue, made from d.
+TEST(RcuRetire, TheDeleterIsMadeFromTheOneGivenAndCalledAsAnLvalue) {
+  static int calls;
+  static int made;
+  calls = made = 0;
+  struct Deleter {
+    Deleter() { ++made; }
+    Deleter(const Deleter&) = default;
+    void operator()(int*) & { ++calls; }
+  };
+  rcu_domain domain;
+  int object = 0;
+  rcu_retire(&object, Deleter(), domain);
+  struct NoDefault {
+    explicit NoDefault(int) {}
+    void operator()(int*) & { ++calls; }
+  };
+  rcu_retire(&object, NoDefault(1), domain);
+  rcu_barrier(domain);
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(made, 1);
 }
 
 TEST(RcuRetire, ReclaimsWithoutABarrier) {

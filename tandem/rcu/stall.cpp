@@ -13,6 +13,7 @@
 
 #include "tandem/base/futex.hpp"
 #include "tandem/rcu/detail/core.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::rcu {
 namespace {
@@ -177,6 +178,7 @@ Clock::duration Core::report_stall(std::uint64_t bound, Clock::duration age, uns
     stalled[i].stack = std::span<void* const>(stacks[i]).first(static_cast<std::size_t>(depth));
   }
   Counters::add(counters.stalls);
+  TANDEM_TRACE(rcu_stall, this, stalled[0].thread);
   stall_report report;
   report.age = age;
   report.report = reports;

@@ -11,8 +11,8 @@ class rcu_domain;
 /// What a domain has done in this process. Counts since it was first used; never reset.
 struct domain_stats {
   std::uint64_t grace_periods = 0;   ///< driven to their end, also on behalf of others
-  std::uint64_t expedited = 0;       ///< of these, by rcu_synchronize_expedited()
-  std::uint64_t fences_skipped = 0;  ///< of these, without a fence on other threads
+  std::uint64_t expedited = 0;       ///< calls of rcu_synchronize_expedited()
+  std::uint64_t fences_skipped = 0;  ///< looks at the readers without a fence on other threads
   std::uint64_t waits = 0;           ///< times that a grace period slept for a reader
   std::uint64_t boosts = 0;          ///< readers that ran at a real-time priority meanwhile
   std::uint64_t stalls = 0;          ///< reports of a stalled grace period

@@ -4,10 +4,14 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -50,6 +54,87 @@ TEST(ThreadActivity, TellsABlockedThreadFromARunningOne) {
   EXPECT_EQ(thread_activity(tid), Activity::kUnknown);
   EXPECT_FALSE(voluntary_switches(tid));
   EXPECT_FALSE(page_faults(tid));
+}
+
+// Where it is stopped the kernel still tells the system call that it was about to leave.
+TEST(ThreadActivity, AStoppedThreadIsNotBlockedInASystemCall) {
+  std::atomic<std::int32_t> tid{0};
+  std::atomic<bool> end{false};
+  std::thread thread([&] {
+    tid = static_cast<std::int32_t>(::gettid());
+    while (!end) (void)::syscall(SYS_getppid);
+  });
+  wait_until([&] { return tid != 0; });
+  ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+  void* const shared =
+      ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(shared, MAP_FAILED);
+  // 0: the thread runs; 1: it is stopped; 2: has been looked at; -1: cannot be stopped.
+  auto& stage = *new (shared) std::atomic<int>(0);
+  const pid_t tracer = ::fork();
+  if (tracer == 0) {
+    for (int round = 0; round < 100; ++round) {
+      const bool attached = ::ptrace(PTRACE_ATTACH, tid.load(), nullptr, nullptr) == 0 &&
+                            ::waitpid(tid, nullptr, __WALL) == tid;
+      stage = attached ? 1 : -1;
+      if (!attached) ::_exit(1);
+      while (stage == 1) ::sched_yield();
+      ::ptrace(PTRACE_DETACH, tid.load(), nullptr, nullptr);
+      ::usleep(100);
+    }
+    stage = -1;
+    ::_exit(0);
+  }
+  int looks = 0;
+  for (;; ++looks) {
+    wait_until([&] { return stage == 1 || stage == -1; });
+    if (stage == -1) break;
+    EXPECT_NE(thread_activity(tid), Activity::kInSystemCall);
+    stage = 2;
+  }
+  end = true;
+  thread.join();
+  ASSERT_EQ(::waitpid(tracer, nullptr, 0), tracer);
+  ::munmap(shared, kPageSize);
+  if (looks == 0) GTEST_SKIP() << "no thread may be traced here";
+  EXPECT_EQ(looks, 100);
+}
+
+TEST(TasksRude, ACancelledThreadStillEndsItsGracePeriod) {
+  tasks_rude_domain domain;
+  std::atomic<bool> end{false};
+  std::atomic<bool> inside{false};
+  std::thread thread([&] {
+    const tasks_rude_domain::task me;
+    inside = true;
+    spin_until(end);
+  });
+  spin_until(inside);
+  struct Updater {
+    tasks_rude_domain* domain;
+    std::atomic<bool> begun{false};
+    std::atomic<bool> returned{false};
+  } updater{&domain};
+  pthread_t waiting{};
+  ASSERT_EQ(::pthread_create(
+                &waiting, nullptr,
+                [](void* argument) -> void* {
+                  auto& self = *static_cast<Updater*>(argument);
+                  self.begun = true;
+                  self.domain->synchronize();
+                  self.returned = true;
+                  return nullptr;
+                },
+                &updater),
+            0);
+  spin_until(updater.begun);
+  ::usleep(10'000);
+  ASSERT_EQ(::pthread_cancel(waiting), 0);
+  ::usleep(10'000);
+  end = true;
+  thread.join();
+  ASSERT_EQ(::pthread_join(waiting, nullptr), 0);
+  EXPECT_TRUE(updater.returned);
 }
 
 TEST(ThreadActivity, CountsPageFaults) {

@@ -45,14 +45,27 @@ std::optional<std::uint64_t> number_at(std::string_view text) noexcept {
   return value;
 }
 
+/// What follows the thread's name in its `stat`; the name may hold anything.
+std::string_view after_name(std::string_view stat) noexcept {
+  const std::size_t name_end = stat.rfind(')');
+  return name_end == std::string_view::npos ? std::string_view() : stat.substr(name_end + 1);
+}
+
 }  // namespace
 
+/// A thread that is stopped on its way out of a system call looks as if it were blocked in it; so
+/// between two looks that agree it has to be asleep by the kernel's word.
 Activity thread_activity(std::int32_t tid) noexcept {
   const TaskFile file(tid, "syscall");
   const std::string_view text = file.text();
   if (text.empty()) return Activity::kUnknown;
   if (text.starts_with("running")) return Activity::kRunning;
-  return text.starts_with("-") ? Activity::kElsewhere : Activity::kInSystemCall;
+  if (text.starts_with("-")) return Activity::kElsewhere;
+  const TaskFile stat(tid, "stat");
+  const std::string_view state = after_name(stat.text());
+  const bool asleep = state.starts_with(" S") || state.starts_with(" D");
+  if (!asleep) return state.starts_with(" R") ? Activity::kRunning : Activity::kElsewhere;
+  return TaskFile(tid, "syscall").text() == text ? Activity::kInSystemCall : Activity::kRunning;
 }
 
 std::optional<std::uint64_t> voluntary_switches(std::int32_t tid) noexcept {
@@ -65,10 +78,7 @@ std::optional<std::uint64_t> voluntary_switches(std::int32_t tid) noexcept {
 
 std::optional<std::uint64_t> page_faults(std::int32_t tid) noexcept {
   const TaskFile file(tid, "stat");
-  std::string_view text = file.text();
-  const std::size_t name_end = text.rfind(')');  // the name may hold anything
-  if (name_end == std::string_view::npos) return std::nullopt;
-  text.remove_prefix(name_end + 1);
+  std::string_view text = after_name(file.text());
   std::uint64_t faults = 0;
   // After the name come fields 3 (state) and on; 10 is minflt, 12 is majflt.
   for (int field = 3; field <= 12; ++field) {

@@ -29,19 +29,23 @@
 namespace tandem::trace {
 
 /// Name in probes and listings, enumerator, meaning of the two arguments.
-#define TANDEM_TRACE_EVENTS(X)                                \
-  X(queue_submit, kQueueSubmit)       /* queue, tag */        \
-  X(operation_begin, kOperationBegin) /* queue, tag */        \
-  X(operation_end, kOperationEnd)     /* queue, tag */        \
-  X(page_request, kPageRequest)       /* PASID, IOVA */       \
-  X(page_response, kPageResponse)     /* PASID, code */       \
-  X(ats_invalidate, kAtsInvalidate)   /* PASID, IOVA */       \
-  X(pasid_bind, kPasidBind)           /* PASID, pid */        \
-  X(pasid_unbind, kPasidUnbind)       /* PASID, pid */        \
-  X(park, kPark)                      /* engine, queues */    \
-  X(wake, kWake)                      /* engine, queue */     \
-  X(fork_rebind, kForkRebind)         /* queue, generation */ \
-  X(queue_death, kQueueDeath)         /* queue, reason */
+#define TANDEM_TRACE_EVENTS(X)                                           \
+  X(queue_submit, kQueueSubmit)               /* queue, tag */           \
+  X(operation_begin, kOperationBegin)         /* queue, tag */           \
+  X(operation_end, kOperationEnd)             /* queue, tag */           \
+  X(page_request, kPageRequest)               /* PASID, IOVA */          \
+  X(page_response, kPageResponse)             /* PASID, code */          \
+  X(ats_invalidate, kAtsInvalidate)           /* PASID, IOVA */          \
+  X(pasid_bind, kPasidBind)                   /* PASID, pid */           \
+  X(pasid_unbind, kPasidUnbind)               /* PASID, pid */           \
+  X(park, kPark)                              /* engine, queues */       \
+  X(wake, kWake)                              /* engine, queue */        \
+  X(fork_rebind, kForkRebind)                 /* queue, generation */    \
+  X(queue_death, kQueueDeath)                 /* queue, reason */        \
+  X(rcu_grace_period, kRcuGracePeriod)        /* domain, bound */        \
+  X(rcu_grace_period_end, kRcuGracePeriodEnd) /* domain, bound */        \
+  X(rcu_callbacks, kRcuCallbacks)             /* domain, queued words */ \
+  X(rcu_stall, kRcuStall)                     /* domain, thread */
 
 enum class Event : std::uint16_t {
 #define TANDEM_TRACE_ENUMERATOR(name, enumerator) enumerator,

@@ -85,6 +85,24 @@ class IndexCore {
     unsigned count = 0;
   };
 
+  /// Nodes that a change takes out. Retired at the end of its life, without the lock: where there
+  /// is no worker that runs deleters, and those may use the map.
+  class Retired {
+   public:
+    explicit Retired(IndexCore& core) : core_(core) {}
+    Retired(const Retired&) = delete;
+    Retired& operator=(const Retired&) = delete;
+    ~Retired() {
+      for (unsigned i = 0; i < count_; ++i) core_.retire(*nodes_[i]);
+    }
+    void add(IndexNode& node) noexcept { nodes_[count_++] = &node; }
+
+   private:
+    IndexCore& core_;
+    std::array<IndexNode*, 2 * std::tuple_size_v<decltype(Path::nodes)>> nodes_;  // a path, roots
+    unsigned count_ = 0;
+  };
+
   template <class Fn>
   static void visit_node(const IndexNode& node, std::uint64_t base, Fn& fn) {
     for (unsigned slot = 0; slot < IndexNode::kSlots; ++slot) {
@@ -99,10 +117,12 @@ class IndexCore {
     }
   }
 
-  Result<void*> store_locked(std::uint64_t index, void* element) TANDEM_REQUIRES(mutex_);
+  Result<void*> store_locked(std::uint64_t index, void* element, Retired& retired)
+      TANDEM_REQUIRES(mutex_);
   /// Makes the nodes that lead to `index`. Returns: false without memory.
   bool extend_locked(std::uint64_t index, Path& path) TANDEM_REQUIRES(mutex_);
-  void prune_locked(std::uint64_t index, const Path& path) noexcept TANDEM_REQUIRES(mutex_);
+  void prune_locked(std::uint64_t index, const Path& path, Retired& retired) noexcept
+      TANDEM_REQUIRES(mutex_);
   void retire(IndexNode& node) noexcept;
   static void destroy(IndexNode* node) noexcept;
 

@@ -2,15 +2,19 @@
 /// Threads and children that tests of grace periods need. For tests; not installed.
 #pragma once
 
+#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <mutex>
 #include <thread>
 #include <utility>
+
+#include "tandem/base/check.hpp"
 
 namespace tandem::rcu::detail {
 
@@ -34,6 +38,28 @@ inline int in_child(const std::function<int()>& body) {
   if (::waitpid(child, &status, 0) != child) return -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
+
+/// While it lives, no thread can be started: none has so much stack.
+class NoThreads {
+ public:
+  NoThreads() {
+    ::pthread_getattr_default_np(&before_);
+    pthread_attr_t none;
+    ::pthread_getattr_default_np(&none);
+    ::pthread_attr_setstacksize(&none, std::size_t{1} << 50);
+    TANDEM_CHECK(::pthread_setattr_default_np(&none) == 0);
+    ::pthread_attr_destroy(&none);
+  }
+  ~NoThreads() {
+    TANDEM_CHECK(::pthread_setattr_default_np(&before_) == 0);
+    ::pthread_attr_destroy(&before_);
+  }
+  NoThreads(const NoThreads&) = delete;
+  NoThreads& operator=(const NoThreads&) = delete;
+
+ private:
+  pthread_attr_t before_{};
+};
 
 /// A thread that sleeps in a section of `domain` until told to leave.
 template <class Domain, class Section = std::scoped_lock<Domain>>
