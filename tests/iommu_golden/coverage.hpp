@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "tests/iommu_golden/format.hpp"
+
+namespace tandem::iommu::golden {
+
+/// What vectors reach, by the model's answers: each thing has a name.
+class Coverage final : public Visitor {
+ public:
+  void begin(const World& world) override;
+  void write(std::uint32_t offset, unsigned size_bytes, std::uint64_t value,
+             const Effects& effects) override;
+  void read(std::uint32_t offset, unsigned size_bytes, std::uint64_t expected) override;
+  void store(std::uint64_t, unsigned, std::uint64_t) override { reach("store to a table"); }
+  void command(std::uint64_t address, const std::array<std::uint64_t, 2>& words) override;
+  void request(const Request& request, const Response& expected, const Effects& effects) override;
+  void page_request(std::size_t device, const PageRequest& request,
+                    const Effects& effects) override;
+  void flush() override {}
+  void poison(std::uint64_t, std::uint64_t, bool) override { reach("poison"); }
+  void reset(const Effects& effects) override;
+  void qos_ids(std::size_t device, std::optional<QosIds> expected) override;
+  void debug(const DebugResponse& expected) override;
+  void checkpoint(const Checkpoint& expected) override;
+
+  const std::set<std::string>& reached() const { return reached_; }
+  std::uint64_t worlds() const { return worlds_; }
+  std::uint64_t requests() const { return requests_; }
+  std::uint64_t checkpoints() const { return checkpoints_; }
+
+  /// What vectors of all that the IOMMU offers have to reach.
+  static std::set<std::string> expected();
+
+ private:
+  void reach(const std::string& name) { reached_.insert(name); }
+  void reach_if(bool condition, const char* name) {
+    if (condition) reach(name);
+  }
+  void effects(const Effects& effects);
+  void translated(const Request& request, const Response& response);
+
+  std::set<std::string> reached_;
+  std::uint64_t capabilities_ = 0;
+  bool big_endian_ = false;
+  std::uint64_t worlds_ = 0, requests_ = 0, checkpoints_ = 0;
+};
+
+}  // namespace tandem::iommu::golden
