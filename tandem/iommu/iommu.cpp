@@ -14,13 +14,11 @@ using detail::Iotlb;
 using detail::IotlbContext;
 using detail::Transaction;
 
-detail::Attributes need_of(Access access) {
-  static_assert(Access{0} == Access::kRead && Access{1} == Access::kWrite &&
-                Access{2} == Access::kExecute);
-  constexpr detail::Attributes kNeeds[] = {Iotlb::kNeedRead, Iotlb::kNeedWrite,
-                                           Iotlb::kNeedExecute};
-  return kNeeds[static_cast<std::size_t>(access)];
-}
+static_assert(Access{0} == Access::kRead && Access{1} == Access::kWrite &&
+              Access{2} == Access::kExecute);
+constexpr detail::Attributes kNeeds[] = {Iotlb::kNeedRead, Iotlb::kNeedWrite, Iotlb::kNeedExecute};
+
+detail::Attributes need_of(Access access) { return kNeeds[static_cast<std::size_t>(access)]; }
 
 TransactionType untranslated_type(Access access) {
   switch (access) {
@@ -68,7 +66,7 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
   state.count_request(HpmEvent::kUntranslatedRequest, id_, requester);
   if (detail::pasid_exists(requester)) [[likely]] {
     const auto context = IotlbContext::untranslated(id_, requester);
-    if (const auto hit = state.iotlb.lookup(context, at, need_of(access))) [[likely]] {
+    if (const auto hit = state.iotlb.lookup_smallest(context, at, need_of(access))) [[likely]] {
       state.iotlb_hits.add();
       return hit->translation(at);
     }
@@ -76,14 +74,22 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
   return translate_missing(requester, at, access, mrif);
 }
 
-/// What translate() does without a hit: apart from it, so that a hit needs few registers.
+/// What translate() does without a hit in the smallest pages: apart from it, so that a hit needs
+/// few registers.
 [[gnu::noinline]] Result<Translation, Cause> Port::translate_missing(const Requester& requester,
                                                                      Iova at, Access access,
                                                                      Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
+  const auto context = IotlbContext::untranslated(id_, requester);
+  if (detail::pasid_exists(requester)) {
+    if (const auto hit = state.iotlb.lookup_larger(context, at, need_of(access))) {
+      state.iotlb_hits.add();
+      return hit->translation(at);
+    }
+  }
   const Transaction transaction{untranslated_type(access), id_, requester, at, access,
                                 access == Access::kWrite,  mrif};
-  const auto made = state.translate(transaction, IotlbContext::untranslated(id_, requester));
+  const auto made = state.translate(transaction, context);
   if (made) return *made;
   state.report(made.error(), transaction.type, id_, requester, at.value);
   return Unexpected{made.error().cause};

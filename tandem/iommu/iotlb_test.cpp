@@ -93,8 +93,14 @@ TEST_F(IotlbTest, EverythingThatATranslationSaysComesBack) {
   fill(kAt, translation);
   ASSERT_TRUE(hits(kAt));
   EXPECT_TRUE(found_.writable && found_.executable && found_.global && found_.msi);
-  EXPECT_FALSE(found_.mrif);
+  EXPECT_FALSE(found_.mrif || found_.guest_address);
   EXPECT_EQ(found_.memory_type, MemoryType::kIo);
+  translation.msi = false;
+  translation.guest_address = true;
+  fill(kAt, translation);
+  ASSERT_TRUE(hits(kAt));
+  EXPECT_TRUE(found_.guest_address);
+  EXPECT_FALSE(found_.msi || found_.mrif);
 }
 
 TEST_F(IotlbTest, PasidsInARowAndTheirPagesHaveEntriesOfTheirOwn) {

@@ -34,11 +34,15 @@ struct ShardOwner {
 
 }  // namespace
 
-unsigned counter_shard_slow() noexcept {
+void ShardedCounter::add_slowly() noexcept {
   static_assert(kCounterShards == 64, "one word says who owns what; bit 63 stays clear");
-  thread_local const ShardOwner owner;
-  counter_shard_plus_one = owner.shard + 1;
-  return owner.shard;
+  if (counter_shard_plus_one == 0) {
+    thread_local const ShardOwner owner;
+    counter_shard_plus_one = owner.shard + 1;
+  }
+  const unsigned shard = counter_shard_plus_one - 1;
+  if (shard < kCounterShards - 1) return add_alone(shard);
+  shards_[shard].value.fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace tandem::iommu::detail

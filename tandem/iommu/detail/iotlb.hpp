@@ -42,19 +42,31 @@ struct IotlbContext {
 };
 
 /// What is cached of a translation beside its address, as a word: not 0. Never one to an interrupt
-/// file in memory.
+/// file in memory. Its bytes are those that follow the address in a Translation, so that a hit is
+/// one as it is.
 using Attributes = std::uint64_t;
 struct AttributeBytes {
   std::uint8_t log2_size;
   bool readable, writable, executable, global;
   MemoryType memory_type;
-  bool msi, guest_address;
+  std::uint8_t flags;  // the bit fields
+  std::uint8_t unused = 0;
+
+  static constexpr std::uint8_t kMsi = 1 << 0;
+  static constexpr std::uint8_t kGuestAddress = 1 << 2;
 };
 static_assert(sizeof(AttributeBytes) == sizeof(Attributes));
+static_assert(sizeof(Translation) == sizeof(PhysAddr) + sizeof(Attributes));
+static_assert(offsetof(Translation, log2_size) == sizeof(PhysAddr));
+static_assert(offsetof(Translation, memory_type) ==
+              sizeof(PhysAddr) + offsetof(AttributeBytes, memory_type));
+static_assert(std::endian::native == std::endian::little, "whose first bit field is the lowest");
 constexpr Attributes attributes_of(const Translation& from) {
+  const int flags = (from.msi ? AttributeBytes::kMsi : 0) |
+                    (from.guest_address ? AttributeBytes::kGuestAddress : 0);
   return std::bit_cast<Attributes>(AttributeBytes{from.log2_size, from.readable, from.writable,
                                                   from.executable, from.global, from.memory_type,
-                                                  from.msi, from.guest_address});
+                                                  static_cast<std::uint8_t>(flags)});
 }
 
 /// The cache of translations: a hit takes no lock and writes nothing.
@@ -80,23 +92,20 @@ class Iotlb {
     std::uint64_t offset = 0;  // from the IOVA to the address, modulo 2^64
     Attributes attributes = 0;
     Translation translation(Iova at) const noexcept {
-      const auto bytes = std::bit_cast<AttributeBytes>(attributes);
-      return {PhysAddr{at.value + offset},
-              bytes.log2_size,
-              bytes.readable,
-              bytes.writable,
-              bytes.executable,
-              bytes.global,
-              bytes.memory_type,
-              bytes.msi,
-              /*mrif=*/false,
-              bytes.guest_address};
+      return std::bit_cast<Translation>(std::array{at.value + offset, attributes});
     }
   };
 
   /// Finds a translation of `at` that allows all of `need`; a cached one that does not is no hit,
   /// since the tables may allow it (or set D) by now.
-  std::optional<Hit> lookup(IotlbContext context, Iova at, Attributes need) const noexcept;
+  std::optional<Hit> lookup(IotlbContext context, Iova at, Attributes need) const noexcept {
+    const auto hit = lookup_smallest(context, at, need);
+    return hit ? hit : lookup_larger(context, at, need);
+  }
+  /// Its two halves: among pages of the smallest size, inline and in few registers; and among all
+  /// larger ones.
+  std::optional<Hit> lookup_smallest(IotlbContext context, Iova at, Attributes need) const noexcept;
+  std::optional<Hit> lookup_larger(IotlbContext context, Iova at, Attributes need) const noexcept;
 
   /// Remembers `translation` of `at`.
   void fill(IotlbContext context, Iova at, const Translation& translation,
@@ -134,30 +143,40 @@ class Iotlb {
     return page << 3 | page_class;
   }
 
+  /// Looks for a page of one class. `from`: spread(context).
+  std::optional<Hit> probe(IotlbContext context, std::uint64_t from, unsigned page_class, Iova at,
+                           Attributes need) const noexcept;
+
   const Generations& generations_;
   std::atomic<std::uint32_t> classes_{0};  // bit: the class was ever filled
   LazyArray<Entry, kEntries> entries_;     // fillers write, lookups read
 };
 // The hit path, inline.
 
-[[gnu::always_inline]] inline std::optional<Iotlb::Hit> Iotlb::lookup(
+[[gnu::always_inline]] inline std::optional<Iotlb::Hit> Iotlb::lookup_smallest(
     IotlbContext context, Iova at, Attributes need) const noexcept {
-  const std::uint64_t from = spread(context);
-  for (std::uint32_t classes = classes_.load(std::memory_order_relaxed); classes != 0;
-       classes &= classes - 1) {
-    const auto page_class = static_cast<unsigned>(__builtin_ctz(classes));
-    const std::uint64_t page = at.value >> kPageClasses.data()[page_class];
-    Entry& entry = entries_[index(from, page_class, page)];
-    const std::uint64_t begun = entry.begin();
-    const std::uint64_t differs =
-        (entry.word(kContext) ^ context.word) | (entry.word(kPage) ^ page_key(page_class, page));
-    if (differs != 0) continue;
-    const Hit hit{entry.word(kOffset), entry.word(kAttributes)};
-    const Generations::Stamp stamp{entry.word(kWhich), entry.word(kSum)};
-    if (!entry.ended(begun) || (hit.attributes & need) != need) continue;
-    if (generations_.holds(stamp)) return hit;
-  }
-  return std::nullopt;
+  return probe(context, spread(context), 0, at, need);
+}
+
+[[gnu::always_inline]] inline std::optional<Iotlb::Hit> Iotlb::probe(
+    IotlbContext context, std::uint64_t from, unsigned page_class, Iova at,
+    Attributes need) const noexcept {
+  const std::uint64_t page = at.value >> kPageClasses.data()[page_class];
+  Entry& entry = entries_[index(from, page_class, page)];
+  const std::uint64_t begun = entry.begin();
+  const std::uint64_t differs =
+      (entry.word(kContext) ^ context.word) | (entry.word(kPage) ^ page_key(page_class, page));
+  if (differs != 0) [[unlikely]]
+    return std::nullopt;
+  const Hit hit{entry.word(kOffset), entry.word(kAttributes)};
+  const Generations::Stamp stamp{entry.word(kWhich), entry.word(kSum)};
+  if (!entry.ended(begun)) [[unlikely]]
+    return std::nullopt;
+  if ((hit.attributes & need) != need) [[unlikely]]
+    return std::nullopt;
+  if (!generations_.holds(stamp)) [[unlikely]]
+    return std::nullopt;
+  return hit;
 }
 
 }  // namespace tandem::iommu::detail

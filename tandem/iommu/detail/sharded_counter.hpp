@@ -11,14 +11,9 @@ namespace tandem::iommu::detail {
 
 inline constexpr unsigned kCounterShards = 64;
 
-/// This thread's shard, in [0, kCounterShards); the last one is shared by all threads too many.
-unsigned counter_shard_slow() noexcept;
+/// 1 + this thread's shard, in [0, kCounterShards); the last one is shared by all threads too many.
+/// 0: it has none yet.
 inline constinit thread_local unsigned counter_shard_plus_one = 0;
-
-inline unsigned counter_shard() noexcept {
-  const unsigned plus_one = counter_shard_plus_one;
-  return plus_one != 0 ? plus_one - 1 : counter_shard_slow();
-}
 
 /// A count that threads raise without writing a line that others write.
 ///
@@ -26,13 +21,11 @@ inline unsigned counter_shard() noexcept {
 class ShardedCounter {
  public:
   void add() noexcept {
-    const unsigned shard = counter_shard();
-    auto& value = shards_[shard].value;
-    if (shard == kCounterShards - 1) [[unlikely]] {
-      value.fetch_add(1, std::memory_order_relaxed);
-    } else {  // this thread is the only writer
-      value.store(value.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    const unsigned shard = counter_shard_plus_one - 1;
+    if (shard >= kCounterShards - 1) [[unlikely]] {  // none yet, or the shared one
+      return add_slowly();
     }
+    add_alone(shard);
   }
 
   std::uint64_t total() const noexcept {
@@ -42,6 +35,13 @@ class ShardedCounter {
   }
 
  private:
+  void add_slowly() noexcept;
+  /// This thread is the only writer.
+  void add_alone(unsigned shard) noexcept {
+    auto& value = shards_.data()[shard].value;
+    value.store(value.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+
   struct alignas(kCacheLine) Shard {
     std::atomic<std::uint64_t> value{0};
   };
