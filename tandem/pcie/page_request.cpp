@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tandem/base/futex.hpp"
+#include "tandem/base/planted_fault.hpp"
 
 namespace tandem::pcie::detail {
 
@@ -51,7 +52,7 @@ std::optional<std::uint16_t> PageRequestGroups::try_claim_locked(std::optional<i
 std::optional<std::uint16_t> PageRequestGroups::claim(std::optional<iommu::Pasid> pasid,
                                                       iommu::Iova page, std::uint32_t pages,
                                                       std::chrono::nanoseconds timeout) {
-  const auto deadline = Clock::now() + timeout;
+  std::optional<Clock::time_point> deadline;  // of who has to wait
   std::uint64_t ends = 0;
   for (bool waits = false;;) {
     std::uint32_t returns = 0;
@@ -61,21 +62,32 @@ std::optional<std::uint16_t> PageRequestGroups::claim(std::optional<iommu::Pasid
       if (waits && ends != ends_) return std::nullopt;
       ends = ends_;
       if (const auto group = try_claim_locked(pasid, page, pages)) return group;
-      if (pages > allocation_ || Clock::now() >= deadline) return std::nullopt;
+      const auto now = Clock::now();
+      if (!deadline) deadline = now + timeout;
+      if (pages > allocation_ || now >= *deadline) return std::nullopt;
       waits = true;
       ++claimers_;
       returns = returns_.load(std::memory_order_relaxed);
     }
-    futex_wait(returns_, returns, std::max(Clock::duration{0}, deadline - Clock::now()));
+    futex_wait(returns_, returns, std::max(Clock::duration{0}, *deadline - Clock::now()));
   }
 }
 
+void PageRequestGroups::note_sleep(std::uint16_t group) {
+  if (planted_fault("pcie-sleeps-unnoticed")) return;
+  const MutexLock lock(mutex_);
+  groups_[group].sleeps = true;
+}
+
 std::optional<Code> PageRequestGroups::wait(std::uint16_t group, std::chrono::nanoseconds timeout) {
-  const auto deadline = Clock::now() + timeout;
   std::atomic<std::uint32_t>& state = states_[group];
-  for (auto left = timeout; state.load(std::memory_order_acquire) == kWaiting && left.count() > 0;
-       left = deadline - Clock::now()) {
-    futex_wait(state, kWaiting, left);
+  if (state.load(std::memory_order_acquire) == kWaiting && timeout.count() > 0) {
+    const auto deadline = Clock::now() + timeout;
+    note_sleep(group);
+    for (auto left = timeout; state.load(std::memory_order_acquire) == kWaiting && left.count() > 0;
+         left = deadline - Clock::now()) {
+      futex_wait(state, kWaiting, left);
+    }
   }
   const MutexLock lock(mutex_);
   const std::uint32_t now = state.load(std::memory_order_relaxed);
@@ -105,7 +117,7 @@ PageRequestGroups::Answer PageRequestGroups::answer(const iommu::PageResponse& r
   }
   const Code code = now == kFailed ? Code::kResponseFailure : response.code;
   state.store(kAnswered + static_cast<std::uint32_t>(code), std::memory_order_release);
-  futex_wake(state);
+  if (group.sleeps) futex_wake(state);
   return {true, group.page};
 }
 

@@ -34,6 +34,32 @@ TEST(PageRequestGroups, AResponseFromAnotherThreadEndsTheWait) {
   EXPECT_EQ(groups.wait(*group, 10s), Code::kSuccess);
 }
 
+TEST(PageRequestGroups, StressNoAnswerIsMissedByAWaiterThatIsFallingAsleep) {
+  constexpr std::uint32_t kRounds = 1000;
+  constexpr auto kForEver = 20s;
+  PageRequestGroups groups;
+  std::atomic<std::uint32_t> asked{0};  // | round << 16
+  std::jthread other([&](const std::stop_token& stop) {
+    for (std::uint32_t seen = 0; !stop.stop_requested();) {
+      const std::uint32_t now = asked.load(std::memory_order_acquire);
+      if (now == seen) {
+        std::this_thread::yield();
+        continue;
+      }
+      seen = now;
+      groups.answer(response(static_cast<std::uint16_t>(now), Code::kSuccess));
+    }
+  });
+  for (std::uint32_t round = 1; round <= kRounds; ++round) {
+    const auto group = groups.claim(kPasid, kPage);
+    ASSERT_TRUE(group);
+    asked.store(round << 16 | *group, std::memory_order_release);
+    const auto begin = std::chrono::steady_clock::now();
+    ASSERT_EQ(groups.wait(*group, kForEver), Code::kSuccess);
+    ASSERT_LT(std::chrono::steady_clock::now() - begin, kForEver) << "round " << round;
+  }
+}
+
 TEST(PageRequestGroups, StrayResponsesAreIgnored) {
   PageRequestGroups groups;
   const auto group = groups.claim(kPasid, kPage);

@@ -67,10 +67,12 @@ class PageRequestGroups {
     std::optional<iommu::Pasid> pasid;
     iommu::Iova page;
     std::uint32_t pages = 0;
+    bool sleeps = false;  // its waiter, perhaps: an answer on the waiter's own thread wakes nobody
   };
 
   std::optional<std::uint16_t> try_claim_locked(std::optional<iommu::Pasid> pasid, iommu::Iova page,
                                                 std::uint32_t pages) TANDEM_REQUIRES(mutex_);
+  void note_sleep(std::uint16_t group);
   void returned_locked() TANDEM_REQUIRES(mutex_);
   void free_locked(std::size_t group) TANDEM_REQUIRES(mutex_);
 
