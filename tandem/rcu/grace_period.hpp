@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <concepts>
 #include <utility>
 
 #include "tandem/rcu/gp_state.hpp"
@@ -54,17 +55,27 @@ inline void finish_poll_of(rcu_domain& dom, gp_state state) noexcept {
   cond_synchronize(state, dom);
 }
 template <class Domain>
+concept Pollable = requires(Domain& dom, gp_state state) {
+  { dom.start_poll() } -> std::same_as<gp_state>;
+  dom.cond_synchronize(state);
+};
+template <class Domain>
 gp_state start_poll_of(Domain& dom) noexcept {
-  return dom.start_poll();
+  if constexpr (Pollable<Domain>) return dom.start_poll();
+  return {};
 }
 template <class Domain>
 void finish_poll_of(Domain& dom, gp_state state) noexcept {
-  dom.cond_synchronize(state);
+  if constexpr (Pollable<Domain>) {
+    dom.cond_synchronize(state);
+  } else {
+    dom.synchronize();
+  }
 }
 }  // namespace detail
 
-/// Returns once a grace period of each domain has passed; they overlap. Takes rcu_domain and every
-/// domain with start_poll() and cond_synchronize(), as srcu_domain.
+/// Returns once a grace period of each domain has passed. Takes rcu_domain, srcu_domain and the
+/// Tasks domains. Those that can be polled are begun first, and go on while another is waited for.
 ///
 /// Thread safety: any thread outside sections of all of them.
 /// Spec:          Linux kernel documentation, "RCU API": synchronize_rcu_mult.

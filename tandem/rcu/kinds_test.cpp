@@ -23,7 +23,11 @@
 #include "tandem/rcu/expedite.hpp"
 #include "tandem/rcu/grace_period.hpp"
 #include "tandem/rcu/quiescent.hpp"
+#include "tandem/rcu/srcu.hpp"
 #include "tandem/rcu/stats.hpp"
+#include "tandem/rcu/tasks.hpp"
+#include "tandem/rcu/tasks_rude.hpp"
+#include "tandem/rcu/tasks_trace.hpp"
 
 namespace tandem::rcu {
 namespace {
@@ -392,6 +396,37 @@ TEST(SynchronizeMult, WaitsForEachDomain) {
     held->unlock();
     waiter.wait();
   }
+}
+
+TEST(SynchronizeMult, TakesDomainsOfEveryKind) {
+  rcu_domain plain;
+  srcu_domain sleepable;
+  tasks_domain tasks;
+  tasks_rude_domain rude;
+  tasks_trace_domain trace;
+  const auto waits = [&](auto enter, auto leave) {
+    std::atomic<int> stage{0};
+    std::thread reader([&] {
+      enter();
+      stage = 1;
+      wait_until([&] { return stage == 2; });
+      leave();
+    });
+    wait_until([&] { return stage == 1; });
+    const Waiter waiter([&] { synchronize_mult(tasks, plain, trace, sleepable, rude); });
+    const bool waited = !waiter.returned_within(20ms);
+    stage = 2;
+    reader.join();
+    return waited;
+  };
+  EXPECT_TRUE(waits([&] { plain.lock(); }, [&] { plain.unlock(); }));
+  int token = 0;
+  EXPECT_TRUE(waits([&] { token = sleepable.lock(); }, [&] { sleepable.unlock(token); }));
+  std::optional<tasks_domain::task> task;
+  EXPECT_TRUE(waits([&] { task.emplace(); }, [&] { task.reset(); }));
+  std::optional<tasks_rude_domain::task> rude_task;
+  EXPECT_TRUE(waits([&] { rude_task.emplace(); }, [&] { rude_task.reset(); }));
+  EXPECT_TRUE(waits([&] { tasks_trace_lock(); }, [&] { tasks_trace_unlock(); }));
 }
 
 TEST(Expedited, WaitsForReadersAndForNothingElse) {
