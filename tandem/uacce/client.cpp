@@ -153,7 +153,7 @@ void Client::State::finish_put(const std::shared_ptr<detail::Queue>& queue) {
     give_back(*queue);
   }
   put_queues.push_back(queue->id());
-  if (put_queues.size() > kRememberedPuts) put_queues.pop_front();
+  if (put_queues.size() > kRememberedPuts) put_queues.erase(put_queues.begin());
 }
 
 Result<void> Client::hold(std::uint32_t queue, bool keep_awake) {

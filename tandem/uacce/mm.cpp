@@ -156,7 +156,7 @@ void Mm::State::prune_locked() {
   pruned.push_back({now, std::move(numbers)});
   while (pruned.size() > kPrunedMax || now - pruned.front().since >= kWindowRest) {
     host->aperture->close(pruned.front().windows, true);
-    pruned.pop_front();
+    pruned.erase(pruned.begin());
   }
 }
 

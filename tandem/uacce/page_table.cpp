@@ -8,6 +8,7 @@ namespace tandem::uacce::detail {
 
 using iommu::kPageShift;
 using iommu::Pte;
+using memory::Memory;
 using memory::PhysAddr;
 
 namespace {
@@ -19,8 +20,12 @@ bool valid(std::uint64_t entry) { return Pte::V::get(entry) != 0; }
 bool leaf(std::uint64_t entry) { return Pte::R::get(entry) != 0 || Pte::X::get(entry) != 0; }
 PhysAddr target(std::uint64_t entry) { return {Pte::Ppn::get(entry) << kPageShift}; }
 
+PhysAddr word(PhysAddr table, std::uint64_t index) {
+  return table.plus(index * sizeof(std::uint64_t));
+}
+
 PhysAddr slot(PhysAddr table, std::uint64_t address, unsigned level) {
-  return table.plus(address / level_bytes(level) % kEntries * sizeof(std::uint64_t));
+  return word(table, address / level_bytes(level) % kEntries);
 }
 
 /// A and D are set: nobody harvests them. W without R is reserved, so a writable page reads too.
@@ -43,20 +48,31 @@ Result<PageTable> PageTable::create(memory::Memory& memory, TableMemory& tables,
   return PageTable(memory, tables, std::move(quota), *root);
 }
 
-std::uint64_t PageTable::load(PhysAddr at) const {
-  const auto entry = memory_->load64(at, std::memory_order_relaxed);
+std::uint64_t PageTable::load(Memory::Reader& words, PhysAddr at) {
+  const auto entry = words.load64(at, std::memory_order_relaxed);
   TANDEM_CHECK(entry.has_value());
   return *entry;
 }
 
+void PageTable::store(Memory::Reader& words, PhysAddr at, std::uint64_t entry) {
+  TANDEM_CHECK(words.store64(at, entry, std::memory_order_release).has_value());
+}
+
+std::uint64_t PageTable::load(PhysAddr at) const {
+  Memory::Reader words(*memory_);
+  return load(words, at);
+}
+
 void PageTable::store(PhysAddr at, std::uint64_t entry) {
-  TANDEM_CHECK(memory_->store64(at, entry, std::memory_order_release).has_value());
+  Memory::Reader words(*memory_);
+  store(words, at, entry);
 }
 
 unsigned PageTable::level_without_table(std::uint64_t address, unsigned level) const {
+  Memory::Reader words(*memory_);
   PhysAddr table = root_;
   for (unsigned at = kTopLevel;; --at) {
-    const std::uint64_t entry = load(slot(table, address, at));
+    const std::uint64_t entry = load(words, slot(table, address, at));
     if (!valid(entry)) return std::min(level, at);
     if (leaf(entry) || at == 0) return std::min(level, at);
     table = target(entry);
@@ -88,21 +104,22 @@ Result<PhysAddr> PageTable::entry_for(std::uint64_t address, unsigned level, Cha
   return slot(table, address, level);
 }
 
-void PageTable::put(PhysAddr at, std::uint64_t entry, std::uint64_t address, unsigned level,
-                    Change& change) {
-  const std::uint64_t before = load(at);
+void PageTable::put(Memory::Reader& words, PhysAddr at, std::uint64_t entry, std::uint64_t address,
+                    unsigned level, Change& change) {
+  const std::uint64_t before = load(words, at);
   if (before == entry) return;
   if (valid(before)) change.add(address, level_bytes(level));
-  store(at, entry);
+  store(words, at, entry);
 }
 
 Result<void> PageTable::map(std::uint64_t address, PhysAddr to, unsigned level, PageRights rights,
                             Change& change) {
   const auto at = entry_for(address, level, change);
   if (!at) return Unexpected{at.error()};
-  const std::uint64_t before = load(*at);
+  Memory::Reader words(*memory_);
+  const std::uint64_t before = load(words, *at);
   TANDEM_CHECK(level == 0 || !valid(before) || leaf(before));
-  put(*at, leaf_entry(to, rights), address, level, change);
+  put(words, *at, leaf_entry(to, rights), address, level, change);
   return {};
 }
 
@@ -111,11 +128,20 @@ Result<void> PageTable::map_pages(std::uint64_t first, std::uint64_t last, PhysA
   TANDEM_CHECK(first < last && first / level_bytes(1) == (last - 1) / level_bytes(1));
   auto at = entry_for(first, 0, change);
   if (!at) return Unexpected{at.error()};
+  Memory::Reader words(*memory_);
   for (std::uint64_t done = 0; done < last - first; done += iommu::kPageBytes) {
-    put(*at, leaf_entry(to_first.plus(done), rights), first + done, 0, change);
+    put(words, *at, leaf_entry(to_first.plus(done), rights), first + done, 0, change);
     *at = at->plus(sizeof(std::uint64_t));
   }
   return {};
+}
+
+bool PageTable::is_empty(PhysAddr table) const {
+  Memory::Reader words(*memory_);
+  for (std::uint64_t i = 0; i < kEntries; ++i) {
+    if (valid(load(words, word(table, i)))) return false;
+  }
+  return true;
 }
 
 bool PageTable::unmap_in(PhysAddr table, unsigned level, std::uint64_t table_start,
@@ -126,7 +152,7 @@ bool PageTable::unmap_in(PhysAddr table, unsigned level, std::uint64_t table_sta
   };
   bool empty = true;
   for (std::uint64_t i = index(first); i < kEntries && table_start + i * span < last; ++i) {
-    const PhysAddr at = table.plus(i * sizeof(std::uint64_t));
+    const PhysAddr at = word(table, i);
     const std::uint64_t entry = load(at);
     if (!valid(entry)) continue;
     if (level > 0 && !leaf(entry)) {
@@ -139,10 +165,7 @@ bool PageTable::unmap_in(PhysAddr table, unsigned level, std::uint64_t table_sta
     store(at, 0);
     change.add(table_start + i * span, span);
   }
-  for (std::uint64_t i = 0; empty && i < kEntries; ++i) {
-    empty = !valid(load(table.plus(i * sizeof(std::uint64_t))));
-  }
-  return empty;
+  return empty && is_empty(table);
 }
 
 void PageTable::unmap(std::uint64_t first, std::uint64_t last, Change& change) {
@@ -154,7 +177,7 @@ void PageTable::unmap(std::uint64_t first, std::uint64_t last, Change& change) {
 void PageTable::unmap_all(Change& change) {
   const std::size_t before = change.unlinked.size();
   for (std::uint64_t i = 0; i < kEntries; ++i) {
-    const PhysAddr at = root_.plus(i * sizeof(std::uint64_t));
+    const PhysAddr at = word(root_, i);
     const std::uint64_t entry = load(at);
     if (!valid(entry)) continue;
     if (!leaf(entry)) list_below(target(entry), kTopLevel - 1, change.unlinked);
@@ -167,7 +190,7 @@ void PageTable::unmap_all(Change& change) {
 void PageTable::list_below(PhysAddr table, unsigned level, std::vector<PhysAddr>& tables) const {
   tables.push_back(table);
   for (std::uint64_t i = 0; level > 0 && i < kEntries; ++i) {
-    const std::uint64_t entry = load(table.plus(i * sizeof(std::uint64_t)));
+    const std::uint64_t entry = load(word(table, i));
     if (valid(entry) && !leaf(entry)) list_below(target(entry), level - 1, tables);
   }
 }
@@ -180,7 +203,7 @@ void PageTable::uncharge(std::uint64_t pages) {
 void PageTable::free_below(PhysAddr table, unsigned level) {
   if (level > 0) {
     for (std::uint64_t i = 0; i < kEntries; ++i) {
-      const std::uint64_t entry = load(table.plus(i * sizeof(std::uint64_t)));
+      const std::uint64_t entry = load(word(table, i));
       if (valid(entry) && !leaf(entry)) free_below(target(entry), level - 1);
     }
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <utility>
@@ -114,7 +113,7 @@ struct Client::State : std::enable_shared_from_this<Client::State> {
   bool connected TANDEM_GUARDED_BY(mutex) = true;
   std::map<std::uint32_t, std::shared_ptr<detail::Queue>> queues TANDEM_GUARDED_BY(mutex);
   /// Handles of queues that were put, the latest last: a second put finds that it is done.
-  std::deque<std::uint32_t> put_queues TANDEM_GUARDED_BY(mutex);
+  std::vector<std::uint32_t> put_queues TANDEM_GUARDED_BY(mutex);
   /// Put, or the client disconnected, and an operation may still run.
   std::vector<std::shared_ptr<detail::Queue>> leaving TANDEM_GUARDED_BY(mutex);
   detail::QueueCounters::Values retired TANDEM_GUARDED_BY(mutex);  // of queues that were put

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -134,7 +133,7 @@ struct Mm::State {
     std::vector<WindowNumber> windows;
   };
   /// Windows without translations; oldest first. An access that found one before may reach it yet.
-  std::deque<Pruned> pruned TANDEM_GUARDED_BY(mutex_);
+  std::vector<Pruned> pruned TANDEM_GUARDED_BY(mutex_);
 };
 
 }  // namespace tandem::uacce::detail

@@ -10,6 +10,7 @@
 
 #include "tandem/base/result.hpp"
 #include "tandem/iommu/iommu.hpp"
+#include "tandem/memory/reader.hpp"
 #include "tandem/uacce/detail/table_memory.hpp"
 #include "tandem/uacce/detail/vma.hpp"
 
@@ -93,13 +94,17 @@ class PageTable {
             memory::PhysAddr root)
       : memory_(&memory), tables_(&tables), quota_(std::move(quota)), root_(root) {}
 
+  static std::uint64_t load(memory::Memory::Reader& words, memory::PhysAddr at);
+  static void store(memory::Memory::Reader& words, memory::PhysAddr at,
+                    std::uint64_t entry);  // (A)
   std::uint64_t load(memory::PhysAddr at) const;
-  void store(memory::PhysAddr at, std::uint64_t entry);  // (A)
+  void store(memory::PhysAddr at, std::uint64_t entry);
   /// Where the entry of `level` for `address` is; makes the tables above it.
   Result<memory::PhysAddr> entry_for(std::uint64_t address, unsigned level, Change& change);
   /// Replaces the entry at `at`, of `level`, for `address`.
-  void put(memory::PhysAddr at, std::uint64_t entry, std::uint64_t address, unsigned level,
-           Change& change);
+  static void put(memory::Memory::Reader& words, memory::PhysAddr at, std::uint64_t entry,
+                  std::uint64_t address, unsigned level, Change& change);
+  bool is_empty(memory::PhysAddr table) const;
   /// Returns: whether `table` is empty now.
   bool unmap_in(memory::PhysAddr table, unsigned level, std::uint64_t table_start,
                 std::uint64_t first, std::uint64_t last, Change& change);
