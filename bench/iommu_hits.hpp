@@ -53,7 +53,8 @@ std::shared_ptr<MutexIotlb> make_peer();
 double peer_hit_ns(MutexIotlb& peer, long rounds);
 
 /// Translations a second, in all, of two threads with CPUs of their own: on one IOMMU, with one
-/// PASID or one each; or each on its own IOMMU.
+/// PASID or one each; or each on its own IOMMU. By the clock of each thread: what other processes
+/// take does not count. The peer, whose threads sleep, by the wall clock.
 double rate_of_two(Hits& of_one, iommu::Pasid pasid_of_one, Hits& of_other,
                    iommu::Pasid pasid_of_other, long rounds);
 double rate_of_one(Hits& hits, long rounds);
