@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "tandem/iommu/detail/byte_order.hpp"
 #include "tandem/iommu/detail/ring.hpp"
 #include "tandem/rcu/rcu.hpp"
 
@@ -124,7 +125,7 @@ void CommandQueue::process_locked() {
     for (std::uint64_t& word : command.words) {
       const auto loaded = memory_.load64(at, std::memory_order_acquire);
       if (!loaded) return set_csr_locked(Cqcsr::Cqmf::kMask);
-      word = *loaded;
+      word = in_byte_order(*loaded, config_.big_endian());
       at = at.plus(sizeof word);
     }
     const CommandQueue* const outer = std::exchange(running, this);

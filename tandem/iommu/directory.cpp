@@ -20,10 +20,17 @@ constexpr Causes kDdt{Cause::kDdtLoadFault, Cause::kDdtCorrupt, Cause::kDdtNotVa
 constexpr Causes kPdt{Cause::kPdtLoadFault, Cause::kPdtCorrupt, Cause::kPdtNotValid,
                       Cause::kPdtMisconfigured};
 
-Result<std::uint64_t, Cause> next_page(TableReader& reader, PhysAddr entry_at,
+Result<std::uint64_t, Cause> load_word(TableReader& reader, PhysAddr at, bool big_endian,
                                        const Causes& causes) {
-  const auto entry = reader.load64(entry_at, std::memory_order_acquire);
-  if (!entry) return Unexpected{load_cause(entry.error(), causes.load_fault, causes.corrupt)};
+  const auto loaded = reader.load64(at, std::memory_order_acquire);
+  if (!loaded) return Unexpected{load_cause(loaded.error(), causes.load_fault, causes.corrupt)};
+  return in_byte_order(*loaded, big_endian);
+}
+
+Result<std::uint64_t, Cause> next_page(TableReader& reader, PhysAddr entry_at, bool big_endian,
+                                       const Causes& causes) {
+  const auto entry = load_word(reader, entry_at, big_endian, causes);
+  if (!entry) return entry;
   if (DirectoryEntry::V::get(*entry) == 0) return Unexpected{causes.not_valid};
   if ((*entry & DirectoryEntry::kReserved) != 0) return Unexpected{causes.misconfigured};
   return DirectoryEntry::Ppn::get(*entry) << kPageShift;
@@ -33,18 +40,23 @@ Result<std::uint64_t, Cause> next_page(TableReader& reader, PhysAddr entry_at,
 /// last.
 template <std::size_t N>
 Result<std::array<std::uint64_t, N>, Cause> load_words(TableReader& reader, PhysAddr at,
-                                                       std::size_t count, const Causes& causes) {
+                                                       std::size_t count, bool big_endian,
+                                                       const Causes& causes) {
   std::array<std::uint64_t, N> words{};
   for (std::size_t i = 0; i < count; ++i) {
-    const auto value = reader.load64(at.plus(i * sizeof *words.data()), std::memory_order_acquire);
-    if (!value) return Unexpected{load_cause(value.error(), causes.load_fault, causes.corrupt)};
+    const auto value = load_word(reader, at.plus(i * sizeof *words.data()), big_endian, causes);
+    if (!value) return Unexpected{value.error()};
     words[i] = *value;
   }
   return words;
 }
 
-/// Whether `mode` is an iosatp or PC.fsc mode that the capabilities offer (SXL = 0).
-bool first_stage_mode_supported(const Config& config, std::uint64_t mode) {
+/// Whether `mode` is an iosatp or PC.fsc mode that the capabilities offer. `sxl`: tc.SXL.
+bool first_stage_mode_supported(const Config& config, bool sxl, std::uint64_t mode) {
+  if (sxl) {
+    const bool sv32 = static_cast<FirstStageMode>(mode) == FirstStageMode::kSv32;
+    return mode == 0 || (sv32 && config.has<Capabilities::Sv32>());
+  }
   switch (static_cast<FirstStageMode>(mode)) {
     case FirstStageMode::kBare:
       return true;
@@ -59,6 +71,10 @@ bool first_stage_mode_supported(const Config& config, std::uint64_t mode) {
 }
 
 bool second_stage_mode_supported(const Config& config, std::uint64_t mode) {
+  if (config.has_32_bit_guests()) {
+    const bool sv32x4 = static_cast<SecondStageMode>(mode) == SecondStageMode::kSv32x4;
+    return mode == 0 || (sv32x4 && config.has<Capabilities::Sv32x4>());
+  }
   switch (static_cast<SecondStageMode>(mode)) {
     case SecondStageMode::kBare:
       return true;
@@ -86,6 +102,17 @@ bool pdtp_mode_supported(const Config& config, std::uint64_t mode) {
   return false;
 }
 
+/// Whether tc.SXL is legal: 1 where fctl.GXL is, else as software might have set fctl.GXL.
+bool sxl_legal(const Config& config, const DeviceContext& context) {
+  if (config.has_32_bit_guests()) return context.has_32_bit_addresses();
+  return !context.has_32_bit_addresses() || config.is_writable<Fctl::Gxl>();
+}
+
+/// Whether tc.SBE is legal: as fctl.BE is, or as software might have set it.
+bool sbe_legal(const Config& config, const DeviceContext& context) {
+  return context.has_big_endian_tables() == config.big_endian() || config.is_writable<Fctl::Be>();
+}
+
 /// Translation control against the capabilities.
 bool control_ok(const Config& config, const DeviceContext& context) {
   using Tc = DeviceContext::Tc;
@@ -101,7 +128,7 @@ bool control_ok(const Config& config, const DeviceContext& context) {
   if (context.returns_guest_addresses()) {
     if (!config.has<Capabilities::T2gpa>() || !context.has_second_stage()) return false;
   }
-  if (Tc::Sbe::get(context.tc) != 0 || Tc::Sxl::get(context.tc) != 0) return false;
+  if (!sxl_legal(config, context) || !sbe_legal(config, context)) return false;
   return context.uses_process_directory() || !context.has_default_process();
 }
 
@@ -117,6 +144,7 @@ unsigned guest_address_bits(const Config& config) {
   if (config.has<Capabilities::Sv57x4>()) return 59;
   if (config.has<Capabilities::Sv48x4>()) return 50;
   if (config.has<Capabilities::Sv39x4>()) return 41;
+  if (config.has<Capabilities::Sv32x4>()) return 34;
   return static_cast<unsigned>(Capabilities::Pas::get(config.capabilities));
 }
 
@@ -179,13 +207,15 @@ bool well_formed(const Config& config, const ExtendedDeviceContext& context) {
   if (!qos_ids_fit(config, Ta::Rcid::get(context.ta), Ta::Mcid::get(context.ta))) return false;
   if ((context.fsc & Fsc::kReserved) != 0) return false;
   const auto mode = Fsc::Mode::get(context.fsc);
-  return context.uses_process_directory() ? pdtp_mode_supported(config, mode)
-                                          : first_stage_mode_supported(config, mode);
+  return context.uses_process_directory()
+             ? pdtp_mode_supported(config, mode)
+             : first_stage_mode_supported(config, context.has_32_bit_addresses(), mode);
 }
 
-bool well_formed(const Config& config, const ProcessContext& context) {
+bool well_formed(const Config& config, const DeviceContext& device, const ProcessContext& context) {
   return (context.ta & ProcessContext::Ta::kReserved) == 0 && (context.fsc & Fsc::kReserved) == 0 &&
-         first_stage_mode_supported(config, Fsc::Mode::get(context.fsc));
+         first_stage_mode_supported(config, device.has_32_bit_addresses(),
+                                    Fsc::Mode::get(context.fsc));
 }
 
 Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, const Config& config,
@@ -196,14 +226,16 @@ Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, co
   const auto index = [&](unsigned level) {
     return extended ? ExtendedDdi::index(level, device_id) : Ddi::index(level, device_id);
   };
+  const bool big_endian = config.big_endian();
   PhysAddr page{Ddtp::Ppn::get(ddtp) << kPageShift};
   for (unsigned level = ddt_levels(ddtp) - 1; level > 0; --level) {
-    const auto next = next_page(reader, page.plus(index(level) * sizeof(std::uint64_t)), kDdt);
+    const auto next =
+        next_page(reader, page.plus(index(level) * sizeof(std::uint64_t)), big_endian, kDdt);
     if (!next) return Unexpected{next.error()};
     page = PhysAddr{*next};
   }
-  const auto words =
-      load_words<8>(reader, page.plus(index(0) * bytes), bytes / sizeof(std::uint64_t), kDdt);
+  const auto words = load_words<8>(reader, page.plus(index(0) * bytes),
+                                   bytes / sizeof(std::uint64_t), big_endian, kDdt);
   if (!words) return Unexpected{words.error()};
   const auto& [tc, iohgatp, ta, fsc, msiptp, mask, pattern, reserved] = *words;
   const ExtendedDeviceContext context{{tc, iohgatp, ta, fsc}, msiptp, mask, pattern, reserved};
@@ -216,7 +248,8 @@ Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, cons
                                                        const DeviceContext& device,
                                                        std::uint32_t process_id, Access access,
                                                        unsigned* second_stage_walks) {
-  const SecondStage stage = make_second_stage(device, second_stage_walks);
+  const SecondStage stage = make_second_stage(config, device, second_stage_walks);
+  const bool big_endian = device.has_big_endian_tables();
   const auto fault = [](Cause cause) { return Unexpected{WalkFault{cause}}; };
   std::uint64_t table = Fsc::Ppn::get(device.fsc) << kPageShift;
   for (auto level = static_cast<unsigned>(Fsc::Mode::get(device.fsc));;) {  // PD8 is 1, PD20 is 3
@@ -231,16 +264,16 @@ Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, cons
           walk_fault(entry.error(), access, address, /*implicit=*/true, /*write=*/false)};
     }
     if (level > 0) {
-      const auto next = next_page(reader, entry->address, kPdt);
+      const auto next = next_page(reader, entry->address, big_endian, kPdt);
       if (!next) return fault(next.error());
       table = *next;
       continue;
     }
-    const auto words = load_words<2>(reader, entry->address, 2, kPdt);
+    const auto words = load_words<2>(reader, entry->address, 2, big_endian, kPdt);
     if (!words) return fault(words.error());
     const ProcessContext context{(*words)[0], (*words)[1]};
     if (!context.valid()) return fault(Cause::kPdtNotValid);
-    if (!well_formed(config, context)) return fault(Cause::kPdtMisconfigured);
+    if (!well_formed(config, device, context)) return fault(Cause::kPdtMisconfigured);
     return context;
   }
 }

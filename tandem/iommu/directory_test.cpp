@@ -194,13 +194,14 @@ TEST_F(Directory, BitsOfWhatIsNotOfferedAreMisconfigured) {
 TEST_F(Directory, AnyReservedBitOrModeOfAProcessContextIsMisconfigured) {
   for (unsigned bit = 1; bit < 64; ++bit) {
     ProcessContext context{1 | std::uint64_t{1} << bit, 0};
-    EXPECT_EQ(well_formed(kHost, context), bit < 3 || (bit >= 12 && bit < 32)) << "ta " << bit;
+    EXPECT_EQ(well_formed(kHost, {}, context), bit < 3 || (bit >= 12 && bit < 32)) << "ta " << bit;
     if (bit >= 44 && bit < 60) {
-      EXPECT_FALSE(well_formed(kHost, ProcessContext{1, std::uint64_t{1} << bit})) << "fsc " << bit;
+      EXPECT_FALSE(well_formed(kHost, {}, ProcessContext{1, std::uint64_t{1} << bit}))
+          << "fsc " << bit;
     }
   }
   for (std::uint64_t mode = 0; mode < 16; ++mode) {
-    EXPECT_EQ(well_formed(kHost, ProcessContext{1, Fsc::Mode::make(mode)}),
+    EXPECT_EQ(well_formed(kHost, {}, ProcessContext{1, Fsc::Mode::make(mode)}),
               mode == 0 || (mode >= 8 && mode <= 10));
   }
 }

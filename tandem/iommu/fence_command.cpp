@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/iommu/detail/byte_order.hpp"
 #include "tandem/iommu/detail/command_queue.hpp"
 #include "tandem/iommu/detail/mrif.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -34,7 +35,8 @@ CommandQueue::Step CommandQueue::iofence_locked(const Command& command) {
   if (Iofence::Av::get(word) != 0) {
     const PhysAddr at{Iofence::Addr::get(target) << 2};
     const auto data = static_cast<std::uint32_t>(Iofence::Data::get(word));
-    if (!store_message(memory_, at, data)) return Step::kMemoryFault;
+    if (!store_message(memory_, at, in_byte_order(data, config_.big_endian())))
+      return Step::kMemoryFault;
   }
   if (Iofence::Wsi::get(word) != 0) set_csr_locked(Cqcsr::FenceWIp::kMask);
   return Step::kDone;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/iommu/detail/byte_order.hpp"
 #include "tandem/iommu/detail/mrif.hpp"
 #include "tandem/iommu/detail/state.hpp"
 
@@ -218,8 +219,8 @@ void Iommu::State::signal_all(detail::Interrupts::Edges edges) {
 detail::Interrupts::Edges Iommu::State::send(
     const std::optional<detail::Interrupts::Message>& message) {
   if (!message) return 0;
-  const auto edges =
-      interrupts.collect_edges([&] { store_message(message->address, message->data); });
+  const std::uint32_t data = detail::in_byte_order(message->data, config.big_endian());
+  const auto edges = interrupts.collect_edges([&] { store_message(message->address, data); });
   interrupts.sent();
   return edges;
 }

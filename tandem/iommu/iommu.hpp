@@ -28,7 +28,7 @@
 /// region that an IOFENCE.C stores to. Messages go out, and handlers of interrupts are called, with
 /// no lock held.
 ///
-/// Edition: see docs/spec/iommu.md. Left out (capabilities say so): Sv32, big-endian.
+/// Edition: see docs/spec/iommu.md.
 #pragma once
 
 #include <array>
@@ -275,7 +275,8 @@ inline constexpr std::uint64_t kAllCapabilities =
     Capabilities::Sv57x4::make(1) | Capabilities::T2gpa::make(1) | Capabilities::MsiFlat::make(1) |
     Capabilities::MsiMrif::make(1) | Capabilities::AmoMrif::make(1) | Capabilities::Hpm::make(1) |
     Capabilities::Dbg::make(1) | Capabilities::Qosid::make(1) | Capabilities::Nl::make(1) |
-    Capabilities::S::make(1);
+    Capabilities::S::make(1) | Capabilities::Sv32::make(1) | Capabilities::Sv32x4::make(1) |
+    Capabilities::End::make(1);
 
 class Iommu {
  public:
@@ -297,6 +298,8 @@ class Iommu {
     /// What the register of that name says: kAllCapabilities or less, but with the same version and
     /// PAS; any IGS. With IGS = BOTH fctl.WSI is 1 after a reset.
     std::uint64_t capabilities = kHostCapabilities;
+    /// fctl.BE after a reset; for good unless capabilities.END is 1.
+    bool big_endian = false;
     Ddtp::ModeValue reset_mode = Ddtp::ModeValue::kOff;  ///< of ddtp: Off or Bare
     /// How long a device may take to complete an ATS invalidation.
     std::chrono::nanoseconds invalidation_timeout = std::chrono::seconds(1);

@@ -8,8 +8,8 @@ namespace {
 
 using memory::PhysAddr;
 
-Result<MsiPte, Cause> load_entry(TableReader& reader, const ExtendedDeviceContext& context,
-                                 std::uint64_t address) {
+Result<MsiPte, Cause> load_msi_entry(TableReader& reader, const Config& config,
+                                     const ExtendedDeviceContext& context, std::uint64_t address) {
   const std::uint64_t number = extract(address >> kPageShift, context.msi_addr_mask);
   const std::uint64_t table = ExtendedDeviceContext::Msiptp::Ppn::get(context.msiptp) << kPageShift;
   PhysAddr at{table |
@@ -20,7 +20,7 @@ Result<MsiPte, Cause> load_entry(TableReader& reader, const ExtendedDeviceContex
     if (!loaded) {
       return Unexpected{load_cause(loaded.error(), Cause::kMsiPteLoadFault, Cause::kMsiPtCorrupt)};
     }
-    word = *loaded;
+    word = in_byte_order(*loaded, config.big_endian());
     at = at.plus(sizeof word);
   }
   return entry;
@@ -53,7 +53,7 @@ Result<MsiTarget, Cause> to_memory(const MsiPte& entry, bool hides_faults) {
 Result<MsiTarget, Cause> translate_msi(TableReader& reader, const Config& config,
                                        const ExtendedDeviceContext& context,
                                        std::uint64_t address) {
-  const auto entry = load_entry(reader, context, address);
+  const auto entry = load_msi_entry(reader, config, context, address);
   if (!entry) return Unexpected{entry.error()};
   if (!entry->valid()) return Unexpected{Cause::kMsiPteNotValid};
   if (!entry->is_custom()) {

@@ -4,21 +4,6 @@
 namespace tandem::iommu::detail {
 namespace {
 
-/// Reserved in leaves and pointers.
-bool has_reserved(const Config& config, std::uint64_t pte, unsigned level) {
-  constexpr std::uint64_t kReservedPbmt = 3;
-  if (Pte::R::get(pte) == 0 && Pte::W::get(pte) != 0) return true;
-  if ((pte & Pte::Reserved::kMask) != 0) return true;
-  if (Pte::Rsw60t59b::get(pte) != 0 && !config.has<Capabilities::Svrsw60t59b>()) return true;
-  const std::uint64_t pbmt = Pte::Pbmt::get(pte);
-  if (pbmt == kReservedPbmt || (pbmt != 0 && !config.has<Capabilities::Svpbmt>())) return true;
-  return level != 0 && Pte::N::get(pte) != 0;
-}
-
-/// Reserved in pointers beside that.
-constexpr std::uint64_t kReservedInPointers =
-    Pte::N::kMask | Pte::Pbmt::kMask | Pte::D::kMask | Pte::A::kMask | Pte::U::kMask;
-
 Cause of_access(Access access, Cause instruction, Cause read, Cause write) {
   switch (access) {
     case Access::kExecute:
@@ -33,18 +18,21 @@ Cause of_access(Access access, Cause instruction, Cause read, Cause write) {
 
 }  // namespace
 
-EntryKind kind_of(const Config& config, std::uint64_t pte, unsigned level) {
-  if (Pte::V::get(pte) == 0 || has_reserved(config, pte, level)) return EntryKind::kInvalid;
-  if (Pte::R::get(pte) != 0 || Pte::X::get(pte) != 0) return EntryKind::kLeaf;
-  return level == 0 || (pte & kReservedInPointers) != 0 ? EntryKind::kInvalid : EntryKind::kPointer;
-}
-
-bool is_aligned(std::uint64_t pte, unsigned level) {
-  const auto ppn = Pte::Ppn::get(pte);
-  if (Pte::N::get(pte) != 0) {
-    return (ppn & ((1U << Pte::kNapotBits) - 1)) == Pte::kNapotPattern;
+Result<std::uint64_t, memory::Fault> update_entry(TableReader& reader, const Scheme& scheme,
+                                                  PhysAddr at, std::uint64_t pte,
+                                                  std::uint64_t used) {
+  const bool big_endian = scheme.big_endian;
+  if (scheme.is_sv32()) {
+    const auto found =
+        reader.compare_exchange32(at, in_byte_order(static_cast<std::uint32_t>(pte), big_endian),
+                                  in_byte_order(static_cast<std::uint32_t>(used), big_endian));
+    if (!found) return Unexpected{found.error()};
+    return std::uint64_t{in_byte_order(*found, big_endian)};
   }
-  return (ppn & ((std::uint64_t{1} << (level * Pte::kIndexBits)) - 1)) == 0;
+  const auto found = reader.compare_exchange64(at, in_byte_order(pte, big_endian),
+                                               in_byte_order(used, big_endian));
+  if (!found) return Unexpected{found.error()};
+  return in_byte_order(*found, big_endian);
 }
 
 Cause page_fault(Access access) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/record_queue.hpp"
 
+#include "tandem/iommu/detail/byte_order.hpp"
 #include "tandem/iommu/detail/ring.hpp"
 
 namespace tandem::iommu::detail {
@@ -38,8 +39,9 @@ RecordQueue::Pushed RecordQueue::push(std::span<const std::uint64_t> words) {
     return {Status::kOverflow, pend_locked()};
   }
   PhysAddr at = ring_entry(base, tail, words.size_bytes());
+  const bool big_endian = config_.big_endian();
   for (const std::uint64_t word : words) {
-    if (!memory_.store64(at, word, std::memory_order_relaxed)) {
+    if (!memory_.store64(at, in_byte_order(word, big_endian), std::memory_order_relaxed)) {
       set_csr_locked(Csr::Fqmf::kMask);
       return {Status::kMemoryFault, pend_locked()};
     }

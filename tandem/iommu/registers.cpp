@@ -225,7 +225,7 @@ void Iommu::State::write_fctl(std::uint32_t value) {
                          Fqcsr::Fqon::get(faults.csr()) != 0 ||
                          Pqcsr::Pqon::get(page_requests.csr()) != 0;
   if (mode != static_cast<std::uint64_t>(Ddtp::ModeValue::kOff) || queues_on) return;
-  const std::uint32_t writable = detail::Config::writable_fctl(config.capabilities);
+  const std::uint32_t writable = config.writable_fctl();
   const std::uint32_t old = config.fctl.load(std::memory_order_relaxed);
   config.fctl.store((old & ~writable) | (value & writable), std::memory_order_release);
   interrupts.update_wires();

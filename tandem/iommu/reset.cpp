@@ -19,7 +19,7 @@ void Iommu::State::reset() {
   faults.reset();
   page_requests.reset();
   if (!planted_fault("iommu-reset-skip-wait")) rcu::rcu_synchronize();
-  config.fctl.store(detail::Config::initial_fctl(config.capabilities), std::memory_order_release);
+  config.fctl.store(config.initial_fctl(), std::memory_order_release);
   monitor.reset();
   tell_overflow();
   debug.reset();

@@ -56,13 +56,19 @@ struct DirectoryEntry {
   static constexpr std::uint64_t make(std::uint64_t ppn) { return V::make(1) | Ppn::make(ppn); }
 };
 
-/// Encodings of iosatp.MODE and PC.fsc.MODE with SXL = 0. Spec: §3.1.3.4 "First-Stage context
-/// (fsc)".
-enum class FirstStageMode : std::uint8_t { kBare = 0, kSv39 = 8, kSv48 = 9, kSv57 = 10 };
+/// Encodings of iosatp.MODE and PC.fsc.MODE; kSv32 is one with SXL = 1, the others with SXL = 0.
+/// Spec: §3.1.3.4 "First-Stage context (fsc)".
+enum class FirstStageMode : std::uint8_t { kBare = 0, kSv32 = 8, kSv39 = 8, kSv48 = 9, kSv57 = 10 };
 
-/// Encodings of iohgatp.MODE with GXL = 0. Spec: §3.1.3.2 "IO hypervisor guest address translation
-/// and protection (iohgatp)".
-enum class SecondStageMode : std::uint8_t { kBare = 0, kSv39x4 = 8, kSv48x4 = 9, kSv57x4 = 10 };
+/// Encodings of iohgatp.MODE; kSv32x4 is one with GXL = 1, the others with GXL = 0. Spec: §3.1.3.2
+/// "IO hypervisor guest address translation and protection (iohgatp)".
+enum class SecondStageMode : std::uint8_t {
+  kBare = 0,
+  kSv32x4 = 8,
+  kSv39x4 = 8,
+  kSv48x4 = 9,
+  kSv57x4 = 10
+};
 
 /// Encodings of pdtp.MODE. Spec: §3.1.3.4 "First-Stage context (fsc)".
 enum class PdtpMode : std::uint8_t { kBare = 0, kPd8 = 1, kPd17 = 2, kPd20 = 3 };
@@ -137,6 +143,8 @@ struct DeviceContext {
   bool has_second_stage() const { return Iohgatp::Mode::get(iohgatp) != 0; }
   std::uint32_t gscid() const { return static_cast<std::uint32_t>(Iohgatp::Gscid::get(iohgatp)); }
   bool has_default_process() const { return Tc::Dpe::get(tc) != 0; }
+  bool has_32_bit_addresses() const { return Tc::Sxl::get(tc) != 0; }
+  bool has_big_endian_tables() const { return Tc::Sbe::get(tc) != 0; }
 };
 static_assert(sizeof(DeviceContext) == 32, "a base-format DC is four doublewords");
 static_assert(offsetof(DeviceContext, fsc) == 24);

@@ -14,10 +14,10 @@ namespace tandem::iommu {
 inline constexpr std::uint64_t kPageBytes = 4096;
 inline constexpr unsigned kPageShift = 12;
 
-/// A page-table entry of either stage.
+/// A page-table entry of either stage. Those of Sv32 and Sv32x4 are the low half of one.
 ///
-/// Spec: RISC-V Privileged specification, "Sv39: Page-Based 39-bit Virtual-Memory System",
-///       "Svnapot", "Svpbmt", "Svrsw60t59b".
+/// Spec: RISC-V Privileged specification, "Sv32: Page-Based 32-bit Virtual-Memory Systems", "Sv39:
+///       Page-Based 39-bit Virtual-Memory System", "Svnapot", "Svpbmt", "Svrsw60t59b".
 struct Pte {
   using V = Field<0>;
   using R = Field<1>;
@@ -33,7 +33,11 @@ struct Pte {
   using Rsw60t59b = Field<60, 59>;  // reserved without Svrsw60t59b
   using Pbmt = Field<62, 61>;
   using N = Field<63>;
+  /// Of a pointer, beside what is reserved in leaves.
+  static constexpr std::uint64_t kReservedInPointers =
+      N::kMask | Pbmt::kMask | D::kMask | A::kMask | U::kMask | W::kMask;
   static constexpr unsigned kIndexBits = 9;
+  static constexpr unsigned kSv32IndexBits = 10;
   static constexpr unsigned kNapotBits = 4;  // the one defined size: 64 KiB
   static constexpr std::uint64_t kNapotPattern = 0b1000;
 
@@ -43,7 +47,9 @@ struct Pte {
   }
 };
 
-/// Levels of page table that `mode` walks; 0 when it is Bare or reserved.
+inline constexpr unsigned kSv32Levels = 2;
+
+/// Levels of page table that `mode` walks, with GXL = 0 or SXL = 0; 0 when it is Bare or reserved.
 constexpr unsigned second_stage_levels(SecondStageMode mode) {
   switch (mode) {
     case SecondStageMode::kSv39x4:

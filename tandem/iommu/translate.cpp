@@ -14,14 +14,14 @@ using detail::Generations;
 using detail::Transaction;
 using detail::TransactionFault;
 
-/// "Recommended that the translation range size be large" where a stage is Bare (§3.6).
-constexpr unsigned kBareLog2Size = 30;
-
 using detail::WalkFault;
 
-FirstStage make_first_stage(std::uint64_t fsc, std::uint64_t pscid, bool sum) {
-  return {static_cast<FirstStageMode>(Fsc::Mode::get(fsc)), Fsc::Ppn::get(fsc),
-          static_cast<std::uint32_t>(pscid), sum};
+FirstStage make_first_stage(const DeviceContext& device, std::uint64_t fsc, std::uint64_t pscid,
+                            bool sum) {
+  detail::Scheme scheme = detail::scheme_of(static_cast<FirstStageMode>(Fsc::Mode::get(fsc)),
+                                            device.has_32_bit_addresses());
+  scheme.big_endian = device.has_big_endian_tables();
+  return {scheme, Fsc::Ppn::get(fsc), static_cast<std::uint32_t>(pscid), sum};
 }
 
 /// The process that a request's contexts and translations are cached under. Without a PASID: that
@@ -49,7 +49,7 @@ bool answers_with_guest_address(const Transaction& transaction, const DeviceCont
 Translation pass_through(const Transaction& transaction) {
   Translation translation;
   translation.address = PhysAddr{transaction.at.value};
-  translation.log2_size = kBareLog2Size;
+  translation.log2_size = detail::kBareLog2Size;
   translation.readable = translation.writable = translation.executable = true;
   return translation;
 }
@@ -131,7 +131,7 @@ Result<FirstStage, WalkFault> Iommu::State::select_first_stage(
     detail::TableReader& reader, const Generations::Snapshot& snapshot,
     const Transaction& transaction, const DeviceContext& device, detail::WalkCounts& counts) {
   if (!device.uses_process_directory()) {
-    return make_first_stage(device.fsc, DeviceContext::Ta::Pscid::get(device.ta), false);
+    return make_first_stage(device, device.fsc, DeviceContext::Ta::Pscid::get(device.ta), false);
   }
   const auto& pasid = transaction.requester.pasid;
   if (!pasid && !device.has_default_process()) return FirstStage{};
@@ -143,7 +143,7 @@ Result<FirstStage, WalkFault> Iommu::State::select_first_stage(
   if (pasid && transaction.requester.privileged && !found->allows_supervisor()) {
     return Unexpected{WalkFault{Cause::kTtypeBlocked}};
   }
-  return make_first_stage(found->fsc, ProcessContext::Ta::Pscid::get(found->ta),
+  return make_first_stage(device, found->fsc, ProcessContext::Ta::Pscid::get(found->ta),
                           found->supervisor_may_use_user_pages());
 }
 
@@ -151,7 +151,7 @@ Result<FirstStage, WalkFault> Iommu::State::select_first_stage(
 Result<Translation, WalkFault> Iommu::State::walk_first(detail::TableReader& reader,
                                                         const Transaction& transaction,
                                                         const detail::Walk& walk) {
-  if (walk.mode == FirstStageMode::kBare) return pass_through(transaction);
+  if (walk.scheme.is_bare()) return pass_through(transaction);
   walks.add();
   return detail::walk_first_stage(reader, config, walk);
 }
@@ -261,7 +261,7 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   snapshot.add_space(space, transaction.at);
   const Requester& requester = transaction.requester;
   detail::Walk walk;
-  walk.mode = stage.mode;
+  walk.scheme = stage.scheme;
   walk.root_ppn = stage.root_ppn;
   walk.at = transaction.at;
   walk.access = transaction.access;
@@ -270,8 +270,8 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   walk.supervisor = requester.pasid.has_value() && requester.privileged;
   walk.sum = stage.sum;
   walk.updates_ad = device->updates_accessed_dirty();
-  walk.second_stage = detail::make_second_stage(*device, &counts.second_stage);
-  if (stage.mode != FirstStageMode::kBare) {
+  walk.second_stage = detail::make_second_stage(config, *device, &counts.second_stage);
+  if (!stage.scheme.is_bare()) {
     counts.ids.pscid = stage.pscid;
     ++counts.first_stage;
   }

@@ -4,8 +4,10 @@
 namespace tandem::iommu::detail {
 namespace {
 
-/// Whether bits 63 down to the top virtual-address bit are all equal.
+/// Whether bits 63 down to the top virtual-address bit are all equal; those above an address of
+/// Sv32 are 0.
 bool canonical(std::uint64_t address, const Scheme& scheme) {
+  if (scheme.is_sv32()) return address >> scheme.address_bits() == 0;
   const auto high = static_cast<std::int64_t>(address) >> (scheme.address_bits() - 1);
   return high == 0 || high == -1;
 }
@@ -18,7 +20,7 @@ bool privilege_ok(std::uint64_t pte, const Walk& walk) {
 }
 
 Translation make_translation(std::uint64_t pte, unsigned level, bool global, const Walk& walk) {
-  const unsigned log2_size = log2_size_of(pte, level);
+  const unsigned log2_size = log2_size_of(walk.scheme, pte, level);
   Translation translation;
   translation.address = address_in_page(Pte::Ppn::get(pte), log2_size, walk.at.value);
   translation.log2_size = static_cast<std::uint8_t>(log2_size);
@@ -31,11 +33,19 @@ Translation make_translation(std::uint64_t pte, unsigned level, bool global, con
 }
 
 /// Where an entry at `address` of the first stage's tables really lies, to be read or written.
-Result<PhysAddr, WalkFault> locate_entry(TableReader& reader, const Config& config,
-                                         const Walk& walk, std::uint64_t address, bool write) {
+[[gnu::always_inline]] inline Result<PhysAddr, WalkFault> locate_entry(TableReader& reader,
+                                                                       const Config& config,
+                                                                       const Walk& walk,
+                                                                       std::uint64_t address,
+                                                                       bool write) {
+  if (walk.second_stage.is_bare()) return PhysAddr{address};
   const auto page = translate_implicit(reader, config, walk.second_stage, address, write);
   if (page) return page->address;
   return Unexpected{walk_fault(page.error(), walk.access, address, /*implicit=*/true, write)};
+}
+
+WalkFault memory_fault(const Walk& walk, memory::Fault why) {
+  return {load_cause(why, access_fault(walk.access), Cause::kPageTableCorrupt)};
 }
 
 /// The bits that using a leaf sets in it.
@@ -44,31 +54,39 @@ std::uint64_t used_bits(std::uint64_t pte, const Walk& walk) {
   return Pte::A::kMask | (dirty ? Pte::D::kMask : 0);
 }
 
+/// Sets in the leaf `pte` at `address` what makes it `used`. Returns: the entry as it was found,
+/// which was not changed unless it is `pte`.
+[[gnu::noinline]] Result<std::uint64_t, WalkFault> update_leaf(
+    TableReader& reader, const Config& config, const Walk& walk, std::uint64_t address,
+    std::uint64_t pte, std::uint64_t used) {
+  if (!walk.updates_ad) return Unexpected{WalkFault{page_fault(walk.access)}};
+  const auto entry = locate_entry(reader, config, walk, address, /*write=*/true);
+  if (!entry) return Unexpected{entry.error()};
+  const auto found = detail::update_entry(reader, walk.scheme, *entry, pte, used);
+  if (!found) return Unexpected{memory_fault(walk, found.error())};
+  return *found;
+}
+
 }  // namespace
 
 Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Config& config,
                                                 const Walk& walk) {
-  const Unexpected fault{WalkFault{page_fault(walk.access)}};
-  const auto no_access = [&](memory::Fault why) {
-    return Unexpected{
-        WalkFault{load_cause(why, access_fault(walk.access), Cause::kPageTableCorrupt)}};
-  };
-  const Scheme scheme = scheme_of(walk.mode);
-  if (!canonical(walk.at.value, scheme)) return fault;
+  const auto fault = [&] { return Unexpected{WalkFault{page_fault(walk.access)}}; };
+  const Scheme& scheme = walk.scheme;
+  if (!canonical(walk.at.value, scheme)) return fault();
 
   std::uint64_t table = walk.root_ppn << kPageShift;
   unsigned level = scheme.levels - 1U;
   bool global = false;
   while (true) {
-    const std::uint64_t address =
-        table + scheme.index(level, walk.at.value) * sizeof(std::uint64_t);
+    const std::uint64_t address = table + scheme.offset(level, walk.at.value);
     const auto entry = locate_entry(reader, config, walk, address, /*write=*/false);
     if (!entry) return Unexpected{entry.error()};
-    const auto loaded = reader.load64(*entry, std::memory_order_acquire);
-    if (!loaded) return no_access(loaded.error());
+    const auto loaded = load_entry(reader, scheme, *entry);
+    if (!loaded) return Unexpected{memory_fault(walk, loaded.error())};
     const std::uint64_t pte = *loaded;
     const EntryKind kind = kind_of(config, pte, level);
-    if (kind == EntryKind::kInvalid) return fault;
+    if (kind == EntryKind::kInvalid) return fault();
     if (kind == EntryKind::kPointer) {
       global = global || Pte::G::get(pte) != 0;
       table = Pte::Ppn::get(pte) << kPageShift;
@@ -76,16 +94,13 @@ Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Confi
       continue;
     }
 
-    if (!privilege_ok(pte, walk)) return fault;
-    if (!walk.report_permissions && !AccessTypes::of(walk.access).allowed_by(pte)) return fault;
-    if (!is_aligned(pte, level)) return fault;
+    if (!privilege_ok(pte, walk)) return fault();
+    if (!walk.report_permissions && !AccessTypes::of(walk.access).allowed_by(pte)) return fault();
+    if (!is_aligned(scheme, pte, level)) return fault();
     const std::uint64_t used = pte | used_bits(pte, walk);
-    if (used != pte) {
-      if (!walk.updates_ad) return fault;
-      const auto writable = locate_entry(reader, config, walk, address, /*write=*/true);
-      if (!writable) return Unexpected{writable.error()};
-      const auto found = reader.compare_exchange64(*writable, pte, used);
-      if (!found) return no_access(found.error());
+    if (used != pte) [[unlikely]] {
+      const auto found = update_leaf(reader, config, walk, address, pte, used);
+      if (!found) return Unexpected{found.error()};
       if (*found != pte) continue;  // software changed the entry: judge the new one
     }
     return make_translation(used, level, global || Pte::G::get(used) != 0, walk);

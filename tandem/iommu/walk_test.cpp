@@ -11,7 +11,7 @@ namespace {
 class WalkTest : public Board {
  protected:
   WalkTest() {
-    walk_.mode = FirstStageMode::kSv39;
+    walk_.scheme = scheme_of(FirstStageMode::kSv39);
     walk_.root_ppn = root_ = allocate_page();
     walk_.at = Iova{kAt};
   }
@@ -38,7 +38,7 @@ TEST_F(WalkTest, EveryModeAndPageSizeTranslates) {
   for (const auto mode : {FirstStageMode::kSv39, FirstStageMode::kSv48, FirstStageMode::kSv57}) {
     const unsigned levels = first_stage_levels(mode);
     for (unsigned level = 0; level < levels; ++level) {
-      walk_.mode = mode;
+      walk_.scheme = scheme_of(mode);
       walk_.root_ppn = allocate_page();
       const unsigned log2_size = kPageShift + 9 * level;
       const std::uint64_t ppn = level == 4 ? 0 : std::uint64_t{5} << (9 * level);
@@ -61,7 +61,7 @@ TEST_F(WalkTest, ANonCanonicalAddressIsAPageFault) {
   for (const auto& [mode, bits] : {Case{FirstStageMode::kSv39, 39},
                                    {FirstStageMode::kSv48, 48},
                                    {FirstStageMode::kSv57, 57}}) {
-    walk_.mode = mode;
+    walk_.scheme = scheme_of(mode);
     walk_.root_ppn = allocate_page();
     const std::uint64_t top = std::uint64_t{1} << (bits - 1);
     map(walk_.root_ppn, first_stage_levels(mode), top, 0x40000);

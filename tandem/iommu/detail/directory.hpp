@@ -28,7 +28,7 @@ bool process_id_fits(PdtpMode mode, std::uint32_t process_id);
 bool well_formed(const Config& config, const ExtendedDeviceContext& context);
 
 /// Spec: §3.2.4 "Process-context configuration checks".
-bool well_formed(const Config& config, const ProcessContext& context);
+bool well_formed(const Config& config, const DeviceContext& device, const ProcessContext& context);
 
 /// Reads and checks the device context of `device_id`, which fits. In base format what it has not
 /// reads as 0.

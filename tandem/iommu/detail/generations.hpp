@@ -13,9 +13,9 @@
 
 namespace tandem::iommu::detail {
 
-/// Sizes of pages that a first stage has, smallest first: 4 KiB, 64 KiB (Svnapot), 2 MiB, 1 GiB,
-/// 512 GiB, 256 TiB.
-inline constexpr std::array<std::uint8_t, 6> kPageClasses{12, 16, 21, 30, 39, 48};
+/// Sizes of pages that a first stage has, smallest first: 4 KiB, 64 KiB (Svnapot), 2 MiB, 4 MiB
+/// (Sv32), 1 GiB, 512 GiB, 256 TiB.
+inline constexpr std::array<std::uint8_t, 7> kPageClasses{12, 16, 21, 22, 30, 39, 48};
 
 /// The largest of kPageClasses that a page of 2^log2_size bytes holds.
 unsigned page_class(unsigned log2_size) noexcept;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "tandem/base/result.hpp"
+#include "tandem/iommu/detail/byte_order.hpp"
 #include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/iommu.hpp"
 #include "tandem/memory/reader.hpp"
@@ -17,28 +18,60 @@ namespace tandem::iommu::detail {
 /// How one transaction reads all its tables and directories: in one reader section.
 using TableReader = memory::Memory::Reader;
 
-/// How a paging scheme divides an address. No levels: Bare.
+/// How a paging scheme divides an address, and how its entries lie in memory. No levels: Bare.
 struct Scheme {
   std::uint8_t levels = 0;
   std::uint8_t widened = 0;  ///< bits by which the root's index is wider: 2 in a second stage
+  std::uint8_t index_bits = Pte::kIndexBits;
+  bool big_endian = false;
 
   constexpr bool is_bare() const { return levels == 0; }
-  constexpr unsigned address_bits() const {
-    return kPageShift + levels * Pte::kIndexBits + widened;
-  }
-  constexpr std::uint64_t index(unsigned level, std::uint64_t address) const {
-    const unsigned bits = Pte::kIndexBits + (level + 1U == levels ? widened : 0);
-    return address >> (kPageShift + level * Pte::kIndexBits) & ((std::uint64_t{1} << bits) - 1);
+  /// Sv32 or Sv32x4: entries of four bytes.
+  constexpr bool is_sv32() const { return index_bits == Pte::kSv32IndexBits; }
+  constexpr unsigned entry_bytes() const { return is_sv32() ? 4 : 8; }
+  constexpr unsigned address_bits() const { return log2_size(levels) + widened; }
+  /// Of what an entry at `level` maps.
+  constexpr unsigned log2_size(unsigned level) const { return kPageShift + level * index_bits; }
+  /// Where in its table the entry for `address` lies.
+  constexpr std::uint64_t offset(unsigned level, std::uint64_t address) const {
+    const unsigned bits = index_bits + (level + 1U == levels ? widened : 0U);
+    return (address >> log2_size(level) & ((std::uint64_t{1} << bits) - 1)) * entry_bytes();
   }
 };
 
-constexpr Scheme scheme_of(FirstStageMode mode) {
+constexpr Scheme kSv32{kSv32Levels, 0, Pte::kSv32IndexBits};
+constexpr Scheme kSv32x4{kSv32Levels, 2, Pte::kSv32IndexBits};
+
+/// `sxl`: DC.tc.SXL, which Bare does not ask for.
+constexpr Scheme scheme_of(FirstStageMode mode, bool sxl = false) {
+  if (sxl && mode == FirstStageMode::kSv32) return kSv32;
   return {static_cast<std::uint8_t>(first_stage_levels(mode)), 0};
 }
 
-constexpr Scheme scheme_of(SecondStageMode mode) {
+/// `gxl`: fctl.GXL.
+constexpr Scheme scheme_of(SecondStageMode mode, bool gxl = false) {
+  if (gxl && mode == SecondStageMode::kSv32x4) return kSv32x4;
   return {static_cast<std::uint8_t>(second_stage_levels(mode)), 2};
 }
+
+/// The entry at `at` of a table.
+[[gnu::always_inline]] inline Result<std::uint64_t, memory::Fault> load_entry(TableReader& reader,
+                                                                              const Scheme& scheme,
+                                                                              PhysAddr at) {
+  if (scheme.is_sv32()) [[unlikely]] {
+    const auto loaded = reader.load32(at, std::memory_order_acquire);
+    if (!loaded) return Unexpected{loaded.error()};
+    return std::uint64_t{in_byte_order(*loaded, scheme.big_endian)};
+  }
+  const auto loaded = reader.load64(at, std::memory_order_acquire);
+  if (!loaded) return Unexpected{loaded.error()};
+  return in_byte_order(*loaded, scheme.big_endian);
+}
+
+/// Makes an entry that is `pte` into `used`. Returns: what was there.
+Result<std::uint64_t, memory::Fault> update_entry(TableReader& reader, const Scheme& scheme,
+                                                  PhysAddr at, std::uint64_t pte,
+                                                  std::uint64_t used);
 
 /// What an entry at some level is.
 enum class EntryKind : std::uint8_t {
@@ -46,14 +79,33 @@ enum class EntryKind : std::uint8_t {
   kPointer,  ///< to the table of the next level
   kLeaf,
 };
-EntryKind kind_of(const Config& config, std::uint64_t pte, unsigned level);
+
+[[gnu::always_inline]] inline EntryKind kind_of(const Config& config, std::uint64_t pte,
+                                                unsigned level) {
+  constexpr std::uint64_t kReservedPbmt = 3;
+  if (Pte::V::get(pte) == 0 || (pte & config.reserved_in_pte) != 0) return EntryKind::kInvalid;
+  if (Pte::R::get(pte) == 0 && Pte::X::get(pte) == 0) {
+    const bool reserved = (pte & Pte::kReservedInPointers) != 0;
+    return level == 0 || reserved ? EntryKind::kInvalid : EntryKind::kPointer;
+  }
+  const bool reserved = (Pte::R::get(pte) == 0 && Pte::W::get(pte) != 0) ||
+                        Pte::Pbmt::get(pte) == kReservedPbmt ||
+                        (level != 0 && Pte::N::get(pte) != 0);
+  return reserved ? EntryKind::kInvalid : EntryKind::kLeaf;
+}
 
 /// Whether a leaf's page number is aligned to the size that its level, or N, gives.
-bool is_aligned(std::uint64_t pte, unsigned level);
+constexpr bool is_aligned(const Scheme& scheme, std::uint64_t pte, unsigned level) {
+  const auto ppn = Pte::Ppn::get(pte);
+  if (Pte::N::get(pte) != 0) {
+    return (ppn & ((1U << Pte::kNapotBits) - 1)) == Pte::kNapotPattern;
+  }
+  return (ppn & ((std::uint64_t{1} << (level * scheme.index_bits)) - 1)) == 0;
+}
 
 /// Of the page that a leaf maps.
-constexpr unsigned log2_size_of(std::uint64_t pte, unsigned level) {
-  return kPageShift + (Pte::N::get(pte) != 0 ? Pte::kNapotBits : level * unsigned{Pte::kIndexBits});
+constexpr unsigned log2_size_of(const Scheme& scheme, std::uint64_t pte, unsigned level) {
+  return Pte::N::get(pte) != 0 ? kPageShift + Pte::kNapotBits : scheme.log2_size(level);
 }
 
 /// Where `at` lies in the page of 2^log2_size bytes that begins in page `ppn`; lower bits of `ppn`

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/spec.hpp"
 #include "tandem/memory/memory.hpp"
@@ -29,8 +30,9 @@ class RecordQueue {
     bool raised = false;
   };
 
-  RecordQueue(const memory::Memory& memory, Interrupts& interrupts, Iommu::Interrupt interrupt)
-      : memory_(memory), interrupts_(interrupts), interrupt_(interrupt) {}
+  RecordQueue(const memory::Memory& memory, const Config& config, Interrupts& interrupts,
+              Iommu::Interrupt interrupt)
+      : memory_(memory), config_(config), interrupts_(interrupts), interrupt_(interrupt) {}
 
   /// Appends a record. One that cannot be stored is discarded, as is everything until software
   /// clears the error bit.
@@ -58,6 +60,7 @@ class RecordQueue {
   bool pend_if_error_locked() TANDEM_REQUIRES(mutex_);
 
   const memory::Memory& memory_;
+  const Config& config_;
   Interrupts& interrupts_;
   const Iommu::Interrupt interrupt_;
   Mutex mutex_;

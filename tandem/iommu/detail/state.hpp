@@ -43,7 +43,7 @@ inline bool pasid_exists(const Requester& requester) {
 
 /// The address space that a transaction's contexts select.
 struct FirstStage {
-  FirstStageMode mode = FirstStageMode::kBare;
+  Scheme scheme;  // none: Bare
   std::uint64_t root_ppn = 0;
   std::uint32_t pscid = 0;
   bool sum = false;
@@ -75,8 +75,8 @@ struct Iommu::State {
         ddtp(Ddtp::make(options.reset_mode)),
         interrupts(config),
         monitor(config, interrupts),
-        faults(physical_memory, interrupts, Interrupt::kFaultQueue),
-        page_requests(physical_memory, interrupts, Interrupt::kPageRequestQueue),
+        faults(physical_memory, config, interrupts, Interrupt::kFaultQueue),
+        page_requests(physical_memory, config, interrupts, Interrupt::kPageRequestQueue),
         commands(physical_memory, config, generations, ddtp, interrupts, deadline) {}
 
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)

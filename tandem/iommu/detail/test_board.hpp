@@ -78,14 +78,28 @@ class Board : public ::testing::Test {
     ram_ = (ram_ + bytes - 1) & ~(bytes - 1);
     return std::exchange(ram_, ram_ + bytes) >> kPageShift;
   }
-  void store(std::uint64_t at, std::uint64_t value) {
-    ASSERT_TRUE(
-        memory_.store64(memory::PhysAddr{at}, value, std::memory_order_release).has_value());
+  void store(std::uint64_t at, std::uint64_t value, bool big_endian = false) {
+    ASSERT_TRUE(memory_
+                    .store64(memory::PhysAddr{at}, in_byte_order(value, big_endian),
+                             std::memory_order_release)
+                    .has_value());
   }
-  std::uint64_t load(std::uint64_t at) {
+  std::uint64_t load(std::uint64_t at, bool big_endian = false) {
     const auto value = memory_.load64(memory::PhysAddr{at}, std::memory_order_acquire);
     EXPECT_TRUE(value.has_value()) << std::hex << at;
-    return value.value_or(0);
+    return in_byte_order(value.value_or(0), big_endian);
+  }
+  /// An entry of a page table.
+  void store_entry(const Scheme& scheme, std::uint64_t at, std::uint64_t pte) {
+    if (!scheme.is_sv32()) return store(at, pte, scheme.big_endian);
+    const auto half = in_byte_order(static_cast<std::uint32_t>(pte), scheme.big_endian);
+    ASSERT_TRUE(memory_.store32(memory::PhysAddr{at}, half, std::memory_order_release).has_value());
+  }
+  std::uint64_t load_entry(const Scheme& scheme, std::uint64_t at) {
+    TableReader reader(memory_);
+    const auto pte = detail::load_entry(reader, scheme, memory::PhysAddr{at});
+    EXPECT_TRUE(pte.has_value()) << std::hex << at;
+    return pte.value_or(0);
   }
 
   // ---- registers
@@ -113,8 +127,8 @@ class Board : public ::testing::Test {
   void submit(std::initializer_list<Command> commands) {
     auto tail = static_cast<std::uint32_t>(read(reg::kCqt));
     for (const Command& command : commands) {
-      store(command_ring_ + tail * 16, command.words[0]);
-      store(command_ring_ + tail * 16 + 8, command.words[1]);
+      store(command_ring_ + tail * 16, command.words[0], big_endian_);
+      store(command_ring_ + tail * 16 + 8, command.words[1], big_endian_);
       tail = (tail + 1) % (1U << kLog2Queue);
     }
     write(reg::kCqt, tail);
@@ -150,7 +164,8 @@ class Board : public ::testing::Test {
     auto head = static_cast<std::uint32_t>(read(reg::kFqh));
     for (; head != read(reg::kFqt); head = (head + 1) % (1U << kLog2Queue)) {
       const std::uint64_t at = fault_ring_ + head * 32;
-      records.push_back({load(at), load(at + 8), load(at + 16), load(at + 24)});
+      records.push_back({load(at, big_endian_), load(at + 8, big_endian_),
+                         load(at + 16, big_endian_), load(at + 24, big_endian_)});
     }
     write(reg::kFqh, head);
     return records;
@@ -160,7 +175,7 @@ class Board : public ::testing::Test {
     auto head = static_cast<std::uint32_t>(read(reg::kPqh));
     for (; head != read(reg::kPqt); head = (head + 1) % (1U << kLog2Queue)) {
       const std::uint64_t at = page_ring_ + head * 16;
-      records.push_back({load(at), load(at + 8)});
+      records.push_back({load(at, big_endian_), load(at + 8, big_endian_)});
     }
     write(reg::kPqh, head);
     return records;
@@ -176,7 +191,8 @@ class Board : public ::testing::Test {
   std::uint64_t device_slot(DeviceId device) {
     std::uint64_t page = ddt_root_;
     for (unsigned level = ddt_levels_ - 1; level > 0; --level) {
-      page = next_table((page << kPageShift) + device_index(level, device) * 8);
+      page = next_table(directory_order(big_endian_),
+                        (page << kPageShift) + device_index(level, device) * 8);
     }
     const auto bytes = extended_ ? sizeof(ExtendedDeviceContext) : sizeof(DeviceContext);
     return (page << kPageShift) + device_index(0, device) * bytes;
@@ -187,27 +203,28 @@ class Board : public ::testing::Test {
   void set_device(DeviceId device, const ExtendedDeviceContext& context) {
     const std::uint64_t at = device_slot(device);
     if (extended_) {
-      store(at + 32, context.msiptp);
-      store(at + 40, context.msi_addr_mask);
-      store(at + 48, context.msi_addr_pattern);
+      store(at + 32, context.msiptp, big_endian_);
+      store(at + 40, context.msi_addr_mask, big_endian_);
+      store(at + 48, context.msi_addr_pattern, big_endian_);
     }
-    store(at + 8, context.iohgatp);
-    store(at + 16, context.ta);
-    store(at + 24, context.fsc);
-    store(at, context.tc);
+    store(at + 8, context.iohgatp, big_endian_);
+    store(at + 16, context.ta, big_endian_);
+    store(at + 24, context.fsc, big_endian_);
+    store(at, context.tc, big_endian_);
   }
   std::uint64_t process_slot(PdtpMode mode, std::uint64_t root, Pasid process) {
     std::uint64_t page = root;
     for (unsigned level = static_cast<unsigned>(mode) - 1; level > 0; --level) {
-      page = next_table((page << kPageShift) + Pdi::index(level, process.value) * 8);
+      page = next_table(directory_order(process_big_endian_),
+                        (page << kPageShift) + Pdi::index(level, process.value) * 8);
     }
     return (page << kPageShift) + Pdi::index(0, process.value) * sizeof(ProcessContext);
   }
   void set_process(PdtpMode mode, std::uint64_t root, Pasid process,
                    const ProcessContext& context) {
     const std::uint64_t at = process_slot(mode, root, process);
-    store(at + 8, context.fsc);
-    store(at, context.ta);
+    store(at + 8, context.fsc, process_big_endian_);
+    store(at, context.ta, process_big_endian_);
   }
   static ProcessContext process_context(FirstStageMode mode, std::uint64_t root,
                                         std::uint64_t more = 0, std::uint32_t pscid = kPscid) {
@@ -221,9 +238,9 @@ class Board : public ::testing::Test {
                          unsigned level = 0) {
     std::uint64_t page = root;
     for (unsigned i = scheme.levels - 1U;; --i) {
-      const std::uint64_t at = (page << kPageShift) + scheme.index(i, iova) * 8;
+      const std::uint64_t at = (page << kPageShift) + scheme.offset(i, iova);
       if (i == level) return at;
-      page = next_table(at);
+      page = next_table(scheme, at);
     }
   }
   std::uint64_t pte_slot(std::uint64_t root, unsigned levels, std::uint64_t iova,
@@ -232,7 +249,7 @@ class Board : public ::testing::Test {
   }
   void map(std::uint64_t root, const Scheme& scheme, std::uint64_t iova, std::uint64_t ppn,
            std::uint64_t flags = kLeaf, unsigned level = 0) {
-    store(pte_slot(root, scheme, iova, level), Pte::Ppn::make(ppn) | flags);
+    store_entry(scheme, pte_slot(root, scheme, iova, level), Pte::Ppn::make(ppn) | flags);
   }
   void map(std::uint64_t root, unsigned levels, std::uint64_t iova, std::uint64_t ppn,
            std::uint64_t flags = kLeaf, unsigned level = 0) {
@@ -262,7 +279,9 @@ class Board : public ::testing::Test {
     return result ? Cause{} : result.error();
   }
 
-  const bool extended_;  ///< the format of device contexts
+  const bool extended_;              ///< the format of device contexts
+  bool big_endian_ = false;          ///< fctl.BE
+  bool process_big_endian_ = false;  ///< tc.SBE: of process directories
   Mapping host_;
   memory::Memory memory_;
   std::uint64_t ram_;
@@ -280,11 +299,17 @@ class Board : public ::testing::Test {
   ExtendedDeviceContext context_;
 
  private:
-  std::uint64_t next_table(std::uint64_t entry_at) {
-    std::uint64_t entry = load(entry_at);
+  static Scheme directory_order(bool big_endian) {
+    Scheme scheme;
+    scheme.big_endian = big_endian;
+    return scheme;
+  }
+  /// The table that the entry points to, of a directory or of a page table.
+  std::uint64_t next_table(const Scheme& scheme, std::uint64_t entry_at) {
+    std::uint64_t entry = load_entry(scheme, entry_at);
     if (DirectoryEntry::V::get(entry) == 0) {
       entry = DirectoryEntry::make(allocate_page());
-      store(entry_at, entry);
+      store_entry(scheme, entry_at, entry);
     }
     return DirectoryEntry::Ppn::get(entry);
   }

@@ -11,8 +11,8 @@ namespace tandem::iommu::detail {
 
 /// One first-stage translation to make.
 struct Walk {
-  FirstStageMode mode = FirstStageMode::kBare;  ///< not Bare
-  std::uint64_t root_ppn = 0;                   ///< of guest memory where there is a second stage
+  Scheme scheme;               ///< not Bare
+  std::uint64_t root_ppn = 0;  ///< of guest memory where there is a second stage
   Iova at;
   Access access = Access::kRead;
   /// An ATS translation request: missing permissions are part of the answer, not a fault.
