@@ -23,15 +23,25 @@ class ContextCacheTest : public ::testing::Test {
     contexts_.fill_device(kDevice, {{1, 2, 3, 4}, 5, 6, 7, 0}, made.of_device_context());
     contexts_.fill_process(kDevice, kProcess, {8, 9}, made.of_process_context());
   }
+  std::optional<ExtendedDeviceContext> find_device(DeviceId device) {
+    ExtendedDeviceContext found;
+    if (!contexts_.find_device(device, found)) return std::nullopt;
+    return found;
+  }
+  std::optional<ProcessContext> find_process(DeviceId device, std::uint32_t process) {
+    ProcessContext found;
+    if (!contexts_.find_process(device, process, found)) return std::nullopt;
+    return found;
+  }
   Generations generations_;
   ContextCache contexts_{generations_};
 };
 
 // [iommu §3.8]
 TEST_F(ContextCacheTest, AContextComesBackForItsDeviceAndProcessOnly) {
-  EXPECT_FALSE(contexts_.find_device({0}) || contexts_.find_process({0}, 0)) << "nothing yet";
+  EXPECT_FALSE(find_device({0}) || find_process({0}, 0)) << "nothing yet";
   fill();
-  const auto device = contexts_.find_device(kDevice);
+  const auto device = find_device(kDevice);
   ASSERT_TRUE(device.has_value());
   EXPECT_EQ(device->tc, 1U);
   EXPECT_EQ(device->iohgatp, 2U);
@@ -40,16 +50,16 @@ TEST_F(ContextCacheTest, AContextComesBackForItsDeviceAndProcessOnly) {
   EXPECT_EQ(device->msiptp, 5U);
   EXPECT_EQ(device->msi_addr_mask, 6U);
   EXPECT_EQ(device->msi_addr_pattern, 7U);
-  const auto process = contexts_.find_process(kDevice, kProcess);
+  const auto process = find_process(kDevice, kProcess);
   ASSERT_TRUE(process.has_value());
   EXPECT_EQ(process->ta, 8U);
   EXPECT_EQ(process->fsc, 9U);
   for (std::uint32_t bit = 0; bit < 24; ++bit) {
     const DeviceId other{kDevice.value ^ 1U << bit};
-    EXPECT_FALSE(contexts_.find_device(other));
-    EXPECT_FALSE(contexts_.find_process(other, kProcess));
+    EXPECT_FALSE(find_device(other));
+    EXPECT_FALSE(find_process(other, kProcess));
     if (bit < kPasidBits) {
-      EXPECT_FALSE(contexts_.find_process(kDevice, kProcess ^ 1U << bit));
+      EXPECT_FALSE(find_process(kDevice, kProcess ^ 1U << bit));
     }
   }
 }
@@ -58,18 +68,18 @@ TEST_F(ContextCacheTest, AContextComesBackForItsDeviceAndProcessOnly) {
 TEST_F(ContextCacheTest, AnInvalidationTakesWhatItNames) {
   fill();
   generations_.invalidate_process(kDevice, kProcess);
-  EXPECT_TRUE(contexts_.find_device(kDevice));
-  EXPECT_FALSE(contexts_.find_process(kDevice, kProcess));
+  EXPECT_TRUE(find_device(kDevice));
+  EXPECT_FALSE(find_process(kDevice, kProcess));
   fill();
   generations_.invalidate_device(kDevice);
-  EXPECT_FALSE(contexts_.find_device(kDevice) || contexts_.find_process(kDevice, kProcess));
+  EXPECT_FALSE(find_device(kDevice) || find_process(kDevice, kProcess));
   fill();
   generations_.invalidate_domain(5);
-  EXPECT_TRUE(contexts_.find_device(kDevice));
-  EXPECT_FALSE(contexts_.find_process(kDevice, kProcess)) << "a guest's second stage led to it";
+  EXPECT_TRUE(find_device(kDevice));
+  EXPECT_FALSE(find_process(kDevice, kProcess)) << "a guest's second stage led to it";
   fill();
   generations_.invalidate_all();
-  EXPECT_FALSE(contexts_.find_device(kDevice) || contexts_.find_process(kDevice, kProcess));
+  EXPECT_FALSE(find_device(kDevice) || find_process(kDevice, kProcess));
 }
 
 class CachedContexts : public Board {};

@@ -106,12 +106,14 @@ void Generations::Snapshot::add_space(AddressSpaceId space, Iova at) noexcept {
   space_ = process_ + Stamp{Which::Space::make(index), load(generations_.space_[index])};  // (F1)
   for (unsigned i = 0; i < kPageClasses.size(); ++i) {
     const std::uint64_t page = page_index(key, i, at.value >> kPageClasses[i]);
-    pages_[i] = {Which::Page::make(page), load(generations_.page_[page])};  // (F1)
+    pages_[i] = Which::Page::make(page);
+    page_sums_[i] = load(generations_.page_[page]);  // (F1)
   }
 }
 
 Generations::Stamp Generations::Snapshot::of_translation(unsigned leaf_log2_size) const noexcept {
-  const Stamp stamp = space_ + pages_[page_class(leaf_log2_size)];
+  const unsigned leaf = page_class(leaf_log2_size);
+  const Stamp stamp = space_ + Stamp{pages_[leaf], page_sums_[leaf]};
   if (planted_fault("iommu-late-stamp")) {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
     return {stamp.which, generations_.sum_of(stamp.which)};

@@ -15,19 +15,6 @@ WalkFault walk_fault(GuestFault why, Access access, std::uint64_t address, bool 
   return {guest_page_fault(access), guest_fault_value(address, implicit, write)};
 }
 
-SecondStage make_second_stage(const Config& config, const DeviceContext& context, unsigned* walks) {
-  using Iohgatp = DeviceContext::Iohgatp;
-  SecondStage stage;
-  stage.scheme = scheme_of(static_cast<SecondStageMode>(Iohgatp::Mode::get(context.iohgatp)),
-                           config.has_32_bit_guests());
-  stage.scheme.big_endian = config.big_endian();
-  stage.narrow = context.has_32_bit_addresses();
-  stage.root_ppn = Iohgatp::Ppn::get(context.iohgatp);
-  stage.updates_ad = context.updates_guest_accessed_dirty();
-  stage.walks = walks;
-  return stage;
-}
-
 Result<std::uint64_t, GuestFault> update_guest_entry(TableReader& reader, const SecondStage& stage,
                                                      PhysAddr at, std::uint64_t pte,
                                                      std::uint64_t used) {

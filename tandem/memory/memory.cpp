@@ -252,16 +252,18 @@ Outcome Memory::write(PhysAddr at, std::span<const std::byte> from) const {
 }
 
 Fault Memory::Reader::find(PhysAddr at) {
-  const Decoded found = rcu::dereference(memory_.view_)->find(at.value);  // (V)
-  if (found.region == nullptr) return Fault::kNoRegion;
-  if (found.region->host == nullptr) return Fault::kMisaligned;
-  base_ = at.value - found.before;
-  size_bytes_ = found.before + found.length;
-  offset_ = found.offset - found.before;
-  host_ = found.region->host + offset_;
-  writable_ = found.writable;
-  poison_ = found.region->poison.load(std::memory_order_acquire);
-  return Fault::kNone;
+  const View& view = *rcu::dereference(memory_.view_);  // (V)
+  return view.find(at.value, [&](const Decoded& found) {
+    if (found.region == nullptr) return Fault::kNoRegion;
+    if (found.region->host == nullptr) return Fault::kMisaligned;
+    base_ = at.value - found.before;
+    size_bytes_ = found.before + found.length;
+    offset_ = found.offset - found.before;
+    host_ = found.region->host + offset_;
+    writable_ = found.writable;
+    poison_ = found.region->poison.load(std::memory_order_acquire);
+    return Fault::kNone;
+  });
 }
 
 bool Memory::Reader::is_poisoned(PhysAddr at) const {

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 
+#include "tandem/base/planted_fault.hpp"
 #include "tandem/base/seqlock.hpp"
 #include "tandem/iommu/detail/generations.hpp"
 #include "tandem/iommu/detail/lazy_array.hpp"
@@ -21,11 +21,13 @@ class ContextCache {
  public:
   explicit ContextCache(const Generations& generations) : generations_(generations) {}
 
-  std::optional<ExtendedDeviceContext> find_device(DeviceId device) const noexcept;
+  /// Each: whether it is cached; `to` is it then, and otherwise anything. (Word by word into where
+  /// it is used: a copy of words that were stored singly waits for them.)
+  bool find_device(DeviceId device, ExtendedDeviceContext& to) const noexcept;
   void fill_device(DeviceId device, const ExtendedDeviceContext& context,
                    const Generations::Stamp& stamp) noexcept;
 
-  std::optional<ProcessContext> find_process(DeviceId device, std::uint32_t process) const noexcept;
+  bool find_process(DeviceId device, std::uint32_t process, ProcessContext& to) const noexcept;
   void fill_process(DeviceId device, std::uint32_t process, const ProcessContext& context,
                     const Generations::Stamp& stamp) noexcept;
 
@@ -54,5 +56,36 @@ class ContextCache {
   LazyArray<DeviceEntry, kDevices> devices_;
   LazyArray<ProcessEntry, kProcesses> processes_;
 };
+// Look-ups, inline: every miss of the IOTLB makes them.
+
+[[gnu::always_inline]] inline bool ContextCache::find_device(
+    DeviceId device, ExtendedDeviceContext& to) const noexcept {
+  DeviceEntry& entry = entry_of(device);
+  const std::uint64_t begun = entry.begin();
+  if (entry.word(0) != key_of(device)) return false;
+  const Generations::Stamp stamp{entry.word(1), entry.word(2)};
+  to.tc = entry.word(3);
+  to.iohgatp = entry.word(4);
+  to.ta = entry.word(5);
+  to.fsc = entry.word(6);
+  to.msiptp = entry.word(7);
+  to.msi_addr_mask = entry.word(8);
+  to.msi_addr_pattern = entry.word(9);
+  if (!entry.ended(begun)) return false;
+  return generations_.holds(stamp) || planted_fault("iommu-stale-device");
+}
+
+[[gnu::always_inline]] inline bool ContextCache::find_process(DeviceId device,
+                                                              std::uint32_t process,
+                                                              ProcessContext& to) const noexcept {
+  ProcessEntry& entry = entry_of(device, process);
+  const std::uint64_t begun = entry.begin();
+  if (entry.word(0) != key_of(device, process)) return false;
+  const Generations::Stamp stamp{entry.word(1), entry.word(2)};
+  to.ta = entry.word(3);
+  to.fsc = entry.word(4);
+  if (!entry.ended(begun)) return false;
+  return generations_.holds(stamp) || planted_fault("iommu-stale-context");
+}
 
 }  // namespace tandem::iommu::detail

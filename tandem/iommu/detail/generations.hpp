@@ -133,7 +133,9 @@ class Generations::Snapshot {
   Stamp device_;
   Stamp process_;  // with add_domain(): and what it needs of the second stage
   Stamp space_;
-  std::array<Stamp, kPageClasses.size()> pages_{};
+  // Of the page of each size, from add_space() on; not cleared before that, which would take long.
+  std::array<std::uint64_t, kPageClasses.size()> pages_;
+  std::array<std::uint64_t, kPageClasses.size()> page_sums_;
 };
 
 inline std::uint64_t Generations::sum_of(std::uint64_t which) const noexcept {

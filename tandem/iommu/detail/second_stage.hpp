@@ -24,8 +24,19 @@ struct SecondStage {
 };
 
 /// The second stage that `iohgatp` selects. `walks`: what is to count them.
-SecondStage make_second_stage(const Config& config, const DeviceContext& context,
-                              unsigned* walks = nullptr);
+inline SecondStage make_second_stage(const Config& config, const DeviceContext& context,
+                                     unsigned* walks = nullptr) {
+  using Iohgatp = DeviceContext::Iohgatp;
+  SecondStage stage;
+  stage.scheme = scheme_of(static_cast<SecondStageMode>(Iohgatp::Mode::get(context.iohgatp)),
+                           config.has_32_bit_guests());
+  stage.scheme.big_endian = config.big_endian();
+  stage.narrow = context.has_32_bit_addresses();
+  stage.root_ppn = Iohgatp::Ppn::get(context.iohgatp);
+  stage.updates_ad = context.updates_guest_accessed_dirty();
+  stage.walks = walks;
+  return stage;
+}
 
 /// Why the second stage does not give an address.
 enum class GuestFault : std::uint8_t { kPageFault, kAccessFault, kCorrupt };

@@ -41,14 +41,6 @@ inline bool pasid_exists(const Requester& requester) {
   return !requester.pasid || requester.pasid->value >> kPasidBits == 0;
 }
 
-/// The address space that a transaction's contexts select.
-struct FirstStage {
-  Scheme scheme;  // none: Bare
-  std::uint64_t root_ppn = 0;
-  std::uint32_t pscid = 0;
-  bool sum = false;
-};
-
 /// Why a transaction stopped, and whether its device context hides such faults (tc.DTF).
 struct TransactionFault {
   Cause cause{};
@@ -89,36 +81,42 @@ struct Iommu::State {
   Result<Translation, detail::WalkFault> walk_first(detail::TableReader& reader,
                                                     const detail::Transaction& transaction,
                                                     const detail::Walk& walk);
-  /// Step 18: to an interrupt file. (translate.cpp)
-  Result<Translation, detail::WalkFault> reach_interrupt_file(
-      detail::TableReader& reader, const detail::Transaction& transaction,
-      const ExtendedDeviceContext& device, const Translation& first);
-  /// Step 19: what the first stage found, through the second. (translate.cpp)
-  Result<Translation, detail::WalkFault> walk_second(detail::TableReader& reader,
-                                                     const detail::Transaction& transaction,
-                                                     const ExtendedDeviceContext& device,
-                                                     const detail::SecondStage& stage,
-                                                     const Translation& first);
-  /// Steps 1 to 6: the device context of a device, by `pointer`, which is ddtp as loaded after
-  /// `snapshot` was taken. (translate.cpp)
-  Result<ExtendedDeviceContext, Cause> locate_device(detail::TableReader& reader,
-                                                     const detail::Generations::Snapshot& snapshot,
-                                                     std::uint64_t pointer, DeviceId device,
-                                                     detail::WalkCounts* counts);
+  /// Step 18: `found`, what the first stage found, to an interrupt file. (translate.cpp)
+  Result<void, detail::WalkFault> reach_interrupt_file(detail::TableReader& reader,
+                                                       const detail::Transaction& transaction,
+                                                       const ExtendedDeviceContext& device,
+                                                       Translation& found);
+  /// Step 19: `found`, what the first stage found, through the second. (translate.cpp)
+  Result<void, detail::WalkFault> walk_second(detail::TableReader& reader,
+                                              const detail::Transaction& transaction,
+                                              const ExtendedDeviceContext& device,
+                                              const detail::SecondStage& stage, Translation& found);
+  /// The address as it is, if there is such an address. (translate.cpp)
+  Result<Translation, detail::WalkFault> pass(detail::TableReader& reader,
+                                              const detail::Transaction& transaction);
+  /// Steps 1 to 6: `to` becomes the device context of a device, by `pointer`, which is ddtp as
+  /// loaded after `snapshot` was taken. (translate.cpp)
+  Result<void, Cause> locate_device(detail::TableReader& reader,
+                                    const detail::Generations::Snapshot& snapshot,
+                                    std::uint64_t pointer, DeviceId device,
+                                    ExtendedDeviceContext& to, detail::WalkCounts* counts);
   /// The same in a section of its own. `used`: where to put that ddtp, if asked for.
   /// (translate.cpp)
   Result<ExtendedDeviceContext, Cause> device_context(DeviceId device, detail::WalkCounts* counts,
                                                       std::uint64_t* used = nullptr);
-  /// Steps 10 to 16: the first stage. (translate.cpp)
-  Result<detail::FirstStage, detail::WalkFault> select_first_stage(
-      detail::TableReader& reader, const detail::Generations::Snapshot& snapshot,
-      const detail::Transaction& transaction, const DeviceContext& device,
-      detail::WalkCounts& counts);
-  /// Steps 14 and 15: the process context. (translate.cpp)
-  Result<ProcessContext, detail::WalkFault> locate_process(
-      detail::TableReader& reader, const detail::Generations::Snapshot& snapshot,
-      const detail::Transaction& transaction, const DeviceContext& device, std::uint32_t process,
-      detail::WalkCounts& counts);
+  /// Steps 10 to 16: `to`, which is Bare, becomes the first stage. (translate.cpp)
+  Result<void, detail::WalkFault> select_first_stage(detail::TableReader& reader,
+                                                     const detail::Generations::Snapshot& snapshot,
+                                                     const detail::Transaction& transaction,
+                                                     const DeviceContext& device,
+                                                     detail::FirstStage& to,
+                                                     detail::WalkCounts& counts);
+  /// Steps 14 and 15: `to` becomes the process context. (translate.cpp)
+  Result<void, detail::WalkFault> locate_process(detail::TableReader& reader,
+                                                 const detail::Generations::Snapshot& snapshot,
+                                                 const detail::Transaction& transaction,
+                                                 const DeviceContext& device, std::uint32_t process,
+                                                 ProcessContext& to, detail::WalkCounts& counts);
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
   void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
               const Requester& requester, std::uint64_t iotval);

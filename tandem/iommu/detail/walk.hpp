@@ -9,17 +9,22 @@
 
 namespace tandem::iommu::detail {
 
-/// One first-stage translation to make.
-struct Walk {
-  Scheme scheme;               ///< not Bare
+/// The first stage that a transaction's contexts select.
+struct FirstStage {
+  Scheme scheme;
   std::uint64_t root_ppn = 0;  ///< of guest memory where there is a second stage
+  std::uint32_t pscid = 0;
+  bool sum = false;  ///< PC.ta.SUM
+};
+
+/// One first-stage translation to make, not by a Bare stage.
+struct Walk : FirstStage {
   Iova at;
   Access access = Access::kRead;
   /// An ATS translation request: missing permissions are part of the answer, not a fault.
   bool report_permissions = false;
   bool wants_write = false;  ///< a write, or an ATS translation request without NW
   bool supervisor = false;   ///< the transaction requests supervisor privilege
-  bool sum = false;          ///< PC.ta.SUM
   bool updates_ad = false;   ///< DC.tc.SADE
   SecondStage second_stage;  ///< maps the tables
 };

@@ -67,23 +67,28 @@ struct View {
   }
 
   /// The visible piece that holds `address`, or nullptr.
-  const Chunk::Entry* entry_at(std::uint64_t address) const {
+  [[gnu::always_inline]] const Chunk::Entry* entry_at(std::uint64_t address) const {
     if (parts.empty()) return nullptr;
     const Chunk::Entry* const entry = parts[part_for(address)].chunk->at_or_below(address);
     return entry != nullptr && address - entry->base < entry->size_bytes ? entry : nullptr;
   }
 
-  /// What decodes `address`, through aliases; no region where nothing does, or where more than
-  /// kMaxAliases lead to each other.
-  Decoded find(std::uint64_t address) const {
+  /// Calls `use` for what decodes `address`, through aliases; with no region where nothing does, or
+  /// where more than kMaxAliases lead to each other. (Where no alias is, what was found stays in
+  /// CPU registers.)
+  template <class Use>
+  [[gnu::always_inline]] auto find(std::uint64_t address, const Use& use) const {
     const Chunk::Entry* const entry = entry_at(address);
-    if (entry == nullptr) return {};
+    if (entry == nullptr) return use(Decoded{});
     Region& region = *entry->region;
     if (!region.is_alias) [[likely]] {
-      return {&region, address - region.base, address - entry->base, entry->end() - address,
-              region.writable};
+      return use(Decoded{&region, address - region.base, address - entry->base,
+                         entry->end() - address, region.writable});
     }
-    return find_through(*entry, address);
+    return use(find_through(*entry, address));
+  }
+  Decoded find(std::uint64_t address) const {
+    return find(address, [](const Decoded& found) { return found; });
   }
 
  private:
