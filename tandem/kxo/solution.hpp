@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "tandem/base/result.hpp"
+#include "tandem/kxo/rules.hpp"
+
+namespace tandem::kxo {
+
+/// What a position is worth to the player whose turn it is, both playing perfectly: a win as fast
+/// as possible, a loss as late as possible.
+struct Value {
+  enum class Kind : std::uint8_t { kLoss, kDraw, kWin };
+  Kind kind = Kind::kDraw;
+  int plies = 0;  ///< until the game ends
+
+  friend constexpr bool operator==(const Value&, const Value&) = default;
+};
+
+/// Perfect play: the value of every position that can be reached.
+///
+/// Units: one byte for each way to fill the cells, 3^cells in all: 43 MB for sixteen.
+/// Thread safety: immutable once made.
+class Solution {
+ public:
+  static constexpr int kMostCells = 16;
+
+  /// Solves the game. Errors: EFBIG for boards of more than kMostCells; std::bad_alloc.
+  static Result<Solution> of(const Rules& rules);
+
+  const Rules& rules() const noexcept { return rules_; }
+  /// `position` has to be reachable: no moves are made after a win.
+  Value value(const Position& position) const noexcept;
+  /// The free cells that keep value(); those among them that also end a win fastest, or delay a
+  /// loss longest. Empty at the end of a game.
+  Cells keeping(const Position& position) const noexcept;
+  Cells best(const Position& position) const noexcept;
+  /// Positions that can be reached and have no row yet.
+  std::size_t positions() const noexcept { return positions_; }
+
+ private:
+  explicit Solution(const Rules& rules);
+  std::uint32_t index(const Position& position) const noexcept;
+  std::uint8_t solve(const Position& position, std::uint32_t at);
+  template <class Keep>
+  Cells moves(const Position& position, Keep keep) const noexcept;
+
+  Rules rules_;
+  std::array<std::uint32_t, kMostCells> powers_{};  // of 3
+  std::vector<std::uint8_t> values_;                // by index(); see solution.cpp
+  std::size_t positions_ = 0;
+};
+
+}  // namespace tandem::kxo
