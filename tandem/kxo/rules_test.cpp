@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <random>
 #include <set>
 #include <string>
@@ -45,7 +47,8 @@ class DrawnBoard {
  private:
   char at(int row, int column) const {
     if (row < 0 || row >= height_ || column < 0 || column >= width_) return ' ';
-    return drawn_[static_cast<std::size_t>(row * width_ + column)];
+    const int cell = row * width_ + column;
+    return drawn_[static_cast<std::size_t>(cell)];
   }
   int width_, height_, goal_;
   std::string drawn_;

@@ -3,7 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <array>
+#include <bit>
 
 namespace tandem::kxo {
 namespace {
