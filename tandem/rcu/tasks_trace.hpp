@@ -62,7 +62,7 @@ TANDEM_RCU_READER_PATH inline void tasks_trace_lock() noexcept {
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);
   if (state != 0) {
     TANDEM_CHECK((state & detail::kTraceDepthMask) != detail::kTraceDepthMask);
-    self.state.store(state + 1, std::memory_order_relaxed);
+    self.state.store(state + 1, detail::kReaderOrder);  // as in detail::Reader::nest()
     return;
   }
   const std::uint64_t sequence =
@@ -86,7 +86,7 @@ TANDEM_RCU_READER_PATH inline void tasks_trace_unlock() noexcept {
   detail::TaskEntry& self = detail::here(&detail::tasks_trace_entry);
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);
   if ((state & detail::kTraceDepthMask) > 1) {
-    self.state.store(state - 1, std::memory_order_relaxed);
+    self.state.store(state - 1, detail::kReaderOrder);
     return;
   }
   TANDEM_CHECK(state != 0);

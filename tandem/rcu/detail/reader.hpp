@@ -84,12 +84,16 @@ struct alignas(kCacheLine) Reader {
   std::uint64_t nesting() const noexcept {
     return state.load(std::memory_order_relaxed) & kNesting;
   }
+  // A grace period may find only what these two store, and learn from it that an earlier section
+  // has ended: (B), (C). What was released before it is not released by a later plain store, so
+  // these release, too.
+
   /// Enters a section inside the one that `inside`, the state, tells of.
   TANDEM_RCU_READER_PATH void nest(std::uint64_t inside) noexcept {
     if ((inside & kNesting) == kNesting) [[unlikely]] {
       ++deeper;
     } else {
-      state.store(inside + 1, std::memory_order_relaxed);
+      state.store(inside + 1, kReaderOrder);
     }
   }
   /// Leaves it.
@@ -97,7 +101,7 @@ struct alignas(kCacheLine) Reader {
     if ((inside & kNesting) == kNesting && deeper != 0) [[unlikely]] {
       --deeper;
     } else {
-      state.store(inside - 1, std::memory_order_relaxed);
+      state.store(inside - 1, kReaderOrder);
     }
   }
 };
