@@ -105,7 +105,13 @@ void Core::run_own(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   if (has_worker && lane.offloaded.load(std::memory_order_relaxed)) return;
   if (self.nesting() != 0 || frames != nullptr || !queue.consumer.try_lock()) return;
   const bool waits = stage(queue);
-  if (waits && !has_worker) synchronize(&self);
+  if (waits && !has_worker) {
+    // Not under the lock: a section that we wait for may be in a barrier and want it. Who has it
+    // afterwards runs for us what it may; the rest is for our next turn.
+    queue.consumer.unlock();
+    synchronize(&self);
+    if (!queue.consumer.try_lock()) return;
+  }
   if (!run_ready(queue, has_worker ? kInlineRun : ~std::uint64_t{0})) return;  // a child
   queue.consumer.unlock();
   if (!waits || !has_worker) return;

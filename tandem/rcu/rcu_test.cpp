@@ -712,6 +712,34 @@ TEST(RcuBarrier, DeletersMayRetireAndCallBarrier) {
   }
 }
 
+TEST(RcuBarrier, InASectionIsNotHeldUpByAThreadThatRunsItsOwn) {
+  rcu_domain domain;
+  std::atomic<bool> inside{false};
+  std::atomic<bool> retires{false};
+  std::atomic<bool> go_on{false};
+  const Waiter reader([&] {
+    const std::scoped_lock section(domain);
+    inside = true;
+    wait_until(go_on);
+    rcu_barrier(domain);
+  });
+  int deleted = 0;
+  const Waiter updater([&] {
+    wait_until(retires);
+    rcu_retire(
+        &deleted, [](int* count) { ++*count; }, domain);
+  });
+  wait_until(inside);
+  const detail::NoThreads none;
+  retires = true;
+  wait_until([&] { return stats(domain).waits != 0; });
+  EXPECT_FALSE(updater.returned());
+  go_on = true;
+  reader.wait();
+  updater.wait();
+  EXPECT_EQ(deleted, 1);
+}
+
 TEST(RcuBarrier, ManyThreadsMayCallIt) {
   rcu_domain domain;
   std::vector<std::thread> threads;
