@@ -112,6 +112,74 @@ TEST(QuiescentReader, SleepingGracePeriodsAreWoken) {
   }
 }
 
+/// A worker that is busy with a deleter until this is gone.
+class BusyWorker {
+ public:
+  explicit BusyWorker(rcu_domain& domain) : domain_(domain) {
+    rcu_retire(
+        this,
+        [](BusyWorker* self) {
+          self->busy_ = true;
+          wait_until(self->leave_);
+          self->left_ = true;
+        },
+        domain);
+    wait_until(busy_);
+  }
+  ~BusyWorker() {
+    leave_ = true;
+    wait_until(left_);
+    rcu_barrier(domain_);
+  }
+  BusyWorker(const BusyWorker&) = delete;
+  BusyWorker& operator=(const BusyWorker&) = delete;
+
+ private:
+  rcu_domain& domain_;
+  std::atomic<bool> busy_{false};
+  std::atomic<bool> leave_{false};
+  std::atomic<bool> left_{false};
+};
+
+TEST(QuiescentReader, AThreadThatRetiresTooMuchWaitsWhereItIsQuiescent) {
+  constexpr std::size_t kBig = std::size_t{1} << 20;
+  rcu_domain domain;
+  std::vector<callback_head> heads(128);
+  std::size_t used = 0;
+  const BusyWorker worker(domain);
+  quiescent_reader reader(domain);
+  const auto retire_too_much = [&] {
+    for (int i = 0; i < 32; ++i) {
+      call(
+          heads[used++], [](callback_head*) noexcept {}, kBig, domain);
+    }
+  };
+  for (const bool offline : {false, true}) {
+    const std::uint64_t before = stats(domain).throttled;
+    retire_too_much();
+    EXPECT_EQ(stats(domain).throttled, before);  // here it may hold pointers
+    offline ? reader.offline() : reader.quiescent();
+    EXPECT_EQ(stats(domain).throttled, before + 1);
+    if (!offline) reader.quiescent();
+    EXPECT_EQ(stats(domain).throttled, before + 1);
+  }
+  EXPECT_FALSE(reader.is_online());
+}
+
+TEST(QuiescentReader, WithoutAWorkerRunsWhatItRetiredWhereItIsQuiescent) {
+  rcu_domain domain;
+  const detail::NoThreads none;
+  quiescent_reader reader(domain);
+  int deleted = 0;
+  for (int i = 1; i <= 100; ++i) {
+    rcu_retire(
+        &deleted, [](int* count) { ++*count; }, domain);
+    EXPECT_EQ(deleted, i - 1);
+    reader.quiescent();
+    ASSERT_EQ(deleted, i);
+  }
+}
+
 TEST(QuiescentReader, GoesOnInAForkedChild) {
   rcu_domain domain;
   quiescent_reader reader(domain);

@@ -52,6 +52,7 @@ bool Core::give_queue(Reader& self) noexcept {
   for (Queue* queue = queues.load(std::memory_order_relaxed); queue; queue = queue->next) {
     if (queue->owned) continue;
     queue->owned = true;
+    queue->owes = false;
     self.queue = queue;
     return true;
   }
@@ -96,6 +97,21 @@ void Core::throttle(Queue& queue) noexcept {
   queue.patience = too_much() ? queue.patience + 1 : 0;
 }
 
+/// Has a thread that is online make good, where it is quiescent, what it must not do before.
+void Core::owe(Reader& self) noexcept {
+  if (!self.online || self.queue->owes) return;
+  self.queue->owes = true;
+  sequence.fetch_add(kStep, std::memory_order_acq_rel);  // so that quiescent() has something to do
+}
+
+void Core::settle(Reader& self) noexcept {
+  Queue& queue = *self.queue;
+  if (!queue.owes || frames != nullptr) return;
+  queue.owes = false;
+  if (too_much() && queue.lane.load(std::memory_order_relaxed)->worker.running()) throttle(queue);
+  run_own(self);
+}
+
 /// A thread's own objects, in its own time: as many as are ready, and the next may become so. Where
 /// no worker can be had, all of them, after a grace period.
 void Core::run_own(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
@@ -103,7 +119,8 @@ void Core::run_own(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   Lane& lane = *queue.lane.load(std::memory_order_relaxed);
   const bool has_worker = lane.worker.running();
   if (has_worker && lane.offloaded.load(std::memory_order_relaxed)) return;
-  if (self.nesting() != 0 || frames != nullptr || !queue.consumer.try_lock()) return;
+  if (self.nesting() != 0) return owe(self);
+  if (frames != nullptr || !queue.consumer.try_lock()) return;
   const bool waits = stage(queue);
   if (waits && !has_worker) {
     // Not under the lock: a section that we wait for may be in a barrier and want it. Who has it
@@ -162,6 +179,7 @@ bool Core::make_room(Reader& self, std::size_t words) noexcept {
   const bool is_full = queue.filling == nullptr || queue.bytes > kChunkObjectBytes ||
                        room() < static_cast<std::ptrdiff_t>(words);
   if (is_full && !next_chunk(queue, lane, may_sleep)) return false;
+  if (is_full && !may_sleep && too_much()) owe(self);
   if (!has_worker || !light_readers.load(std::memory_order_relaxed)) {
     queue.limit = queue.cursor;  // each push comes here, and then waits or makes its own fence
   } else {

@@ -30,12 +30,17 @@ void quiescent_reader::offline() noexcept {
   TANDEM_CHECK(self_.nesting() == 1);
   self_.online = false;
   detail::go_offline(self_);
+  if (self_.queue->owes) self_.core->settle(self_);
 }
 
 /// Ordering: one release and one fence serve as (C) of the section that ends and as (A) and (D) of
 ///           the one that begins.
 void quiescent_reader::renew() noexcept {
   if (!self_.online || self_.nesting() != 1) return;
+  if (self_.queue->owes) {
+    offline();
+    return online();
+  }
   self_.state.store(sequence_.load(std::memory_order_acquire), kReaderOrder);  // (B), (C)
   if (!planted_fault("rcu-quiescent-without-fence")) full_fence();             // (A), (D)
   if (self_.wake.load(std::memory_order_relaxed) != 0) detail::wake_waiters(self_);

@@ -28,6 +28,10 @@ namespace tandem::rcu {
 /// A quiescent state costs a load and a comparison while no grace period has begun, else a fence;
 /// grace periods need no inter-processor interrupt for threads that are such readers only.
 ///
+/// A thread that is online and retires more than is reclaimed cannot be made to wait there, where
+/// it may hold pointers. It waits, as rcu_obj_base::retire() says, in its next quiescent() or
+/// offline(); and where threads run what they retired themselves, that is where it does.
+///
 /// Thread safety: all calls from the constructing thread. One per thread and domain (checked).
 /// Fork:          the child's thread goes on as it was.
 /// Spec:          Desnoyers et al., "User-Level Implementations of Read-Copy Update", QSBR.

@@ -143,6 +143,9 @@ struct Core {
   bool make_room(Reader& self, std::size_t words) noexcept;
   bool next_chunk(Queue& queue, Lane& lane, bool may_sleep) noexcept;
   void run_own(Reader& self) noexcept;
+  void owe(Reader& self) noexcept;
+  /// At a quiescent state, offline: waits for a backlog and runs objects as make_room() may.
+  void settle(Reader& self) noexcept;
   bool give_queue(Reader& self) noexcept TANDEM_EXCLUDES(registry);
   void spill(std::uintptr_t word) noexcept;
   void throttle(Queue& queue) noexcept;

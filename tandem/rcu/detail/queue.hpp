@@ -67,6 +67,7 @@ struct alignas(kCacheLine) Queue {
   std::uintptr_t* limit = nullptr;  // no word goes here or beyond before push_slowly() had a look
   std::uint64_t bytes = 0;          // of the objects in the chunk being filled
   std::uint32_t patience = 0;       // times in a row that it was too much
+  bool owes = false;                // at its next quiescent state the thread calls Core::settle()
   const std::atomic<std::uint32_t>* asleep = nullptr;  // of the lane
   Chunk* filling = nullptr;
   std::atomic<std::uint64_t> pushed{0};
