@@ -292,19 +292,24 @@ domain_stats Core::snapshot() noexcept {
   return stats;
 }
 
-bool Core::try_await(std::uint64_t cookie) noexcept {
-  if (completed_for(cookie)) return true;
-  std::uint64_t now = sequence.load(std::memory_order_acquire);
-  if (now < cookie) now = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
-  fence(nullptr);  // (F)
+bool Core::seems_clear(std::uint64_t bound) noexcept {
   if (!registry.try_lock()) return false;
   bool clear = true;
   for (const Reader* reader = readers; reader; reader = reader->next) {
     const std::uint64_t state = reader->state.load(std::memory_order_acquire);  // (C)
-    clear = clear && (state == 0 || state >= now);
+    clear = clear && (state == 0 || state >= bound);
   }
   registry.unlock();
-  if (!clear) return false;
+  return clear;
+}
+
+bool Core::try_await(std::uint64_t cookie) noexcept {
+  if (completed_for(cookie)) return true;
+  std::uint64_t now = sequence.load(std::memory_order_acquire);
+  if (now < cookie) now = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
+  if (!seems_clear(now)) return false;  // no reason to interrupt anybody
+  fence(nullptr);                       // (F)
+  if (!seems_clear(now)) return false;
   complete(now);
   announce();
   return true;

@@ -26,7 +26,10 @@ gp_state start_poll_expedited(rcu_domain& dom) noexcept {
 bool poll_state(gp_state state, rcu_domain& dom) noexcept {
   detail::Core& core = DomainAccess::core(dom);
   if (core.completed_for(state.value)) return true;
-  return !core.lanes[0].worker.running() && core.try_await(state.value);
+  // The worker may be inside a deleter for long, and this may be that deleter.
+  const detail::Lane& driver = core.lanes[0];
+  const bool driven = driver.worker.running() && !driver.away.load(std::memory_order_acquire);
+  return !driven && core.try_await(state.value);
 }
 
 void cond_synchronize(gp_state state, rcu_domain& dom) noexcept {

@@ -34,7 +34,8 @@ gp_state start_poll_expedited(rcu_domain& dom = rcu_default_domain()) noexcept;
 
 /// Whether the grace period has ended. Once true it stays true.
 ///
-/// Units:    one load while the domain has a thread, else a look at every reader.
+/// Units:    one load while the domain has a thread, else a look at every reader; so, too, while
+///           that thread is busy with deleters, of which the caller may be one.
 /// Ordering: if true, as the return of rcu_synchronize().
 bool poll_state(gp_state state, rcu_domain& dom = rcu_default_domain()) noexcept;
 

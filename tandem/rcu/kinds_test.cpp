@@ -394,6 +394,38 @@ TEST(Polling, TheDomainsThreadDrivesWhatWasStarted) {
   while (!poll_state(state, domain)) std::this_thread::yield();
 }
 
+TEST(Polling, ADeleterInTheWorkersWayHoldsNothingUp) {
+  rcu_domain domain;
+  const BusyWorker worker(domain);
+  const gp_state state = start_poll(domain);
+  EXPECT_TRUE(poll_state(state, domain));
+  {
+    const detail::Occupant reader(domain);
+    const gp_state next = start_poll(domain);
+    EXPECT_FALSE(poll_state(next, domain));
+  }
+}
+
+TEST(Polling, ADeleterMayPollUntilTheEnd) {
+  rcu_domain domain;
+  ASSERT_TRUE(prepare_polling(domain));
+  static rcu_domain* polled;
+  polled = &domain;
+  for (const bool in_barrier : {false, true}) {
+    std::atomic<bool> ended{false};
+    rcu_retire(
+        &ended,
+        [](std::atomic<bool>* flag) {
+          const gp_state state = start_poll(*polled);
+          wait_until([&] { return poll_state(state, *polled); });
+          *flag = true;
+        },
+        domain);
+    if (in_barrier) rcu_barrier(domain);
+    wait_until(ended);
+  }
+}
+
 rcu_domain* signal_domain = nullptr;
 std::atomic<int> handled{0};
 std::atomic<int> passed{0};

@@ -120,18 +120,22 @@ bool Core::lane_holds_something(const Lane& lane) const noexcept {
 bool Core::lane_pass(Lane& lane, bool leave_busy) noexcept {
   Queue* const all = queues.load(std::memory_order_acquire);
   bool waits = false;
+  lane.away.store(true, std::memory_order_release);
   for (Queue* queue = all; queue; queue = queue->next) {
     if (queue->lane.load(std::memory_order_acquire) != &lane || holds_nothing(*queue)) continue;
     const MutexLock lock(queue->consumer);
     waits = stage(*queue) || waits;
   }
+  lane.away.store(false, std::memory_order_release);
   if (waits) synchronize(nullptr);
   if (&lane == &lanes[0]) await(wanted.load(std::memory_order_acquire), nullptr);
   TANDEM_TRACE(rcu_callbacks, this, backlog_words.load(std::memory_order_relaxed));
+  lane.away.store(true, std::memory_order_release);
   for (Queue* queue = all; queue; queue = queue->next) {
     if (queue->lane.load(std::memory_order_acquire) != &lane || holds_nothing(*queue)) continue;
     if (!run_queue(*queue, leave_busy)) return false;
   }
+  lane.away.store(false, std::memory_order_release);
   return true;
 }
 

@@ -59,6 +59,7 @@ struct Lane {
   std::atomic<std::uint32_t> asleep{0};  // futex: 1 while the worker has nothing to do
   std::atomic<std::uint32_t> hurry{0};   // futex: counts reasons to end the worker's pause
   std::atomic<std::uint32_t> pausing{0};  // whether it pauses
+  std::atomic<bool> away{false};  // the worker may be in a deleter, and drives no grace period
   Worker worker;
   cpu_set_t worker_cpus{};       // under core->registry
   bool has_worker_cpus = false;  // under core->registry
@@ -119,6 +120,8 @@ struct Core {
   void await(std::uint64_t cookie, const Reader* self) noexcept TANDEM_EXCLUDES(grace);
   /// Tries to end it without waiting for anybody, not even for a lock. Async-signal-safe.
   bool try_await(std::uint64_t cookie) noexcept;
+  /// Whether no reader below `bound` was seen. False, too, where another thread looks.
+  bool seems_clear(std::uint64_t bound) noexcept;
   void want(std::uint64_t cookie) noexcept;
 
   // Expedited grace periods: expedite.cpp.
