@@ -11,186 +11,29 @@ bool set(std::uint64_t word) {
   return F::get(word) != 0;
 }
 
-struct Capability {
-  const char* name;
-  std::uint64_t mask;
-};
-constexpr Capability kCapabilities[] = {
-    {"Sv39", Capabilities::Sv39::kMask},
-    {"Sv48", Capabilities::Sv48::kMask},
-    {"Sv57", Capabilities::Sv57::kMask},
-    {"Svrsw60t59b", Capabilities::Svrsw60t59b::kMask},
-    {"Svpbmt", Capabilities::Svpbmt::kMask},
-    {"Sv39x4", Capabilities::Sv39x4::kMask},
-    {"Sv48x4", Capabilities::Sv48x4::kMask},
-    {"Sv57x4", Capabilities::Sv57x4::kMask},
-    {"AMO_MRIF", Capabilities::AmoMrif::kMask},
-    {"MSI_FLAT", Capabilities::MsiFlat::kMask},
-    {"MSI_MRIF", Capabilities::MsiMrif::kMask},
-    {"AMO_HWAD", Capabilities::AmoHwad::kMask},
-    {"ATS", Capabilities::Ats::kMask},
-    {"T2GPA", Capabilities::T2gpa::kMask},
-    {"HPM", Capabilities::Hpm::kMask},
-    {"DBG", Capabilities::Dbg::kMask},
-    {"PD8", Capabilities::Pd8::kMask},
-    {"PD17", Capabilities::Pd17::kMask},
-    {"PD20", Capabilities::Pd20::kMask},
-    {"QOSID", Capabilities::Qosid::kMask},
-    {"NL", Capabilities::Nl::kMask},
-    {"S", Capabilities::S::kMask},
-};
-
-/// All that a request can end with. What an interrupt file in memory answers (264, 271) comes to
-/// who stores there, not to who translates; DMA is never misaligned (4, 6); there is no 272.
-constexpr std::uint16_t kCauses[] = {1,   5,   7,   12,  13,  15,  20,  21,  23,  256, 257, 258,
-                                     259, 260, 261, 262, 263, 265, 266, 267, 268, 269, 270, 274};
-constexpr unsigned kTransactionTypes[] = {0, 1, 2, 3, 5, 6, 7, 8, 9};
-
-constexpr std::uint64_t kModes[] = {0, 8, 9, 10};  // of iosatp and of iohgatp
 constexpr const char* kFirstModes[] = {"Bare", "Sv39", "Sv48", "Sv57"};
 constexpr const char* kSecondModes[] = {"Bare", "Sv39x4", "Sv48x4", "Sv57x4"};
-std::string stages(std::uint64_t first, std::uint64_t second) {
-  const auto name = [](const char* const(&names)[4], std::uint64_t mode) {
-    return mode == 0 ? names[0] : names[mode - 7];
-  };
-  return std::string("stages ") + name(kFirstModes, first) + ", " + name(kSecondModes, second);
-}
-
-constexpr const char* kOthers[] = {
-    "caches dropped before each request",
-    "caches kept",
-    "reset to Off",
-    "reset to Bare",
-    "fewer counters",
-    "narrow counters",
-    "fewer vectors",
-    "narrow QoS ids",
-    "IGS MSI",
-    "IGS WSI",
-    "IGS both",
-    "ddtp Off",
-    "ddtp Bare",
-    "ddtp 1LVL",
-    "ddtp 2LVL",
-    "ddtp 3LVL",
-    "untranslated read",
-    "untranslated write",
-    "untranslated execute",
-    "translated read",
-    "translated write",
-    "translated execute",
-    "translated guest address",
-    "with PASID",
-    "PASID 0",
-    "privileged",
-    "PD8",
-    "PD17",
-    "PD20",
-    "Svnapot",
-    "Svpbmt NC",
-    "Svpbmt IO",
-    "superpage",
-    "MSI page table",
-    "interrupt file in memory",
-    "ATS: nothing granted",
-    "ATS: R",
-    "ATS: W",
-    "ATS: X",
-    "ATS: Priv",
-    "ATS: Global",
-    "ATS: U",
-    "ATS: CXL.io",
-    "ATS: Unsupported Request",
-    "ATS: Completer Abort",
-    "page request queued",
-    "page response Success",
-    "page response Invalid Request",
-    "page response Response Failure",
-    "page response with PASID",
-    "invalidation completed at once",
-    "invalidation completed later",
-    "invalidation timed out",
-    "invalidation of a PASID",
-    "global invalidation",
-    "invalidation of a range",
-    "cqmf",
-    "cmd_to",
-    "cmd_ill",
-    "fence_w_ip",
-    "fqmf",
-    "fqof",
-    "pqmf",
-    "pqof",
-    "cip",
-    "fip",
-    "pmip",
-    "pip",
-    "counter overflow",
-    "counter counts",
-    "counter inhibited",
-    "icvec",
-    "masked vector",
-    "iommu_qosid",
-    "IOTINVAL.VMA",
-    "IOTINVAL.VMA AV",
-    "IOTINVAL.VMA PSCV",
-    "IOTINVAL.VMA AV PSCV",
-    "IOTINVAL.VMA GV",
-    "IOTINVAL.VMA AV GV",
-    "IOTINVAL.VMA PSCV GV",
-    "IOTINVAL.VMA AV PSCV GV",
-    "IOTINVAL.GVMA",
-    "IOTINVAL.GVMA GV",
-    "IOTINVAL.GVMA AV GV",
-    "IOTINVAL.VMA range",
-    "IOTINVAL.GVMA range",
-    "IOTINVAL.VMA non-leaf",
-    "IOTINVAL.GVMA non-leaf",
-    "IOFENCE.C",
-    "IOFENCE.C AV",
-    "IOFENCE.C WSI",
-    "IOFENCE.C PR",
-    "IOFENCE.C PW",
-    "IODIR.INVAL_DDT",
-    "IODIR.INVAL_DDT DV",
-    "IODIR.INVAL_PDT",
-    "ATS.INVAL",
-    "ATS.PRGR",
-    "illegal opcode",
-    "poison",
-    "reset",
-    "store to a table",
-    "register read",
-    "QoS ids of a device",
-    "debug fault",
-    "debug translation",
-};
 
 }  // namespace
 
-std::set<std::string> Coverage::expected() {
-  std::set<std::string> names(std::begin(kOthers), std::end(kOthers));
-  for (const Capability& capability : kCapabilities) {
-    names.insert(std::string("with ") + capability.name);
-    names.insert(std::string("without ") + capability.name);
-  }
-  for (const std::uint16_t cause : kCauses) names.insert("cause " + std::to_string(cause));
-  // The one cause that no request ends with: a message of the IOMMU's own went nowhere.
-  names.insert("record of cause 273");
-  for (const unsigned type : kTransactionTypes) {
-    names.insert("record of TTYP " + std::to_string(type));
-  }
-  for (const std::uint64_t first : kModes) {
-    for (const std::uint64_t second : kModes) names.insert(stages(first, second));
-  }
-  return names;
+std::string stages(std::uint64_t context) {
+  const std::uint64_t first = Context::FirstMode::get(context);
+  const std::uint64_t second = Context::SecondMode::get(context);
+  const auto name = [](const char* const(&names)[4], std::uint64_t mode) {
+    return mode == 0 ? names[0] : names[mode - 7];
+  };
+  std::string text = "stages ";
+  text += first != 0 && Context::Sxl::get(context) != 0 ? "Sv32" : name(kFirstModes, first);
+  text += ", ";
+  text += second != 0 && Context::Gxl::get(context) != 0 ? "Sv32x4" : name(kSecondModes, second);
+  return text;
 }
 
 void Coverage::begin(const World& world) {
   ++worlds_;
   const Iommu::Options& options = world.options;
   capabilities_ = options.capabilities;
-  for (const Capability& capability : kCapabilities) {
+  for (const Capability& capability : capabilities()) {
     const bool has = (capabilities_ & capability.mask) != 0;
     reach(std::string(has ? "with " : "without ") + capability.name);
   }
@@ -331,7 +174,7 @@ void Coverage::translated(const Request& request, const Response& response) {
   switch (request.kind) {
     case RequestKind::kUntranslated:
       reach(std::string("untranslated ") + access);
-      reach(stages(Context::FirstMode::get(context), second));
+      reach(stages(context));
       reach_if(response.mrif, "interrupt file in memory");
       break;
     case RequestKind::kTranslated:
@@ -352,6 +195,8 @@ void Coverage::translated(const Request& request, const Response& response) {
   constexpr const char* kDirectories[] = {nullptr, "PD8", "PD17", "PD20"};
   const std::uint64_t directory = Context::PdtpMode::get(context);
   if (set<Context::Pdtv>(context) && directory != 0) reach(kDirectories[directory]);
+  reach_if(set<Context::Be>(context), "fctl.BE");
+  reach_if(set<Context::Sbe>(context), "tc.SBE");
   reach_if(set<Context::Napot>(context), "Svnapot");
   reach_if(response.memory_type == 1, "Svpbmt NC");
   reach_if(response.memory_type == 2, "Svpbmt IO");

@@ -2,11 +2,22 @@
 #pragma once
 
 #include <set>
+#include <span>
 #include <string>
 
 #include "tests/iommu_golden/format.hpp"
 
 namespace tandem::iommu::golden {
+
+struct Capability {
+  const char* name;
+  std::uint64_t mask;
+};
+/// Those of one bit that vectors have with and without.
+std::span<const Capability> capabilities();
+
+/// The name of the paging modes of a Context.
+std::string stages(std::uint64_t context);
 
 /// What vectors reach, by the model's answers: each thing has a name.
 class Coverage final : public Visitor {
