@@ -199,7 +199,6 @@ double bytes_per_pasid(int count) {
   // What is freed with them tells how many pages of tables they had.
   clients.resize(static_cast<std::size_t>(count));
   const auto tables = static_cast<double>(host.framework().cleanup().page_tables);
-  fprintf(stderr, "grown %f tables %f count %d\n", grown / count, tables / count, count);
   return grown / count - tables / count * static_cast<double>(kPageSize);
 }
 
