@@ -42,10 +42,11 @@ void heavy_fence_global() noexcept {
   if (!try_heavy_fence_global()) outwait_store_buffers();
 }
 
-void heavy_fence_process() noexcept {
-  if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) return;
+bool heavy_fence_process() noexcept {
+  if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) return true;
   full_fence();
   outwait_store_buffers();
+  return false;
 }
 
 bool try_heavy_fence_global() noexcept {

@@ -24,7 +24,8 @@ bool register_process_fence() noexcept;
 void heavy_fence_global() noexcept;
 
 /// A full fence on every running thread of this process; as above when it is refused.
-void heavy_fence_process() noexcept;
+/// Returns: false then.
+bool heavy_fence_process() noexcept;
 
 /// heavy_fence_global() for who has a better use for the millisecond. Returns: false when the
 /// kernel refuses; this thread alone has made a fence then.

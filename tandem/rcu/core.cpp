@@ -89,6 +89,16 @@ void Core::count_plain(Reader& reader) noexcept {
   full_fence();  // (H)
 }
 
+/// The kernel refuses the fence that plain readers rely on: from their next sections on they make
+/// their own. They stay counted, since one of them may be entering a section as a plain one now.
+void Core::make_nobody_plain() noexcept {
+  if (!registry.try_lock()) return;  // in a handler, maybe; the next grace period tries again
+  for (Reader* reader = readers; reader; reader = reader->next) {
+    reader->plain.store(kDetached, std::memory_order_relaxed);
+  }
+  registry.unlock();
+}
+
 void Core::wake_all() noexcept {
   moved.fetch_add(1, std::memory_order_acq_rel);
   futex_wake(moved, INT_MAX);
@@ -123,6 +133,7 @@ void Core::fence(const Reader* self) noexcept {
   // Readers that make their own fences are not counted.
   if (plain_readers.load(std::memory_order_seq_cst) > own) {
     grace_period_fence();
+    if (!light_readers.load(std::memory_order_relaxed)) make_nobody_plain();
   } else {
     Counters::add(counters.fences_skipped);
   }

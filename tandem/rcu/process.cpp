@@ -14,6 +14,7 @@ namespace {
 
 constinit std::atomic<std::uint64_t> last_generation{0};  // survives fork
 constinit std::atomic<bool> hooks_set{false};             // survives fork
+constinit std::atomic<bool> fence_refused{false};         // survives fork
 pthread_key_t exit_key;                                   // written before hooks_set
 
 // Asked for before threads exist, so that no fork can catch its one-time guard half done.
@@ -48,7 +49,8 @@ std::uint64_t enter_generation() noexcept {
   }
   // Where the kernel cannot, fork() itself is noticed all the same.
   ::madvise(&process, sizeof process, MADV_WIPEONFORK);
-  light_readers.store(register_process_fence(), std::memory_order_relaxed);
+  light_readers.store(register_process_fence() && !fence_refused.load(std::memory_order_relaxed),
+                      std::memory_order_relaxed);
   const std::uint64_t generation = last_generation.fetch_add(1, std::memory_order_relaxed) + 1;
   word.store(generation, std::memory_order_release);
   return generation;
@@ -56,7 +58,9 @@ std::uint64_t enter_generation() noexcept {
 
 void grace_period_fence() noexcept {
   if (register_process_fence() && !planted_fault("rcu-skip-membarrier")) {
-    heavy_fence_process();
+    if (heavy_fence_process()) return;
+    fence_refused.store(true, std::memory_order_relaxed);
+    light_readers.store(false, std::memory_order_relaxed);
   } else {
     full_fence();
   }

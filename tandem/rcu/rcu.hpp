@@ -323,7 +323,8 @@ TANDEM_RCU_READER_PATH inline detail::Reader& rcu_domain::reader() noexcept {
 
 TANDEM_RCU_READER_PATH inline void rcu_domain::lock() noexcept {
   detail::Reader& self = reader();
-  if (self.plain != detail::process.generation.load(std::memory_order_relaxed)) [[unlikely]] {
+  if (self.plain.load(std::memory_order_relaxed) !=
+      detail::process.generation.load(std::memory_order_relaxed)) [[unlikely]] {
     return lock_slowly(self);
   }
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);

@@ -38,7 +38,7 @@ void detach(Reader& reader) noexcept {
   reader.deeper = 0;
   reader.wake.store(0, std::memory_order_relaxed);
   reader.generation = kDetached;
-  reader.plain = kDetached;
+  reader.plain.store(kDetached, std::memory_order_relaxed);
   reader.queue = &no_queue;
   reader.online = false;
   reader.core = nullptr;
@@ -140,7 +140,7 @@ void rcu_domain::attach(detail::Reader& reader) noexcept {
   mine.acquire();
   const bool was_plain = reader.is_plain.exchange(false, std::memory_order_relaxed);
   reader.boosted.store(0, std::memory_order_relaxed);
-  reader.plain = detail::kDetached;
+  reader.plain.store(detail::kDetached, std::memory_order_relaxed);
   reader.queue = &detail::no_queue;
   reader.core = &mine;
   reader.generation = mine.generation;
@@ -153,7 +153,7 @@ void rcu_domain::attach(detail::Reader& reader) noexcept {
 void rcu_domain::make_plain(detail::Reader& reader) noexcept {
   if (!detail::light_readers.load(std::memory_order_relaxed)) return;
   reader.core->count_plain(reader);
-  reader.plain = reader.generation;
+  reader.plain.store(reader.generation, std::memory_order_relaxed);
 }
 
 void rcu_domain::lock_slowly(detail::Reader& self) noexcept {

@@ -89,6 +89,7 @@ struct Core {
   void link(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
   void unlink(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
   void count_plain(Reader& reader) noexcept;
+  void make_nobody_plain() noexcept;
   void wake_all() noexcept;
 
   // Grace periods: core.cpp.

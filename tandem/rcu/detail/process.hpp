@@ -27,6 +27,9 @@ inline std::uint64_t current_generation() noexcept {
 void grace_period_fence() noexcept;
 
 /// Has on_thread_exit() called when this thread ends, after C++ thread-local destructors.
+///
+/// Other keys' destructors may run after it, and glibc goes round all of them four times only: what
+/// this thread attaches after a call, it detaches with its next outermost unlock.
 void watch_thread_exit() noexcept;
 
 /// In reader.cpp: detaches this thread's readers.

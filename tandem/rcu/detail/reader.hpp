@@ -64,10 +64,11 @@ inline constexpr std::uint64_t kFirstSequence = kStep + 1;
 /// lock(), or at the last quiescent state of a thread that is online, plus the nesting. The lines
 /// belong to the thread; others touch them only in grace periods.
 struct alignas(kCacheLine) Reader {
-  std::atomic<std::uint64_t> state{0};   // owner writes; grace periods read
-  std::atomic<std::uint32_t> wake{0};    // a sleeping grace period sets; owner clears
-  pid_t thread = 0;                      // under core->registry: the kernel's number of the owner
-  std::uint64_t plain = kDetached;       // owner only: `generation` where fences are left to others
+  std::atomic<std::uint64_t> state{0};  // owner writes; grace periods read
+  std::atomic<std::uint32_t> wake{0};   // a sleeping grace period sets; owner clears
+  pid_t thread = 0;                     // under core->registry: the kernel's number of the owner
+  // `generation` where fences are left to others: the owner's; Core::make_nobody_plain() resets it.
+  std::atomic<std::uint64_t> plain{kDetached};
   std::uint64_t generation = kDetached;  // owner only: process generation in which it was attached
   Queue* queue = &no_queue;              // owner only: where retired objects go
   Core* core = nullptr;                  // owner only: holds a reference
@@ -123,7 +124,8 @@ struct alignas(4096) Process {
   std::atomic<std::uint64_t> generation{0};
 };
 extern constinit Process process;
-/// Whether readers may leave the fence to membarrier. Written once, false to true.
+/// Whether readers may leave the fence to membarrier. Set when the process begins, reset when the
+/// kernel refuses that after all.
 extern constinit std::atomic<bool> light_readers;
 
 /// A thread that is online is in a section from one quiescent state to the next.
