@@ -105,6 +105,7 @@ void Core::wake_all() noexcept {
 }
 
 void wake_waiters(Reader& reader) noexcept {
+  if (thread_ends) return wake_waiters_and_leave(reader);
   // Cleared before `moved` changes: who sets it again has read the new value and waits on that.
   reader.wake.store(0, std::memory_order_release);
   reader.core->wake_all();

@@ -13,8 +13,10 @@
 /// passed, and cond_synchronize() waits if it has not. start_poll() also sees to it that it begins.
 ///
 /// All but the cond_synchronize() may be called in sections and are async-signal-safe: no lock is
-/// waited for, nothing is allocated. No thread can be started there, however: a domain has one from
-/// its first retire or prepare_polling(). Without it, poll_state() tries by itself.
+/// waited for, nothing is allocated. (In a child of fork() this holds for the default domain and
+/// those that the thread has been in a section of.) No thread can be started there, however: a
+/// domain has one from its first retire or prepare_polling(). Without it, poll_state() tries by
+/// itself.
 ///
 /// Spec: Linux kernel documentation, "RCU API": get_state_synchronize_rcu,
 /// start_poll_synchronize_rcu,

@@ -76,7 +76,10 @@ Result<void> set_offload(const offload_options& options, rcu_domain& dom) {
 }
 
 std::size_t run_callbacks(rcu_domain& dom) noexcept {
-  return detail::DomainAccess::core(dom).run_callbacks(detail::DomainAccess::reader(dom));
+  detail::Reader* const self = detail::DomainAccess::known_reader(dom);
+  detail::Core& core = detail::DomainAccess::core(dom);
+  if (self == nullptr || self->generation != core.generation) return 0;  // has retired nothing
+  return core.run_callbacks(*self);
 }
 
 }  // namespace tandem::rcu

@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include <csignal>
+
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/check.hpp"
 #include "tandem/base/planted_fault.hpp"
@@ -24,14 +26,16 @@ void exit_hook(void*) { on_thread_exit(); }
 
 /// Also right where the kernel did not wipe the page.
 void fork_hook() {
+  const std::uint64_t parent = last_generation.load(std::memory_order_relaxed);
   process.generation.store(kWiped, std::memory_order_relaxed);
-  on_fork_child();
+  on_fork_child(parent);
 }
 
 }  // namespace
 
 constinit Process process;
 constinit std::atomic<bool> light_readers{false};
+constinit thread_local bool thread_ends = false;
 
 std::uint64_t enter_generation() noexcept {
   std::atomic<std::uint64_t>& word = process.generation;
@@ -64,6 +68,13 @@ void grace_period_fence() noexcept {
   } else {
     full_fence();
   }
+}
+
+void block_signals_for_good() noexcept {
+  sigset_t signals;
+  ::sigfillset(&signals);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) ::sigdelset(&signals, fault);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
 void watch_thread_exit() noexcept { TANDEM_CHECK(::pthread_setspecific(exit_key, &exit_key) == 0); }

@@ -12,14 +12,131 @@
 
 #include "tandem/base/test_sandbox.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
+#include "tandem/rcu/quiescent.hpp"
 #include "tandem/rcu/rcu.hpp"
 #include "tandem/rcu/stats.hpp"
+#include "tandem/rcu/tasks_trace.hpp"
 
 namespace tandem::rcu {
 namespace {
 
 using namespace std::chrono_literals;
 using detail::in_child;
+
+// A signal handler may read in the child, whose first instruction it may follow: nothing is left to
+// be registered or allocated there.
+TEST(RcuFork, AChildsThreadIsRegisteredFromTheBeginning) {
+  rcu_domain domain;
+  for (rcu_domain* each : {&rcu_default_domain(), &domain}) {
+    const std::scoped_lock section(*each);
+  }
+  const auto child = [&] {
+    for (rcu_domain* each : {&rcu_default_domain(), &domain}) {
+      if (stats(*each).readers != 1) return 1;
+    }
+    return 0;
+  };
+  EXPECT_EQ(in_child(child), 0);
+  EXPECT_EQ(in_child([&] { return in_child(child); }), 0);
+}
+
+TEST(RcuFork, AChildDoesWithoutDomainsThatAreGone) {
+  {
+    rcu_domain domain;
+    const std::scoped_lock section(domain);
+  }
+  EXPECT_EQ(in_child([] {
+              rcu_synchronize();
+              return 0;
+            }),
+            0);
+}
+
+struct LateUse {
+  rcu_domain domain;
+  pthread_key_t key{};
+  int rounds = 0;
+};
+
+/// Runs after our own hook in every round of key destructors that glibc makes.
+void use_late(void* argument) {
+  auto& use = *static_cast<LateUse*>(argument);
+  static int object;
+  for (rcu_domain* each : {&rcu_default_domain(), &use.domain}) {
+    {
+      const std::scoped_lock section(*each);
+      const std::scoped_lock nested(*each);
+      rcu_retire(
+          &object, [](int*) {}, *each);
+    }
+    rcu_retire(
+        &object, [](int*) {}, *each);
+    {
+      fenced_reader fenced(*each);
+      const std::scoped_lock section(fenced);
+    }
+    {
+      quiescent_reader reader(*each);
+      reader.quiescent();
+      rcu_synchronize(*each);
+      reader.quiescent();
+    }
+    rcu_synchronize(*each);
+  }
+  if (++use.rounds < PTHREAD_DESTRUCTOR_ITERATIONS) ::pthread_setspecific(use.key, &use);
+}
+
+TEST(RcuThreads, MayUseItInTheLastOfTheirDestructors) {
+  if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer forgets a thread before that";
+  LateUse use;
+  ASSERT_EQ(::pthread_key_create(&use.key, use_late), 0);
+  { const std::scoped_lock section(rcu_default_domain()); }
+  const std::uint64_t before = stats(rcu_default_domain()).readers;
+  for (int i = 0; i < 3; ++i) {
+    use.rounds = 0;
+    std::thread([&] {
+      { const std::scoped_lock section(rcu_default_domain()); }
+      ::pthread_setspecific(use.key, &use);
+    }).join();
+    ASSERT_EQ(use.rounds, PTHREAD_DESTRUCTOR_ITERATIONS);
+    ASSERT_EQ(stats(rcu_default_domain()).readers, before);
+    ASSERT_EQ(stats(use.domain).readers, 0u);
+  }
+  ::pthread_key_delete(use.key);
+}
+
+pthread_key_t trace_key;
+thread_local int trace_rounds = 0;
+
+TEST(TasksTrace, ThreadsMayUseItInTheLastOfTheirDestructors) {
+  if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer forgets a thread before that";
+  tasks_trace_domain domain;
+  ASSERT_EQ(::pthread_key_create(&trace_key,
+                                 [](void* argument) {
+                                   tasks_trace_lock();
+                                   tasks_trace_lock();
+                                   tasks_trace_unlock();
+                                   tasks_trace_unlock();
+                                   static_cast<tasks_trace_domain*>(argument)->synchronize();
+                                   if (++trace_rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+                                     ::pthread_setspecific(trace_key, argument);
+                                   }
+                                 }),
+            0);
+  for (int i = 0; i < 3; ++i) {
+    const void* entry = nullptr;
+    std::thread([&] {
+      tasks_trace_lock();
+      tasks_trace_unlock();
+      entry = &detail::tasks_trace_entry;
+      ::pthread_setspecific(trace_key, &domain);
+    }).join();
+    detail::Registry& registry = *detail::tasks_trace_flavour.registry.load();
+    const MutexLock lock(registry.mutex);
+    for (const detail::TaskEntry* at = registry.entries; at; at = at->next) ASSERT_NE(at, entry);
+  }
+  ::pthread_key_delete(trace_key);
+}
 
 TEST(RcuSandbox, ReadersMakeTheirOwnFencesOnceTheKernelRefusesMembarrier) {
   if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer: they always do";

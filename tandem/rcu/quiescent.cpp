@@ -3,6 +3,7 @@
 
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/core.hpp"
+#include "tandem/rcu/detail/process.hpp"
 
 namespace tandem::rcu {
 
@@ -12,10 +13,15 @@ using detail::kReaderOrder;
 quiescent_reader::quiescent_reader(rcu_domain& dom) noexcept
     : domain_(dom), self_(DomainAccess::reader(dom)), sequence_(DomainAccess::sequence(dom)) {
   TANDEM_CHECK(!self_.online && self_.nesting() == 0);
+  self_.held = true;
   online();
 }
 
-quiescent_reader::~quiescent_reader() { offline(); }
+quiescent_reader::~quiescent_reader() {
+  offline();
+  self_.held = false;
+  if (detail::thread_ends) detail::leave_for_good(self_);
+}
 
 void quiescent_reader::online() noexcept {
   if (self_.online) return;

@@ -80,6 +80,7 @@ bool rcu_domain::push_slowly(detail::Reader& self, const std::uintptr_t* words, 
   full_fence();  // (G)
   if (queue.asleep->load(std::memory_order_relaxed) != 0) wake_worker(self);
   self.core->run_own(self);
+  if (detail::thread_ends) detail::leave_for_good(self);
   return true;
 }
 
@@ -93,7 +94,11 @@ void rcu_domain::retire(detail::Node& node, std::size_t bytes) noexcept {
   if (!push<1>({word}, bytes)) spill(word);
 }
 
-void rcu_domain::spill(std::uintptr_t word) noexcept { attached_reader().core->spill(word); }
+void rcu_domain::spill(std::uintptr_t word) noexcept {
+  detail::Reader& self = attached_reader();
+  self.core->spill(word);
+  if (detail::thread_ends) detail::leave_for_good(self);
+}
 
 namespace {
 

@@ -43,12 +43,23 @@
 /// unless no thread can be started or the retiring thread's CPU was told so (offload.hpp).
 ///
 /// A signal handler may enter sections of a domain in which its thread has been in one before, and
-/// poll grace periods (grace_period.hpp); it must not retire, wait or call barrier.
+/// poll grace periods (grace_period.hpp); it must not retire, wait or call barrier. After fork() it
+/// may do so in the child, too, where fork() itself makes what it needs of those domains.
 ///
 /// Fork: a child may use every domain at once, also inside a section that was open. What was
 /// retired before the fork is the parent's: the child neither runs nor frees it. A child made by
 /// the raw system call, bypassing fork(), must enter a section on its first thread before others
-/// rely on one that was open.
+/// rely on one that was open, and before handlers use the domain.
+///
+/// Threads that end: sections and retires work to the last destructor of a thread. A thread that
+/// uses them in a pthread key's destructor after our own blocks its signals from then on.
+///
+/// Without membarrier (denied by a sandbox, TANDEM_DISABLE=membarrier) readers execute their own
+/// fences, about 20 ns, and all promises stay. Where a sandbox denies it later, stats() says so
+/// from the first grace period that is refused, and readers fence from their next section on. The
+/// sections that were open or being entered then are covered by a wait of a millisecond in each
+/// grace period: longer than any processor keeps a store to itself, but no architecture promises
+/// that. Programs that cannot accept it set TANDEM_DISABLE, or enter the sandbox first.
 ///
 /// Lock order: queue → registry, grace → registry; all are internal, and no user code runs under
 /// grace or registry. Deleters run under the lock of their queue.

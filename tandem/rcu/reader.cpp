@@ -3,6 +3,7 @@
 #include <atomic>
 #include <utility>
 
+#include "tandem/base/background_thread.hpp"
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/process.hpp"
@@ -28,7 +29,8 @@ FurtherReader* after(const FurtherReader& entry) noexcept {
   return entry.next.load(std::memory_order_relaxed);
 }
 
-/// Leaves a reader attached in another process alone: its core is the parent's.
+/// Leaves a reader attached in another process alone: its core is the parent's. With signals
+/// blocked: a handler must not meet a reader that is half of a domain.
 void detach(Reader& reader) noexcept {
   if (reader.generation == current_generation()) {
     reader.core->unlink(reader);
@@ -58,6 +60,7 @@ void free_readers_of_dead_domains() noexcept {
     }
     link->store(after(*entry), std::memory_order_relaxed);
     light_fence();
+    const SignalsBlocked blocked;
     detach(entry->reader);
     delete entry;
   }
@@ -70,6 +73,8 @@ constinit Reader no_reader;
 constinit thread_local Reader* last_reader = &no_reader;
 
 void on_thread_exit() noexcept {
+  const SignalsBlocked blocked;
+  thread_ends = true;
   if (default_reader.generation != kDetached) detach(default_reader);
   last_reader = &no_reader;
   FurtherReader* entry = further_readers.exchange(nullptr, std::memory_order_relaxed);
@@ -79,14 +84,39 @@ void on_thread_exit() noexcept {
   }
 }
 
-void on_fork_child() noexcept {
-  const auto keep = [](rcu_domain& domain, Reader& reader) {
-    if (reader.nesting() != 0) DomainAccess::attach(domain, reader);
+/// A handler may run from here on, so what it uses is made now.
+void on_fork_child(std::uint64_t parent) noexcept {
+  const auto keep = [parent](rcu_domain& domain, Reader& reader) {
+    const bool attached =
+        reader.generation == parent && !reader.core->dead.load(std::memory_order_acquire);
+    if (attached || reader.nesting() != 0) DomainAccess::attach(domain, reader);
   };
+  DomainAccess::core(rcu_default_domain());
   keep(rcu_default_domain(), default_reader);
   for (FurtherReader* entry = first_further(); entry; entry = after(*entry)) {
     keep(*entry->domain, entry->reader);
   }
+}
+
+void leave_for_good(Reader& reader) noexcept {
+  if (reader.nesting() != 0 || reader.online) return;
+  if (reader.generation == current_generation()) detach(reader);
+  if (reader.held) return;
+  last_reader = &no_reader;
+  std::atomic<FurtherReader*>* link = &further_readers;
+  while (FurtherReader* const entry = link->load(std::memory_order_relaxed)) {
+    if (&entry->reader == &reader) {
+      link->store(after(*entry), std::memory_order_relaxed);
+      delete entry;
+      return;
+    }
+    link = &entry->next;
+  }
+}
+
+void wake_waiters_and_leave(Reader& reader) noexcept {
+  reader.core->wake_all();  // `wake` stays, and has us called at the next end of a section
+  leave_for_good(reader);
 }
 
 /// Ordering: (A), (B) as in rcu_domain::lock(), with a fence of our own.
@@ -134,12 +164,16 @@ detail::Reader* rcu_domain::known_reader() const noexcept {
 }
 
 void rcu_domain::attach(detail::Reader& reader) noexcept {
+  if (detail::thread_ends) detail::block_signals_for_good();
+  const SignalsBlocked blocked;  // a handler may attach, too
   detail::Core& mine = core();
+  if (reader.generation == mine.generation) return;  // a handler was faster
   detail::watch_thread_exit();
   // In a forked child the links, the queue and the reference to the parent's core are forgotten.
   mine.acquire();
   const bool was_plain = reader.is_plain.exchange(false, std::memory_order_relaxed);
   reader.boosted.store(0, std::memory_order_relaxed);
+  reader.wake.store(detail::thread_ends ? 1 : 0, std::memory_order_relaxed);
   reader.plain.store(detail::kDetached, std::memory_order_relaxed);
   reader.queue = &detail::no_queue;
   reader.core = &mine;

@@ -29,6 +29,7 @@ void for_each_entry(Function function) noexcept {
 }
 
 void on_exit(void*) {
+  thread_ends = true;
   for_each_entry([](Flavour& flavour, TaskEntry& entry) {
     entry.registrations = 0;
     detach(flavour, entry);
@@ -86,6 +87,7 @@ void prepare(Flavour& flavour) noexcept {
 
 void attach(Flavour& flavour, TaskEntry& entry) noexcept {
   prepare(flavour);
+  if (thread_ends) block_signals_for_good();
   const SignalsBlocked blocked;  // a handler may attach, too
   Registry& registry = registry_of(flavour);
   if (entry.generation == registry.generation) return;  // a handler was faster
@@ -97,6 +99,7 @@ void attach(Flavour& flavour, TaskEntry& entry) noexcept {
   entry.next = registry.entries;
   if (entry.next) entry.next->previous = &entry;
   registry.entries = &entry;
+  if (thread_ends) entry.wake.store(1, std::memory_order_relaxed);
   entry.generation = registry.generation;
 }
 
@@ -118,6 +121,8 @@ void detach(Flavour& flavour, TaskEntry& entry) noexcept {
 }
 
 void wake_waiters(Flavour& flavour, TaskEntry& entry) noexcept {
+  // The exit hook may not be called again: what attaches after it leaves with its last section.
+  if (thread_ends && entry.registrations == 0) return detach(flavour, entry);
   // Cleared before `moved` changes: who sets it again has read the new value and waits on that.
   entry.wake.store(0, std::memory_order_release);
   wake_all(*flavour.registry.load(std::memory_order_acquire));

@@ -34,6 +34,7 @@ namespace {
 /// To be called before the registry's mutex is taken: a handler that interrupts its holder, and
 /// opens a section there, then need not take it.
 void attach_self() noexcept {
+  if (thread_ends) return block_signals_for_good();
   if (tasks_trace_entry.generation != current_generation()) attach_trace_entry();
 }
 

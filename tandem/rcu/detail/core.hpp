@@ -258,4 +258,9 @@ extern constinit thread_local const Frame* frames;
 
 bool runs_deleters_of(const Core& core) noexcept;
 
+/// Detaches and frees `reader`, of a thread that ends, unless it is in a section.
+void leave_for_good(Reader& reader) noexcept;
+/// wake_waiters() in a thread that ends.
+void wake_waiters_and_leave(Reader& reader) noexcept;
+
 }  // namespace tandem::rcu::detail

@@ -24,6 +24,9 @@ inline std::uint64_t current_generation() noexcept {
 }
 
 /// The readers' counterpart: a full fence on every thread of the process. (F)
+///
+/// Resets light_readers where the kernel refuses it. Then heavy_fence_process() only waits, which
+/// no architecture promises to be enough; see Core::fence().
 void grace_period_fence() noexcept;
 
 /// Has on_thread_exit() called when this thread ends, after C++ thread-local destructors.
@@ -32,9 +35,16 @@ void grace_period_fence() noexcept;
 /// this thread attaches after a call, it detaches with its next outermost unlock.
 void watch_thread_exit() noexcept;
 
+/// Whether on_thread_exit(), or its counterpart for tasks, has run on this thread.
+extern constinit thread_local bool thread_ends __attribute__((tls_model("initial-exec")));
+
+/// For a thread that attaches although it ends: no handler shall use what it is about to detach.
+/// Signals that the thread itself causes stay.
+void block_signals_for_good() noexcept;
+
 /// In reader.cpp: detaches this thread's readers.
 void on_thread_exit() noexcept;
-/// In reader.cpp: in a forked child, attaches those of this thread's readers that are in a section.
-void on_fork_child() noexcept;
+/// In reader.cpp: in a child of the process of generation `parent`, attaches this thread's readers.
+void on_fork_child(std::uint64_t parent) noexcept;
 
 }  // namespace tandem::rcu::detail

@@ -80,6 +80,7 @@ struct alignas(kCacheLine) Reader {
   // Owner only, in handlers, too: counted in core->plain_readers.
   std::atomic<bool> is_plain{false};
   bool online = false;       // owner only: in a quiescent_reader
+  bool held = false;         // owner only: one that may be offline refers to it
   std::uint32_t deeper = 0;  // owner only, in handlers, too: sections beyond kNesting
 
   std::uint64_t nesting() const noexcept {
