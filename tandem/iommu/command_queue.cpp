@@ -54,7 +54,6 @@ void CommandQueue::write_base(std::uint64_t value, std::uint64_t mask) {
   value = merged(base_.load(std::memory_order_relaxed), value, mask);
   if (Cqcsr::Cqon::get(csr_.load(std::memory_order_relaxed)) != 0) return;  // UNSPECIFIED: ignored
   base_.store(value & kQueueBaseMask, std::memory_order_relaxed);
-  head_.store(head_.load(std::memory_order_relaxed) & ring_mask(value), std::memory_order_relaxed);
   tail_.store(tail_.load(std::memory_order_relaxed) & ring_mask(value), std::memory_order_relaxed);
 }
 

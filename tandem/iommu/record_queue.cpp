@@ -57,7 +57,6 @@ void RecordQueue::write_base(std::uint64_t value, std::uint64_t mask) {
   if (Csr::Fqon::get(csr_.load(std::memory_order_relaxed)) != 0) return;  // UNSPECIFIED: ignored
   base_.store(value & kQueueBaseMask, std::memory_order_relaxed);
   head_.store(head_.load(std::memory_order_relaxed) & ring_mask(value), std::memory_order_relaxed);
-  tail_.store(tail_.load(std::memory_order_relaxed) & ring_mask(value), std::memory_order_relaxed);
 }
 
 void RecordQueue::write_head(std::uint32_t value) {

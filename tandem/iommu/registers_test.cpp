@@ -132,20 +132,5 @@ TEST_F(Registers, EightBytesAtFourByteRegistersAreTwoAccesses) {
   EXPECT_EQ(read(reg::kCqcsr, 8), 0U);
 }
 
-// [iommu §6.6] [iommu §6.7] [iommu §6.9] [iommu §6.11]
-TEST_F(Registers, IndicesStayInsideARingThatIsMadeSmaller) {
-  start();
-  for (int i = 0; i < 6; ++i) fence();
-  for (int i = 0; i < 6; ++i) EXPECT_FALSE(translate(0xdead'b000).has_value());
-  for (const std::uint32_t csr : {reg::kCqcsr, reg::kFqcsr}) write(csr, 0);
-  EXPECT_EQ(read(reg::kCqh), 6U);
-  EXPECT_EQ(read(reg::kFqt), 6U);
-  write(reg::kCqb, QueueBase::make(1, command_ring_ >> kPageShift), 8);
-  write(reg::kFqb, QueueBase::make(1, fault_ring_ >> kPageShift), 8);
-  for (const std::uint32_t index : {reg::kCqh, reg::kCqt, reg::kFqh, reg::kFqt}) {
-    EXPECT_LT(read(index), 2U) << index;
-  }
-}
-
 }  // namespace
 }  // namespace tandem::iommu::detail
