@@ -24,7 +24,7 @@ struct domain_stats {
                                      ///< for an object that embeds a head, 2 or 3 for others
   std::uint64_t waiting_bytes = 0;   ///< of these
   std::uint64_t readers = 0;         ///< threads registered now
-  bool light_readers = false;        ///< membarrier() is there: readers execute no fence
+  bool light_readers = false;        ///< readers execute no fence: membarrier() does, always so far
 };
 
 /// A snapshot; its counts are of slightly different moments.
