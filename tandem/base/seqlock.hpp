@@ -56,13 +56,6 @@ class alignas(kCacheLine) Seqlock {
   }
   /// @}
 
-  /// All of them. Returns: false when a writer was at work.
-  bool read(Words& words) noexcept {
-    const std::uint64_t begun = begin();
-    for (std::size_t i = 0; i < N; ++i) words[i] = word(i);
-    return ended(begun);
-  }
-
   /// Does nothing when another writer is at work.
   void write(const Words& words) noexcept {
     const std::uint64_t begun = begin(std::memory_order_relaxed);

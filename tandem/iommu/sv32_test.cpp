@@ -4,8 +4,7 @@
 
 #include "tandem/iommu/detail/directory.hpp"
 #include "tandem/iommu/detail/second_stage.hpp"
-#include "tandem/iommu/detail/test_board.hpp"
-#include "tandem/iommu/detail/walk.hpp"
+#include "tandem/iommu/detail/test_walk.hpp"
 
 namespace tandem::iommu::detail {
 namespace {
@@ -90,12 +89,7 @@ class Sv32Walk : public Board {
   }
   Result<Translation, Cause> run(std::uint64_t at, Access access = Access::kRead) {
     walk_.at = Iova{at};
-    walk_.access = access;
-    walk_.wants_write = access == Access::kWrite;
-    TableReader reader(memory_);
-    const auto found = walk_first_stage(reader, config_, walk_);
-    if (!found) return Unexpected{found.error().cause};
-    return *found;
+    return walked(memory_, config_, walk_, access);
   }
   static constexpr std::uint64_t kAt = 0xfedc'babc;
   const Config config_{kAllCapabilities};

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tandem/iommu/detail/test_board.hpp"
+#include "tandem/iommu/detail/test_walk.hpp"
 
 namespace tandem::iommu::detail {
 namespace {
@@ -16,12 +16,7 @@ class WalkTest : public Board {
     walk_.at = Iova{kAt};
   }
   Result<Translation, Cause> run(Access access = Access::kRead) {
-    walk_.access = access;
-    walk_.wants_write = access == Access::kWrite;
-    TableReader reader(memory_);
-    const auto found = walk_first_stage(reader, config_, walk_);
-    if (!found) return Unexpected{found.error().cause};
-    return *found;
+    return walked(memory_, config_, walk_, access);
   }
   Result<Translation, Cause> run_leaf(std::uint64_t flags, Access access = Access::kRead,
                                       unsigned level = 0, std::uint64_t ppn = 0x40000) {
