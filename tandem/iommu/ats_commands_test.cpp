@@ -231,6 +231,7 @@ TEST_F(AtsCommands, ARequestMayTakeSeveralCompletions) {
 // [iommu §4.1.4]
 TEST_F(AtsCommands, WithEveryItagInUseTheQueueWaits) {
   const auto sent = send_pending(ItagTable::kCount);
+  for (std::size_t i = 0; i < sent.size(); ++i) EXPECT_EQ(sent[i].itag, i) << "taken in turn";
   submit({invalidation(0x1'0000), ats_prgr(kDevice.value, {}, 3, 0)});
   EXPECT_FALSE(idle());
   EXPECT_TRUE(device_.take_invalidations().empty());
@@ -244,6 +245,16 @@ TEST_F(AtsCommands, WithEveryItagInUseTheQueueWaits) {
   EXPECT_FALSE(idle());
   iommu_->advance(after_time_out());
   EXPECT_TRUE(idle()) << "a time-out frees tags, too";
+}
+
+// [iommu §4.1.4]
+TEST_F(AtsCommands, AnItagInUseIsPassedOverForTheNextInTurn) {
+  ASSERT_EQ(send_pending(1)[0].itag, 0U);
+  device_.reply = InvalidationReply::kCompleted;
+  for (std::size_t i = 1; i < ItagTable::kCount; ++i) submit({invalidation()});
+  (void)device_.take_invalidations();
+  submit({invalidation()});
+  EXPECT_EQ(device_.take_invalidations()[0].itag, 1U);
 }
 
 // [iommu §4.1.4]

@@ -165,36 +165,39 @@ TEST_F(Commands, ReservedBitsOfIofenceAreIllegal) {
   for (const unsigned bit : {7U, 8U, 9U}) EXPECT_TRUE(illegal(iofence_c({}), 0, bit)) << "func3";
 }
 
-// [iommu §4.1.2]
+// [iommu §4.1.2] [iommu §4.1.3]
 TEST_F(Commands, AFenceWaitsForAccessesThroughOldTranslations) {
   map(root_, 3, 0x1000, 0x90000);
-  std::atomic<bool> inside{false};
-  std::atomic<bool> leave{false};
-  std::atomic<bool> left{false};
-  std::thread access([&] {
-    {
+  for (const Command& command : {iotinval_vma(0x1000, kPscid), iodir_inval_ddt(kDevice.value),
+                                 iodir_inval_pdt(kDevice.value, kPasid.value)}) {
+    SCOPED_TRACE(Command::Func3::get(command.words[0]));
+    const auto first = static_cast<std::uint32_t>(read(reg::kCqt));
+    std::atomic<bool> inside{false};
+    std::atomic<bool> leave{false};
+    std::atomic<bool> left{false};
+    std::thread access([&] {
       const std::scoped_lock section(rcu::rcu_default_domain());
       EXPECT_TRUE(translate(0x1000).has_value());
       inside = true;
       while (!leave) std::this_thread::yield();
       left = true;
-    }
-  });
-  while (!inside) std::this_thread::yield();
-  std::atomic<bool> left_before_completion{false};
-  std::thread driver([&] {
-    submit({iotinval_vma(0x1000, kPscid), iofence_c({})});
-    left_before_completion = left.load();
-  });
-  while (read(reg::kCqh) < 1) std::this_thread::yield();  // the invalidation is done
-  // A fence that does not wait has ample time to complete; one that does cannot.
-  for (int i = 0; i < 1000 && !idle(); ++i) std::this_thread::yield();
-  EXPECT_FALSE(idle());
-  leave = true;
-  driver.join();
-  access.join();
-  EXPECT_TRUE(left_before_completion);
-  EXPECT_TRUE(idle());
+    });
+    while (!inside) std::this_thread::yield();
+    std::atomic<bool> left_before_completion{false};
+    std::thread driver([&] {
+      submit({command, iofence_c({})});
+      left_before_completion = left.load();
+    });
+    while (read(reg::kCqh) == first) std::this_thread::yield();  // the invalidation is done
+    // A fence that does not wait has ample time to complete; one that does cannot.
+    for (int i = 0; i < 1000 && !idle(); ++i) std::this_thread::yield();
+    EXPECT_FALSE(idle());
+    leave = true;
+    driver.join();
+    access.join();
+    EXPECT_TRUE(left_before_completion);
+    EXPECT_TRUE(idle());
+  }
 }
 
 // [iommu §4.1.3]

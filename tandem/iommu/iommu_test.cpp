@@ -203,6 +203,30 @@ TEST_F(MovingPage, AnUnmappedPageStaysUnmappedAndDirtyBitsSurvive) {
   for (auto& writer : writers) writer.join();
 }
 
+// [iommu §3.4]
+TEST_F(MovingPage, ALeafThatSoftwareKeepsChangingIsUpdatedInTheEnd) {
+  context_.tc |= DeviceContext::Tc::Sade::kMask;
+  set_device(kDevice, context_);
+  const std::uint64_t slot = pte_slot(root_, 3, kAt);
+  const std::uint64_t clean = load(slot) & ~(Pte::A::kMask | Pte::D::kMask);
+  write(reg::kFqcsr, 0);
+  std::atomic<bool> stop{false};
+  std::jthread software([&] {
+    for (std::uint64_t i = 0; !stop.load(std::memory_order_relaxed); ++i) {
+      store(slot, Pte::Rsw::set(clean, i % 4));
+    }
+  });
+  for (int i = 0; i < 2'000; ++i) {
+    submit({iotinval_vma(kAt, kPscid)});
+    ASSERT_TRUE(translate(kAt, Access::kWrite).has_value());
+  }
+  stop = true;
+  software.join();
+  submit({iotinval_vma(kAt, kPscid)});
+  EXPECT_TRUE(translate(kAt, Access::kWrite).has_value());
+  EXPECT_EQ(load(slot) & Pte::D::kMask, Pte::D::kMask);
+}
+
 // [iommu §4.1.3]
 TEST_F(MovingPage, AProcessThatWasRemovedStaysRemoved) {
   std::atomic<bool> stop{false};

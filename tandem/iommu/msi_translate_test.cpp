@@ -237,5 +237,26 @@ TEST(MsiConfiguration, MustBeOneThatIsDefined) {
   EXPECT_TRUE(well_formed(all, good));
 }
 
+// [iommu §3.1.3.6]
+TEST(MsiConfiguration, TheMaskIsAsWideAsTheWidestGuestAddress) {
+  using C = Capabilities;
+  const auto widest = [](std::uint64_t without) {
+    const Config config(kAllCapabilities & ~without);
+    ExtendedDeviceContext context;
+    context.tc = Tc::V::kMask;
+    context.iohgatp = DeviceContext::Iohgatp::make(SecondStageMode::kSv39x4, 4, 1);
+    context.msiptp = Msiptp::make_flat(1);
+    unsigned bits = 0;
+    for (; bits < 52; ++bits) {
+      context.msi_addr_mask = std::uint64_t{1} << bits;
+      if (!well_formed(config, context)) break;
+    }
+    return bits + kPageShift;
+  };
+  EXPECT_EQ(widest(0), 59U);
+  EXPECT_EQ(widest(C::Sv57x4::kMask), 50U);
+  EXPECT_EQ(widest(C::Sv57x4::kMask | C::Sv48x4::kMask), 41U);
+}
+
 }  // namespace
 }  // namespace tandem::iommu::detail

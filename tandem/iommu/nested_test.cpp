@@ -291,5 +291,17 @@ TEST_F(Nested, ABareFirstStageLeavesTheSecond) {
             Cause::kWriteGuestPageFault);
 }
 
+// [iommu §3.3]
+TEST_F(Nested, WhatOneAccessFoundGrantsNoOtherThatTheSecondStageForbids) {
+  start_guest();
+  map_iova(kDataGpa, kLeaf | Pte::X::kMask);
+  map_guest(kDataGpa, kData, (kReadOnly & ~Pte::R::kMask) | Pte::X::kMask);
+  const auto code = translate(kIova, Access::kExecute);
+  ASSERT_TRUE(code.has_value());
+  EXPECT_FALSE(code->readable || code->writable);
+  EXPECT_EQ(cause_of(translate(kIova)), Cause::kReadGuestPageFault);
+  EXPECT_EQ(cause_of(translate(kIova, Access::kWrite)), Cause::kWriteGuestPageFault);
+}
+
 }  // namespace
 }  // namespace tandem::iommu::detail
