@@ -14,16 +14,7 @@
 /// `kTo`, both addresses of process `kPasid`, before it returns.
 class Edu final : public tandem::memory::IoRegion {
  public:
-  enum Register : std::uint64_t {
-    kId,
-    kPasid,
-    kFrom,
-    kTo,
-    kLength,
-    kStart,
-    kStatus,
-    kFaultAddress
-  };
+  enum Register : std::uint64_t { kId, kPasid, kFrom, kTo, kLength, kStart, kStatus, kFault };
   enum Status : std::uint64_t { kIdle, kDone, kFaulted };
   static constexpr std::uint64_t kMagic = 0x0100'00ed;
 
@@ -39,9 +30,7 @@ class Edu final : public tandem::memory::IoRegion {
   tandem::memory::Outcome read(std::uint64_t offset, std::span<std::byte> to) override {
     const std::lock_guard lock(mutex_);
     const std::uint64_t index = offset / 8;
-    const std::uint64_t value = index == kId             ? kMagic
-                                : index <= kFaultAddress ? registers_[index]
-                                                         : 0;
+    const std::uint64_t value = index == kId ? kMagic : index <= kFault ? registers_[index] : 0;
     std::memcpy(to.data(), &value, to.size());
     return {to.size(), tandem::memory::Fault::kNone};
   }
@@ -60,7 +49,7 @@ class Edu final : public tandem::memory::IoRegion {
       if (result.ok()) result = space.write({target}, buffer);
       lock.lock();
       registers_[kStatus] = result.ok() ? kDone : kFaulted;
-      registers_[kFaultAddress] = result.ok() ? 0 : result.fault->address.value;
+      registers_[kFault] = result.ok() ? 0 : result.fault->address.value;
     }
     return {from.size(), tandem::memory::Fault::kNone};
   }
@@ -69,5 +58,5 @@ class Edu final : public tandem::memory::IoRegion {
   static constexpr std::uint64_t kLimit = 1 << 20;
   tandem::pcie::Endpoint* endpoint_ = nullptr;
   std::mutex mutex_;
-  std::uint64_t registers_[kFaultAddress + 1] = {};
+  std::uint64_t registers_[kFault + 1] = {};
 };
