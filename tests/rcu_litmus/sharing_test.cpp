@@ -8,6 +8,7 @@
 
 #include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/rcu.hpp"
+#include "tandem/rcu/stats.hpp"
 
 namespace tandem::rcu {
 namespace {
@@ -23,7 +24,7 @@ TEST(RcuSharing, AGracePeriodThatBeganBeforeTheUpdateServesNobodyElse) {
     rcu_domain domain;
     Occupant oldest(domain);
     const Waiter earlier([&] { rcu_synchronize(domain); });
-    std::this_thread::sleep_for(5ms);  // it has begun, and waits for `oldest`
+    detail::wait_until([&] { return stats(domain).waits != 0; });  // it has begun, for `oldest`
     Occupant between(domain);
     const Waiter later([&] { rcu_synchronize(domain); });
     std::this_thread::sleep_for(5ms);  // it waits for `earlier`
