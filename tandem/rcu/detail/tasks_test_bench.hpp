@@ -104,6 +104,7 @@ class Updater {
  public:
   explicit Updater(Domain& domain)
       : thread_([this, &domain] {
+          begun_ = true;
           domain.synchronize();
           done_ = true;
         }) {}
@@ -114,11 +115,13 @@ class Updater {
   }
   /// Whether it is still waiting after a time in which it would long have gone to sleep.
   bool still_waits() const {
+    wait_until(begun_);
     std::this_thread::sleep_for(30ms);
     return !done_;
   }
 
  private:
+  std::atomic<bool> begun_{false};
   std::atomic<bool> done_{false};
   std::thread thread_;
 };
