@@ -21,20 +21,14 @@ bool store_message(const memory::Memory& memory, PhysAddr at, std::uint32_t data
 Result<void, memory::Fault> set_pending(const memory::Memory& memory, const Mrif& mrif,
                                         std::uint32_t identity) {
   const PhysAddr at = mrif.file.plus(MrifLayout::pending_offset(identity));
-  const auto loaded = memory.load64(at, std::memory_order_acquire);
-  if (!loaded) return Unexpected{loaded.error()};
+  const std::uint64_t bit = MrifLayout::pending_bit(identity);
   if (planted_fault("iommu-mrif-plain-store")) {
+    const auto loaded = memory.load64(at, std::memory_order_acquire);
+    if (!loaded) return Unexpected{loaded.error()};
     std::this_thread::yield();
-    return memory.store64(at, *loaded | MrifLayout::pending_bit(identity),
-                          std::memory_order_release);
+    return memory.store64(at, *loaded | bit, std::memory_order_release);
   }
-  for (std::uint64_t expected = *loaded;;) {
-    const auto found =
-        memory.compare_exchange64(at, expected, expected | MrifLayout::pending_bit(identity));
-    if (!found) return Unexpected{found.error()};
-    if (*found == expected) return {};
-    expected = *found;
-  }
+  return memory.set_bits64(at, bit);
 }
 
 }  // namespace detail

@@ -16,11 +16,10 @@ Cause of_access(Access access, Cause instruction, Cause read, Cause write) {
   return write;
 }
 
-}  // namespace
-
-Result<std::uint64_t, memory::Fault> update_entry(TableReader& reader, const Scheme& scheme,
-                                                  PhysAddr at, std::uint64_t pte,
-                                                  std::uint64_t used) {
+/// Replaces `pte` by `used`. Returns: what was there.
+Result<std::uint64_t, memory::Fault> compare_exchange(TableReader& reader, const Scheme& scheme,
+                                                      PhysAddr at, std::uint64_t pte,
+                                                      std::uint64_t used) {
   const bool big_endian = scheme.big_endian;
   if (scheme.is_sv32()) {
     const auto found =
@@ -33,6 +32,18 @@ Result<std::uint64_t, memory::Fault> update_entry(TableReader& reader, const Sch
                                                in_byte_order(used, big_endian));
   if (!found) return Unexpected{found.error()};
   return in_byte_order(*found, big_endian);
+}
+
+}  // namespace
+
+Result<Update, memory::Fault> update_entry(TableReader& reader, const Scheme& scheme, PhysAddr at,
+                                           std::uint64_t pte, std::uint64_t used) {
+  const auto found = compare_exchange(reader, scheme, at, pte, used);
+  if (!found) return Unexpected{found.error()};
+  if (*found == pte) return Update::kMade;
+  if (reader.repeats == 0) return Update::kGivenUp;
+  --reader.repeats;
+  return Update::kChanged;
 }
 
 Cause page_fault(Access access) {

@@ -15,13 +15,13 @@ WalkFault walk_fault(GuestFault why, Access access, std::uint64_t address, bool 
   return {guest_page_fault(access), guest_fault_value(address, implicit, write)};
 }
 
-Result<std::uint64_t, GuestFault> update_guest_entry(TableReader& reader, const SecondStage& stage,
-                                                     PhysAddr at, std::uint64_t pte,
-                                                     std::uint64_t used) {
+Result<bool, GuestFault> update_guest_leaf(TableReader& reader, const SecondStage& stage,
+                                           PhysAddr at, std::uint64_t pte, std::uint64_t used) {
   if (!stage.updates_ad) return Unexpected{GuestFault::kPageFault};
-  const auto found = update_entry(reader, stage.scheme, at, pte, used);
-  if (!found) return Unexpected{guest_fault(found.error())};
-  return *found;
+  const auto update = update_entry(reader, stage.scheme, at, pte, used);
+  if (!update) return Unexpected{guest_fault(update.error())};
+  if (*update == Update::kGivenUp) return Unexpected{GuestFault::kPageFault};
+  return *update == Update::kMade;
 }
 
 }  // namespace tandem::iommu::detail

@@ -120,6 +120,18 @@ TEST_F(SecondStageTest, WithGadeTheBitsAreSetAsNeeded) {
   EXPECT_EQ(leaf() & (Pte::A::kMask | Pte::D::kMask), Pte::A::kMask | Pte::D::kMask);
 }
 
+// [iommu §3.4]
+TEST_F(SecondStageTest, ALeafThatKeepsChangingIsAPageFaultInTheEnd) {
+  stage_.updates_ad = true;
+  const PhysAddr at{allocate_page() << kPageShift};  // 0: not what was read
+  TableReader reader(memory_);
+  reader.repeats = 1;
+  const auto again = update_guest_leaf(reader, stage_, at, kLeaf, kLeaf);
+  ASSERT_TRUE(again.has_value());
+  EXPECT_FALSE(*again);
+  EXPECT_EQ(update_guest_leaf(reader, stage_, at, kLeaf, kLeaf).error(), GuestFault::kPageFault);
+}
+
 TEST_F(SecondStageTest, TablesThatAreNotThereAreAnAccessFault) {
   stage_.root_ppn = kHolePpn;
   EXPECT_EQ(run(kAt).error(), GuestFault::kAccessFault);

@@ -54,17 +54,18 @@ std::uint64_t used_bits(std::uint64_t pte, const Walk& walk) {
   return Pte::A::kMask | (dirty ? Pte::D::kMask : 0);
 }
 
-/// Sets in the leaf `pte` at `address` what makes it `used`. Returns: the entry as it was found,
-/// which was not changed unless it is `pte`.
-[[gnu::noinline]] Result<std::uint64_t, WalkFault> update_leaf(
-    TableReader& reader, const Config& config, const Walk& walk, std::uint64_t address,
-    std::uint64_t pte, std::uint64_t used) {
+/// Sets in the leaf `pte` at `address` what makes it `used`. Returns: false when software changed
+/// the entry.
+[[gnu::noinline]] Result<bool, WalkFault> update_leaf(TableReader& reader, const Config& config,
+                                                      const Walk& walk, std::uint64_t address,
+                                                      std::uint64_t pte, std::uint64_t used) {
   if (!walk.updates_ad) return Unexpected{WalkFault{page_fault(walk.access)}};
   const auto entry = locate_entry(reader, config, walk, address, /*write=*/true);
   if (!entry) return Unexpected{entry.error()};
-  const auto found = detail::update_entry(reader, walk.scheme, *entry, pte, used);
-  if (!found) return Unexpected{memory_fault(walk, found.error())};
-  return *found;
+  const auto update = update_entry(reader, walk.scheme, *entry, pte, used);
+  if (!update) return Unexpected{memory_fault(walk, update.error())};
+  if (*update == Update::kGivenUp) return Unexpected{WalkFault{page_fault(walk.access)}};
+  return *update == Update::kMade;
 }
 
 }  // namespace
@@ -99,9 +100,9 @@ Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Confi
     if (!is_aligned(scheme, pte, level)) return fault();
     const std::uint64_t used = pte | used_bits(pte, walk);
     if (used != pte) [[unlikely]] {
-      const auto found = update_leaf(reader, config, walk, address, pte, used);
-      if (!found) return Unexpected{found.error()};
-      if (*found != pte) continue;  // software changed the entry: judge the new one
+      const auto updated = update_leaf(reader, config, walk, address, pte, used);
+      if (!updated) return Unexpected{updated.error()};
+      if (!*updated) continue;  // judge the new one
     }
     return make_translation(used, level, global || Pte::G::get(used) != 0, walk);
   }

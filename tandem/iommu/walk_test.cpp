@@ -190,5 +190,51 @@ TEST_F(WalkTest, WithSadeTheBitsAreSetAsNeeded) {
   EXPECT_EQ(load(at) & Pte::D::kMask, 0U) << "a refused write leaves D";
 }
 
+// [iommu §3.4]
+TEST_F(WalkTest, AnEntryThatChangesUnderItsUpdateIsJudgedAgainSoManyTimes) {
+  // The entry lies in a table of the second stage and is there the one that maps this very table:
+  // to find out where it may be written sets its D bit.
+  SecondStage& guest = walk_.second_stage;
+  guest.scheme = scheme_of(SecondStageMode::kSv39x4);
+  guest.root_ppn = allocate_pages_aligned(16384);
+  guest.updates_ad = walk_.updates_ad = true;
+  constexpr std::uint64_t kTable = 0x4000'0000 | (kAt & 0x1f'f000);  // as the guest sees it
+  const std::uint64_t entry = pte_slot(guest.root_ppn, guest.scheme, kTable);
+  store(pte_slot(root_, 3, kAt, 1), Pte::make_pointer(kTable >> kPageShift));
+  const std::uint64_t middle = Pte::Ppn::get(load(pte_slot(root_, 3, kAt, 2)));
+  for (const std::uint64_t ppn : {root_, middle}) {
+    map(guest.root_ppn, guest.scheme, ppn << kPageShift, ppn);
+  }
+  walk_.access = Access::kWrite;
+  walk_.wants_write = true;
+  const auto run_with = [&](unsigned repeats) {
+    store(entry, Pte::Ppn::make(entry >> kPageShift) | (kLeaf & ~Pte::D::kMask));
+    TableReader reader(memory_);
+    reader.repeats = repeats;
+    return walk_first_stage(reader, config_, walk_);
+  };
+  const auto judged = run_with(1);
+  ASSERT_TRUE(judged.has_value());
+  EXPECT_TRUE(judged->writable);
+  const auto given_up = run_with(0);
+  ASSERT_FALSE(given_up.has_value());
+  EXPECT_EQ(given_up.error().cause, Cause::kWritePageFault);
+}
+
+// [iommu §3.4]
+TEST_F(WalkTest, AnUpdateThatComesTooLateWritesNothingAndIsGivenUpInTheEnd) {
+  const Scheme scheme = scheme_of(FirstStageMode::kSv39);
+  const PhysAddr at{root_ << kPageShift};
+  store(at.value, kLeaf);
+  TableReader reader(memory_);
+  for (int i = 0; i < 16; ++i) {
+    ASSERT_EQ(update_entry(reader, scheme, at, 0, 1).value(), Update::kChanged) << i;
+  }
+  EXPECT_EQ(update_entry(reader, scheme, at, 0, 1).value(), Update::kGivenUp);
+  EXPECT_EQ(load(at.value), kLeaf);
+  EXPECT_EQ(update_entry(reader, scheme, at, kLeaf, 0).value(), Update::kMade);
+  EXPECT_EQ(load(at.value), 0U);
+}
+
 }  // namespace
 }  // namespace tandem::iommu::detail

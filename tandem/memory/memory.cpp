@@ -292,6 +292,9 @@ Result<std::uint64_t, Fault> Memory::compare_exchange64(PhysAddr at, std::uint64
                                                         std::uint64_t desired) const {
   return Reader(*this).compare_exchange64(at, expected, desired);
 }
+Result<void, Fault> Memory::set_bits64(PhysAddr at, std::uint64_t bits) const {
+  return Reader(*this).set_bits64(at, bits);
+}
 
 Target Memory::resolve(PhysAddr at, std::size_t length, bool write) const {
   Target target;

@@ -196,6 +196,8 @@ class Memory {
   /// Replaces `expected` by `desired`; returns what was there (equal to `expected` on success).
   Result<std::uint64_t, Fault> compare_exchange64(PhysAddr at, std::uint64_t expected,
                                                   std::uint64_t desired) const;
+  /// Sets `bits`.
+  Result<void, Fault> set_bits64(PhysAddr at, std::uint64_t bits) const;
 
   /// Finds what decodes [at, at + length) or its beginning. `write`: for writing, with
   /// Target::store(); a read-only region is a fault then. For reading, Target::length ends before

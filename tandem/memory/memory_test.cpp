@@ -146,6 +146,8 @@ TEST(Memory, AtomicsNeedAlignedHostRam) {
   EXPECT_EQ(*memory.compare_exchange64({0x1008}, 1, 2), 0x555667788u);
   EXPECT_EQ(*memory.compare_exchange64({0x1008}, 0x555667788, 2), 0x555667788u);
   EXPECT_EQ(*memory.load64({0x1008}, kRelaxed), 2u);
+  EXPECT_TRUE(memory.set_bits64({0x1008}, 0x43));
+  EXPECT_EQ(*memory.load64({0x1008}, kRelaxed), 0x43u);
 
   EXPECT_EQ(memory.load64({0x1004}, kRelaxed).error(), Fault::kMisaligned);
   EXPECT_EQ(memory.load32({0x1002}, kRelaxed).error(), Fault::kMisaligned);
@@ -154,6 +156,7 @@ TEST(Memory, AtomicsNeedAlignedHostRam) {
   EXPECT_EQ(*memory.load32({0x2000}, kRelaxed), 0x01010101u);
   EXPECT_EQ(memory.store64({0x2000}, 1, kRelaxed).error(), Fault::kReadOnly);
   EXPECT_EQ(memory.compare_exchange64({0x2000}, 1, 1).error(), Fault::kReadOnly);
+  EXPECT_EQ(memory.set_bits64({0x2000}, 1).error(), Fault::kReadOnly);
 }
 
 TEST(Memory, HostPointerNeedsOneWritableRegion) {

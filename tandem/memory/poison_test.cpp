@@ -71,6 +71,7 @@ TEST_F(PoisonTest, WordsOfAPoisonedGranuleCannotBeLoadedOrUpdated) {
   EXPECT_EQ(memory_.load32({0x10008}, kRelaxed).error(), Fault::kPoisoned);
   EXPECT_EQ(memory_.load32({0x1000c}, kRelaxed).error(), Fault::kPoisoned);
   EXPECT_EQ(memory_.compare_exchange64({0x10008}, 0x0707070707070707, 1).error(), Fault::kPoisoned);
+  EXPECT_EQ(memory_.set_bits64({0x10008}, 1).error(), Fault::kPoisoned);
   EXPECT_TRUE(memory_.load64({0x10000}, kRelaxed));
   EXPECT_TRUE(memory_.load64({0x10010}, kRelaxed));
 }

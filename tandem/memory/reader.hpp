@@ -47,6 +47,15 @@ class Memory::Reader {
                                                   std::uint32_t desired) {
     return compare_exchange(at, expected, desired);
   }
+  Result<void, Fault> set_bits64(PhysAddr at, std::uint64_t bits) {
+    if (const Fault fault = locate<std::uint64_t>(at, true); fault != Fault::kNone) {
+      return Unexpected{fault};
+    }
+    if (poison_ != nullptr && is_poisoned(at)) [[unlikely]]
+      return Unexpected{Fault::kPoisoned};
+    word<std::uint64_t>(at).fetch_or(bits, std::memory_order_acq_rel);
+    return {};
+  }
 
  private:
   template <class Word>

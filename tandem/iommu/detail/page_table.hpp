@@ -16,7 +16,12 @@
 namespace tandem::iommu::detail {
 
 /// How one transaction reads all its tables and directories: in one reader section.
-using TableReader = memory::Memory::Reader;
+struct TableReader : memory::Memory::Reader {
+  using Reader::Reader;
+  /// How many more entries the transaction reads again because software changed them under the
+  /// update of their A and D bits.
+  unsigned repeats = 16;
+};
 
 /// How a paging scheme divides an address, and how its entries lie in memory. No levels: Bare.
 struct Scheme {
@@ -68,10 +73,24 @@ constexpr Scheme scheme_of(SecondStageMode mode, bool gxl = false) {
   return in_byte_order(*loaded, scheme.big_endian);
 }
 
-/// Makes an entry that is `pte` into `used`. Returns: what was there.
-Result<std::uint64_t, memory::Fault> update_entry(TableReader& reader, const Scheme& scheme,
-                                                  PhysAddr at, std::uint64_t pte,
-                                                  std::uint64_t used);
+/// What came of setting A and D bits in an entry.
+enum class Update : std::uint8_t {
+  kMade,
+  kChanged,  ///< software changed the entry meanwhile, and nothing was written: read it again
+  kGivenUp,  ///< likewise, and the transaction has read entries again often enough
+};
+
+/// Makes an entry that is `pte` into `used`.
+///
+/// The Privileged specification has a walk read the entry again whenever it changed, and sets no
+/// bound; software that changes it for ever would keep the thread in its reader section, and with
+/// it every fence. So there is one: what was given up is a page fault, as where the IOMMU does not
+/// update the bits of that stage at all. Software has to handle such a fault of an entry without A
+/// or D in any case, and no entry is written that was not judged.
+/// Spec: Privileged specification, "Virtual Address Translation Process", step 9; IOMMU §3.4
+///       "IOMMU updating of PTE accessed (A) and dirty (D) updates".
+Result<Update, memory::Fault> update_entry(TableReader& reader, const Scheme& scheme, PhysAddr at,
+                                           std::uint64_t pte, std::uint64_t used);
 
 /// What an entry at some level is.
 enum class EntryKind : std::uint8_t {

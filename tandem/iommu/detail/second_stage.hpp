@@ -60,11 +60,10 @@ constexpr GuestFault guest_fault(memory::Fault fault) {
   return fault == memory::Fault::kPoisoned ? GuestFault::kCorrupt : GuestFault::kAccessFault;
 }
 
-/// Sets in the leaf `pte` at `at` what makes it `used`. Returns: the entry as it was found, which
-/// was not changed unless it is `pte`.
-Result<std::uint64_t, GuestFault> update_guest_entry(TableReader& reader, const SecondStage& stage,
-                                                     PhysAddr at, std::uint64_t pte,
-                                                     std::uint64_t used);
+/// Sets in the leaf `pte` at `at` what makes it `used`. Returns: false when software changed the
+/// entry.
+Result<bool, GuestFault> update_guest_leaf(TableReader& reader, const SecondStage& stage,
+                                           PhysAddr at, std::uint64_t pte, std::uint64_t used);
 
 /// Translates a guest physical address. `types`: what the leaf has to allow, nothing for an ATS
 /// translation request; `sets_dirty`: a write, or such a request without NW.
@@ -101,9 +100,9 @@ Result<std::uint64_t, GuestFault> update_guest_entry(TableReader& reader, const 
     const bool dirty = sets_dirty && Pte::W::get(pte) != 0;
     const std::uint64_t used = pte | Pte::A::kMask | (dirty ? Pte::D::kMask : 0);
     if (used != pte) [[unlikely]] {
-      const auto found = update_guest_entry(reader, stage, at, pte, used);
-      if (!found) return Unexpected{found.error()};
-      if (*found != pte) continue;  // software changed the entry: judge the new one
+      const auto updated = update_guest_leaf(reader, stage, at, pte, used);
+      if (!updated) return Unexpected{updated.error()};
+      if (!*updated) continue;  // judge the new one
     }
     const unsigned log2_size = log2_size_of(stage.scheme, used, level);
     return GuestPage{address_in_page(Pte::Ppn::get(used), log2_size, address),
