@@ -44,7 +44,8 @@
 ///
 /// A signal handler may enter sections of a domain in which its thread has been in one before, and
 /// poll grace periods (grace_period.hpp); it must not retire, wait or call barrier. After fork() it
-/// may do so in the child, too, where fork() itself makes what it needs of those domains.
+/// may do so in the child, too: fork() makes what it needs of those domains, and blocks the
+/// thread's signals meanwhile.
 ///
 /// Fork: a child may use every domain at once, also inside a section that was open. What was
 /// retired before the fork is the parent's: the child neither runs nor frees it. A child made by

@@ -84,7 +84,7 @@ void on_thread_exit() noexcept {
   }
 }
 
-/// A handler may run from here on, so what it uses is made now.
+/// Handlers run from the end of fork() on, so what they use is made now.
 void on_fork_child(std::uint64_t parent) noexcept {
   const auto keep = [parent](rcu_domain& domain, Reader& reader) {
     const bool attached =

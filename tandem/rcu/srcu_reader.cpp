@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Readers of sleepable domains beside the inline path: where they count, what they have open, and
 // what a forked child makes of it.
-#include <pthread.h>
 #include <sched.h>
 
 #include <climits>
 
+#include "tandem/base/background_thread.hpp"
 #include "tandem/base/check.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/rcu/detail/process.hpp"
@@ -26,8 +26,6 @@ using detail::thread_sections;
 /// the mark of another process need not wait for that thread.
 constexpr std::uint64_t kRefreshing = std::uint64_t{1} << 63;
 
-constinit std::atomic<bool> hook_set{false};  // survives fork
-
 template <class Visit>
 void for_each_open(Visit visit) {
   for (OpenSections& entry : thread_sections.entries) {
@@ -39,17 +37,9 @@ void for_each_open(Visit visit) {
 }  // namespace
 
 struct SrcuForkHook {
-  /// In the child, on the thread that forked: what it has open goes on. Gives the process its
-  /// generation, too, which poll_state() could not do in a signal handler.
+  /// In the child, on the thread that forked: what it has open goes on.
   static void run() {
-    detail::current_generation();
     for_each_open([](OpenSections& entry) { entry.domain->refresh(); });
-  }
-  /// A fork amid these lines makes the child repeat them; the hook may run twice.
-  static void set_once() {
-    if (hook_set.load(std::memory_order_acquire)) return;
-    TANDEM_CHECK(::pthread_atfork(nullptr, nullptr, run) == 0);
-    hook_set.store(true, std::memory_order_release);
   }
 };
 
@@ -70,7 +60,7 @@ srcu_domain::srcu_domain()
       self.queue_poll();
     }
   };
-  SrcuForkHook::set_once();  // after current_generation(), whose hook has to run first
+  detail::at_fork_child(SrcuForkHook::run);
 }
 
 srcu_domain::~srcu_domain() {
@@ -174,6 +164,7 @@ bool srcu_domain::try_refresh(std::uint64_t generation) noexcept TANDEM_NO_THREA
   std::uint64_t seen = generation_.load(std::memory_order_acquire);
   if (seen == generation) return true;
   if (seen == (generation | kRefreshing)) return false;
+  const SignalsBlocked blocked;  // a handler would wait for the thread that it interrupts
   if (!generation_.compare_exchange_strong(seen, generation | kRefreshing,
                                            std::memory_order_acq_rel)) {
     return seen == generation;

@@ -47,12 +47,11 @@ void on_fork() {
 
 void set_hooks() noexcept {
   if (hooks_set.load(std::memory_order_acquire)) return;
-  current_generation();  // its own hook, which is to run before ours
   static Mutex mutex;
   const MutexLock lock(mutex);
   if (hooks_set.load(std::memory_order_relaxed)) return;
   TANDEM_CHECK(::pthread_key_create(&exit_key, on_exit) == 0);
-  TANDEM_CHECK(::pthread_atfork(nullptr, nullptr, on_fork) == 0);
+  at_fork_child(on_fork);
   hooks_set.store(true, std::memory_order_release);
 }
 

@@ -39,12 +39,16 @@ void watch_thread_exit() noexcept;
 extern constinit thread_local bool thread_ends __attribute__((tls_model("initial-exec")));
 
 /// For a thread that attaches although it ends: no handler shall use what it is about to detach.
-/// Signals that the thread itself causes stay.
+/// Signals that a fault of the thread's own causes stay.
 void block_signals_for_good() noexcept;
 
 /// In reader.cpp: detaches this thread's readers.
 void on_thread_exit() noexcept;
 /// In reader.cpp: in a child of the process of generation `parent`, attaches this thread's readers.
 void on_fork_child(std::uint64_t parent) noexcept;
+
+/// Has `hook` called in every child that fork() makes, on its thread, after on_fork_child() and
+/// before any signal handler can run there. The second call with one hook does nothing.
+void at_fork_child(void (*hook)()) noexcept;
 
 }  // namespace tandem::rcu::detail
