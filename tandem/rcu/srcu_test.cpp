@@ -2,24 +2,20 @@
 #include "tandem/rcu/srcu.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstdint>
 #include <cstdlib>
-#include <ctime>
-#include <functional>
-#include <memory>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "tandem/base/cpu.hpp"
 #include "tandem/base/rseq.hpp"
 #include "tandem/rcu/detail/test_scheduling.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
@@ -38,22 +34,12 @@ struct SrcuTestAccess {
 namespace {
 
 using namespace std::chrono_literals;
-using detail::in_child;
+using detail::comes_true;
 using detail::wait_until;
 using Sleeper = detail::Occupant<srcu_domain, srcu_section>;
 
 static_assert(!std::is_copy_constructible_v<srcu_domain>);
 static_assert(noexcept(std::declval<srcu_domain&>().lock()));
-
-/// Whether `condition` comes true within ten seconds.
-bool comes_true(const std::function<bool()>& condition) {
-  const auto until = std::chrono::steady_clock::now() + 10s;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > until) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
 
 TEST(Srcu, SynchronizeWaitsForASleepingReader) {
   srcu_domain domain;
@@ -217,238 +203,9 @@ TEST(Srcu, ShortSectionsDoNotStandInForALongOne) {
   EXPECT_EQ(early, 0);
 }
 
-TEST(SrcuPoll, ANamedGracePeriodIsOverAfterSynchronizeAndNotBefore) {
-  srcu_domain domain;
-  const gp_state state = domain.get_state();
-  for (int i = 0; i < 100; ++i) EXPECT_FALSE(domain.poll_state(state));  // nobody started it
-  domain.synchronize();
-  EXPECT_TRUE(domain.poll_state(state));
-  EXPECT_FALSE(domain.poll_state(domain.get_state()));
-  domain.cond_synchronize(state);
-  EXPECT_FALSE(domain.poll_state(domain.get_state()));  // needed no further one
-  const gp_state next = domain.get_state();
-  domain.cond_synchronize_expedited(next);
-  EXPECT_TRUE(domain.poll_state(next));
-}
-
-TEST(SrcuPoll, AGracePeriodUnderWayIsNotNamed) {
-  srcu_domain domain;
-  Sleeper first(domain);
-  const gp_state early = domain.start_poll();
-  EXPECT_FALSE(domain.poll_state(early));  // begins it
-  Sleeper second(domain);
-  const gp_state late = domain.start_poll();
-  first.leave();
-  EXPECT_TRUE(comes_true([&] { return domain.poll_state(early); }));
-  for (int i = 0; i < 1000; ++i) EXPECT_FALSE(domain.poll_state(late));
-  second.leave();
-  EXPECT_TRUE(comes_true([&] { return domain.poll_state(late); }));
-}
-
-TEST(SrcuPoll, WithAWorkerAStartedOneEndsWithoutAPoll) {
-  srcu_domain domain;
-  ASSERT_TRUE(domain.start_worker());
-  for (int i = 0; i < 5; ++i) {
-    const gp_state state = domain.start_poll();
-    // Neither starts nor carries anything on.
-    EXPECT_TRUE(comes_true([&] { return domain.get_state().value > state.value; }));
-    EXPECT_TRUE(comes_true([&] { return domain.poll_state(state); }));
-  }
-}
-
-TEST(SrcuPoll, AWorkerThatStartsLaterCarriesItOn) {
-  srcu_domain domain;
-  const gp_state state = domain.start_poll();
-  ASSERT_TRUE(domain.start_worker());
-  EXPECT_TRUE(comes_true([&] { return domain.get_state().value > state.value; }));
-}
-
-srcu_domain* handler_domain = nullptr;
-std::atomic<std::uint64_t> handler_over{0};
-
-void poll_in_handler(int) {
-  static gp_state state;
-  const int token = handler_domain->lock();
-  handler_domain->unlock(token);
-  if (state == gp_state{} || handler_domain->poll_state(state)) {
-    state = handler_domain->start_poll();
-    handler_over.fetch_add(1, std::memory_order_relaxed);
-  }
-}
-
-// The handler interrupts sections, grace periods and polls of its own thread.
-TEST(SrcuPoll, WorksInSignalHandlers) {
-  for (const bool worker : {false, true}) {
-    srcu_domain domain;
-    srcu_domain other;
-    if (worker) {
-      ASSERT_TRUE(domain.start_worker());
-    }
-    handler_domain = &domain;
-    handler_over = 0;
-    struct sigaction action {};
-    struct sigaction before {};
-    action.sa_handler = poll_in_handler;
-    action.sa_flags = SA_RESTART;
-    ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
-    std::atomic<bool> stop{false};
-    const pthread_t self = ::pthread_self();
-    std::thread sender([&] {
-      while (!stop) {
-        ::pthread_kill(self, SIGUSR1);
-        std::this_thread::sleep_for(20us);
-      }
-    });
-    EXPECT_TRUE(comes_true([&] {
-      for (int i = 0; i < 100; ++i) {
-        const srcu_section section(domain);
-        const srcu_section further(other);
-      }
-      domain.synchronize();
-      (void)domain.poll_state(domain.start_poll());
-      return handler_over >= 50;
-    }));
-    stop = true;
-    sender.join();
-    ASSERT_EQ(::sigaction(SIGUSR1, &before, nullptr), 0);
-    EXPECT_EQ(domain.reader_count(), 0u);
-    EXPECT_EQ(other.reader_count(), 0u);
-    domain.synchronize();
-  }
-}
-
-struct Counted : callback_head {
-  std::atomic<int> ran{0};
-  static void run_it(callback_head* head) noexcept { ++static_cast<Counted*>(head)->ran; }
-};
-
-TEST(SrcuCall, RunsTheCallbackAfterTheSectionAndNotBefore) {
-  srcu_domain domain;
-  Counted callback;
-  Sleeper sleeper(domain);
-  domain.call(callback, Counted::run_it);
-  std::this_thread::sleep_for(5ms);
-  EXPECT_EQ(callback.ran, 0);
-  sleeper.leave();
-  EXPECT_TRUE(comes_true([&] { return callback.ran == 1; }));
-}
-
-TEST(SrcuCall, BarrierWaitsForWhatWasCalledBefore) {
-  srcu_domain domain;
-  std::array<Counted, 100> callbacks;
-  for (Counted& callback : callbacks) {
-    const srcu_section section(domain);
-    domain.call(callback, Counted::run_it);
-  }
-  domain.barrier();
-  for (const Counted& callback : callbacks) EXPECT_EQ(callback.ran, 1);
-}
-
-TEST(SrcuCall, CallbacksMayUseTheDomain) {
-  srcu_domain domain;
-  struct Again : callback_head {
-    srcu_domain* domain = nullptr;
-    std::atomic<int> ran{0};
-    static void run_it(callback_head* head) noexcept {
-      auto& self = *static_cast<Again*>(head);
-      { const srcu_section section(*self.domain); }
-      self.domain->synchronize();
-      self.domain->barrier();
-      if (++self.ran < 3) self.domain->call(self, run_it);
-    }
-  } again;
-  again.domain = &domain;
-  domain.call(again, Again::run_it);
-  for (int i = 0; i < 3; ++i) domain.barrier();
-  EXPECT_EQ(again.ran, 3);
-}
-
-TEST(SrcuCall, TheDestructorRunsWhatIsRetired) {
-  auto deleted = std::make_shared<std::atomic<int>>(0);
-  {
-    srcu_domain domain;
-    for (int i = 0; i < 10; ++i) {
-      domain.retire(new int(i), [deleted](int* object) {
-        delete object;
-        ++*deleted;
-      });
-    }
-  }
-  EXPECT_EQ(*deleted, 10);
-}
-
 TEST(SrcuMemory, IsProportionalToTheCpusThatArePresent) {
   EXPECT_EQ(sizeof(srcu_domain), 192u);
   EXPECT_EQ(srcu_domain::size_bytes(), 192 + 64 + 64 * std::size_t{present_cpus()});
-}
-
-TEST(SrcuFork, AChildCanUseTheDomainAtOnceWhateverOtherThreadsHaveOpen) {
-  srcu_domain domain;
-  domain.retire(new int(1));
-  Sleeper sleeper(domain);
-  const gp_state before = domain.start_poll();
-  EXPECT_EQ(in_child([&] {
-              if (!domain.poll_state(before)) domain.cond_synchronize(before);
-              domain.synchronize();
-              if (domain.reader_count() != 0) return 1;
-              Counted callback;
-              domain.call(callback, Counted::run_it);
-              domain.barrier();
-              return callback.ran == 1 ? 0 : 2;
-            }),
-            0);
-  EXPECT_EQ(domain.reader_count(), 1u);
-}
-
-TEST(SrcuFork, ASectionOfTheForkingThreadGoesOnInTheChild) {
-  srcu_domain domain;
-  srcu_domain other;
-  const int token = domain.lock();
-  const int inner = domain.lock();
-  const auto child = [&] {
-    other.synchronize();
-    if (domain.reader_count() != 2) return 1;
-    const gp_state state = domain.start_poll();
-    for (int i = 0; i < 100; ++i) {
-      if (domain.poll_state(state)) return 2;
-    }
-    domain.unlock(inner);
-    for (int i = 0; i < 100; ++i) {
-      if (domain.poll_state(state)) return 3;
-    }
-    domain.unlock(token);
-    domain.cond_synchronize(state);
-    return domain.reader_count() == 0 ? 0 : 4;
-  };
-  EXPECT_EQ(in_child(child), 0);
-  EXPECT_EQ(in_child([&] { return in_child(child); }), 0);  // a grandchild
-  domain.unlock(inner);
-  domain.unlock(token);
-  domain.synchronize();
-}
-
-TEST(SrcuFork, AForkAmidGracePeriodsAndCallbacks) {
-  srcu_domain domain;
-  std::atomic<bool> stop{false};
-  std::vector<std::thread> threads;
-  threads.emplace_back([&] {
-    while (!stop) domain.synchronize();
-  });
-  threads.emplace_back([&] {
-    while (!stop) {
-      const srcu_section section(domain);
-      domain.retire(new int(1));
-    }
-  });
-  for (int i = 0; i < 30; ++i) {
-    EXPECT_EQ(in_child([&] {
-                domain.synchronize();
-                return domain.reader_count() == 0 ? 0 : 1;
-              }),
-              0);
-  }
-  stop = true;
-  for (auto& thread : threads) thread.join();
 }
 
 TEST(SrcuDeath, MisuseIsReported) {

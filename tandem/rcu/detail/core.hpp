@@ -140,7 +140,7 @@ struct Core {
   Clock::duration report_stall(std::uint64_t bound, Clock::duration age, unsigned reports,
                                bool expedited) noexcept TANDEM_EXCLUDES(registry);
 
-  // Queues: queue.cpp. The consumer's side needs queue.consumer.
+  // Queues: queue.cpp; the consumer's side, which needs queue.consumer: queue_consumer.cpp.
 
   /// Makes room for `words` in `self`'s queue. Outside sections and deleters it may sleep, or run
   /// deleters of its own thread's objects. Returns: false when no memory is left.

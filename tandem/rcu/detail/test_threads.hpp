@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "tandem/base/check.hpp"
+#include "tandem/rcu/detail/reader.hpp"
 
 namespace tandem::rcu::detail {
 
@@ -24,6 +25,16 @@ void wait_until(const Condition& condition) {
 }
 inline void wait_until(const std::atomic<bool>& flag) {
   while (!flag) std::this_thread::yield();
+}
+
+/// Whether `condition` comes true within ten seconds.
+inline bool comes_true(const std::function<bool()>& condition) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::yield();
+  }
+  return true;
 }
 
 /// Runs `body` in a forked child. Returns: its exit code, or minus the signal that ended it, which
@@ -37,6 +48,16 @@ inline int in_child(const std::function<int()>& body) {
   int status = -1;
   if (::waitpid(child, &status, 0) != child) return -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/// Runs `body` where its never returning fails the test. ThreadSanitizer starts no thread in a
+/// child.
+inline int watched(unsigned seconds, const std::function<int()>& body) {
+  if (kInstrumented) return body();
+  return in_child([&] {
+    ::alarm(seconds);
+    return body();
+  });
 }
 
 /// While it lives, no thread can be started: none has so much stack.
