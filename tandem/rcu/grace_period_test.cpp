@@ -163,7 +163,7 @@ TEST(Polling, AndReadingWorkInSignalHandlers) {
   // The handler interrupts sections, grace periods and retires of this very thread.
   std::vector<callback_head> heads(256);
   const auto end = std::chrono::steady_clock::now() + 300ms;
-  while (std::chrono::steady_clock::now() < end) {
+  while (std::chrono::steady_clock::now() < end || handled <= 10 || passed == 0) {
     {
       const std::scoped_lock section(domain);
       const std::scoped_lock nested(domain);
@@ -180,8 +180,6 @@ TEST(Polling, AndReadingWorkInSignalHandlers) {
   stop = true;
   sender.join();
   ::sigaction(SIGUSR1, &before, nullptr);
-  EXPECT_GT(handled, 10);
-  EXPECT_GT(passed, 0);
 }
 
 TEST(SynchronizeMult, WaitsForEachDomain) {
