@@ -39,11 +39,11 @@ Rules::Rules(int width, int height, int goal)
   directions_[2] = direction(1, 1);
   directions_[3] = direction(-1, 1);
   if (cells() > kTableCells) return;
-  std::vector<std::uint64_t> rows(std::max<std::size_t>(1, (all_ + 1) / 64));
+  const std::shared_ptr<std::uint64_t[]> rows(new std::uint64_t[(all_ + 64) / 64]());
   for (Cells stones = 0; stones <= all_; ++stones) {
     if (finds_row(stones)) rows[stones / 64] |= cell_bit(static_cast<int>(stones % 64));
   }
-  rows_ = std::move(rows);
+  rows_ = rows;
 }
 
 bool Rules::finds_row(Cells stones) const noexcept {
@@ -55,6 +55,26 @@ bool Rules::finds_row(Cells stones) const noexcept {
     begins |= row;
   }
   return begins != 0;
+}
+
+Cells Rules::completing(Cells stones) const noexcept {
+  Cells cells = 0;
+  for (const Direction& d : directions_) {
+    // Bit `cell` of rows[i]: `cell` begins a row whose first i cells are stones.
+    Cells rows[kMostCells + 1];
+    rows[0] = d.starts;
+    int full = 0;
+    for (; full < goal_ && rows[full] != 0; ++full) {
+      rows[full + 1] = rows[full] & (stones >> (full * d.step));
+    }
+    // From the row's end: the cells behind the gap are stones, too.
+    Cells behind = d.starts;
+    for (int gap = goal_ - 1; gap >= 0 && behind != 0; --gap) {
+      if (gap <= full) cells |= (rows[gap] & behind) << (gap * d.step);
+      behind &= stones >> (gap * d.step);
+    }
+  }
+  return cells;
 }
 
 }  // namespace tandem::kxo

@@ -3,7 +3,7 @@
 
 #include <bit>
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "tandem/base/result.hpp"
 
@@ -21,6 +21,12 @@ constexpr Player opponent(Player player) noexcept {
 using Cells = std::uint64_t;
 
 constexpr Cells cell_bit(int cell) noexcept { return Cells{1} << cell; }
+
+/// The cell that `n` others of `cells` come before; there have to be more than `n`.
+constexpr int nth_cell(Cells cells, int n) noexcept {
+  for (; n > 0; --n) cells &= cells - 1;
+  return std::countr_zero(cells);
+}
 
 /// The stones on a board. Whose turn it is follows from their number.
 struct Position {
@@ -42,7 +48,7 @@ struct Position {
 
 enum class Outcome : std::uint8_t { kOpen, kO, kX, kDraw };
 
-/// The rules on one size of board. Thread safety: immutable.
+/// The rules on one size of board; a copy shares its tables. Thread safety: immutable.
 class Rules {
  public:
   static constexpr int kMostCells = 64;
@@ -61,9 +67,11 @@ class Rules {
 
   /// Whether `stones`, of one player, hold a row of `goal`.
   bool has_row(Cells stones) const noexcept {
-    if (!rows_.empty()) return (rows_[stones / 64] >> (stones % 64) & 1) != 0;
+    if (rows_ != nullptr) return (rows_[stones / 64] >> (stones % 64) & 1) != 0;
     return finds_row(stones);
   }
+  /// The cells that complete a row together with `stones`, taken or not.
+  Cells completing(Cells stones) const noexcept;
   Outcome outcome(const Position& position) const noexcept {
     if (has_row(position.o)) return Outcome::kO;
     if (has_row(position.x)) return Outcome::kX;
@@ -92,7 +100,7 @@ class Rules {
   int goal_;
   Cells all_;
   Direction directions_[4];
-  std::vector<std::uint64_t> rows_;  // bit `stones`: has_row()
+  std::shared_ptr<const std::uint64_t[]> rows_;  // bit `stones`: has_row()
 };
 
 }  // namespace tandem::kxo

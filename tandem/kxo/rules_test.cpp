@@ -109,6 +109,29 @@ TEST(RulesTest, AgreesWithAnotherRefereeOnRandomPositionsOfEverySize) {
   EXPECT_EQ(outcomes.size(), 4U);
 }
 
+TEST(RulesTest, ACellCompletesARowIfThereIsOneWithIt) {
+  std::mt19937_64 random(21);
+  for (int width = 1; width <= 9; ++width) {
+    for (int height = 1; height <= 9 && width * height <= Rules::kMostCells; ++height) {
+      for (int goal = 1; goal <= std::max(width, height); ++goal) {
+        const Rules rules = *Rules::make(width, height, goal);
+        for (int i = 0; i < 30; ++i) {
+          Cells stones = random() & rules.all();
+          if (i % 2 != 0) stones |= random() & rules.all();
+          if (i % 3 != 0) stones &= random();
+          if (rules.has_row(stones)) continue;
+          Cells completing = 0;
+          for (int cell = 0; cell < rules.cells(); ++cell) {
+            if (rules.has_row(stones | cell_bit(cell))) completing |= cell_bit(cell);
+          }
+          ASSERT_EQ(rules.completing(stones), completing)
+              << width << 'x' << height << ',' << goal << ' ' << stones;
+        }
+      }
+    }
+  }
+}
+
 TEST(RulesTest, TheStandardBoardHasTwentyFourRows) {
   const Rules rules = Rules::standard();
   int rows = 0;

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A value is one byte that orders positions as their player does: 0 is unknown, kDraw a draw, above
-// it wins, the faster the higher, below it losses, the later the higher.
+// A value is one byte that orders positions as their player does: kDraw is a draw, above it
+// are wins, the faster the higher, below it losses, the later the higher.
 #include "tandem/kxo/solution.hpp"
 
 #include <algorithm>
 #include <bit>
+#include <utility>
+
+#include "tandem/kxo/detail/shared_cache.hpp"
 
 namespace tandem::kxo {
 namespace {
@@ -18,13 +21,27 @@ constexpr std::uint8_t before_move(std::uint8_t value) noexcept {
   return static_cast<std::uint8_t>(value < kDraw ? 256 - value : 258 - value);
 }
 
+constexpr Value::Kind kind_of(std::uint8_t value) noexcept {
+  if (value == kDraw) return Value::Kind::kDraw;
+  return value < kDraw ? Value::Kind::kLoss : Value::Kind::kWin;
+}
+
 }  // namespace
 
 Result<Solution> Solution::of(const Rules& rules) {
   if (rules.cells() > kMostCells) return errno_error(EFBIG);
   Solution solution(rules);
-  solution.solve({}, 0);
+  solution.solve();
   return solution;
+}
+
+Result<std::shared_ptr<const Solution>> Solution::shared(const Rules& rules) {
+  static detail::SharedCache<Rules, Solution> cache;
+  return cache.get(rules, [&]() -> Result<std::shared_ptr<const Solution>> {
+    auto solution = of(rules);
+    if (!solution) return Unexpected{solution.error()};
+    return std::shared_ptr<const Solution>(std::make_shared<const Solution>(std::move(*solution)));
+  });
 }
 
 Solution::Solution(const Rules& rules) : rules_(rules) {
@@ -47,30 +64,68 @@ std::uint32_t Solution::index(const Position& position) const noexcept {
   return sum;
 }
 
-/// `at`: the index of `position`, in which the player who moved last has no row.
-std::uint8_t Solution::solve(const Position& position, std::uint32_t at) {
-  if (values_[at] != 0) return values_[at];
-  ++positions_;
-  const Player player = position.to_move();
-  const std::uint32_t stone = player == Player::kO ? 1 : 2;
-  std::uint8_t best = rules_.free(position) == 0 ? kDraw : 0;
-  for (Cells rest = rules_.free(position); rest != 0; rest &= rest - 1) {
-    const int cell = std::countr_zero(rest);
-    const std::uint32_t next = at + stone * powers_[static_cast<std::size_t>(cell)];
-    const Cells mine = position.of(player) | cell_bit(cell);
-    if (rules_.has_row(mine)) values_[next] = kLostNow;
-    const std::uint8_t after =
-        values_[next] != 0 ? values_[next] : solve(position.after(cell), next);
-    best = std::max(best, before_move(after));
+/// From full boards to the empty one: each position after those that follow from it. Without a row
+/// any order of the stones is a game, so that every such position can be reached.
+void Solution::solve() {
+  std::vector<std::uint32_t> sums(static_cast<std::size_t>(rules_.all()) + 1);  // index() of O's
+  std::vector<std::uint16_t> completing(sums.size());
+  for (Cells stones = 0; stones <= rules_.all(); ++stones) {
+    sums[stones] = index({stones, 0});
+    completing[stones] = static_cast<std::uint16_t>(rules_.completing(stones));
   }
-  return values_[at] = best;
+  for (int plies = rules_.cells(); plies >= 0; --plies) {
+    for (Cells o = 0; o <= rules_.all(); ++o) {
+      if (std::popcount(o) != (plies + 1) / 2 || rules_.has_row(o)) continue;
+      solve_with(o, plies / 2, sums, completing);
+    }
+  }
+}
+
+/// All positions with these stones of O, and so many of X.
+void Solution::solve_with(Cells o, int x_stones, const std::vector<std::uint32_t>& sums,
+                          const std::vector<std::uint16_t>& completing) {
+  const Cells others = rules_.all() & ~o;
+  const bool o_moves = std::popcount(o) == x_stones;
+  for (Cells x = others;; x = (x - 1) & others) {  // every subset
+    if (std::popcount(x) == x_stones && !rules_.has_row(x)) {
+      const std::uint32_t at = sums[o] + 2 * sums[x];
+      const Cells free = others & ~x;
+      Cells moves = free;
+      std::uint8_t best = free == 0 ? kDraw : 0;
+      if ((completing[o_moves ? o : x] & free) != 0) {
+        best = before_move(kLostNow);
+        moves = 0;
+      } else if (const Cells threats = completing[o_moves ? x : o] & free; threats != 0) {
+        // Whoever does not answer it loses in two plies, and nothing is worse.
+        moves = std::has_single_bit(threats) ? threats : 0;
+        best = before_move(before_move(kLostNow));
+      }
+      for (; moves != 0; moves &= moves - 1) {
+        const std::uint32_t stone = powers_[static_cast<std::size_t>(std::countr_zero(moves))];
+        best = std::max(best, before_move(values_[at + (o_moves ? stone : 2 * stone)]));
+      }
+      values_[at] = best;
+      ++counts_[static_cast<std::size_t>(kind_of(best))];
+    }
+    if (x == 0) return;
+  }
+}
+
+std::uint8_t Solution::value_at(const Position& position) const noexcept {
+  const bool lost = rules_.has_row(position.of(opponent(position.to_move())));
+  return lost ? kLostNow : values_[index(position)];
 }
 
 Value Solution::value(const Position& position) const noexcept {
-  const std::uint8_t value = values_[index(position)];
-  if (value == kDraw) return {Value::Kind::kDraw, rules_.cells() - position.plies()};
-  if (value < kDraw) return {Value::Kind::kLoss, value - kLostNow};
-  return {Value::Kind::kWin, 256 - value};
+  const std::uint8_t value = value_at(position);
+  switch (kind_of(value)) {
+    case Value::Kind::kLoss:
+      return {Value::Kind::kLoss, value - kLostNow};
+    case Value::Kind::kDraw:
+      return {Value::Kind::kDraw, rules_.cells() - position.plies()};
+    default:
+      return {Value::Kind::kWin, 256 - value};
+  }
 }
 
 Cells Solution::best(const Position& position) const noexcept {
@@ -78,21 +133,19 @@ Cells Solution::best(const Position& position) const noexcept {
 }
 
 Cells Solution::keeping(const Position& position) const noexcept {
-  const auto kind = [](std::uint8_t value) { return (value > kDraw) - (value < kDraw); };
-  return moves(position,
-               [&](std::uint8_t here, std::uint8_t after) { return kind(here) == kind(after); });
+  return moves(position, [&](std::uint8_t here, std::uint8_t after) {
+    return kind_of(here) == kind_of(after);
+  });
 }
 
 template <class Keep>
 Cells Solution::moves(const Position& position, Keep keep) const noexcept {
   if (rules_.outcome(position) != Outcome::kOpen) return 0;
-  const std::uint32_t at = index(position);
-  const std::uint32_t stone = position.to_move() == Player::kO ? 1 : 2;
+  const std::uint8_t here = value_at(position);
   Cells kept = 0;
   for (Cells rest = rules_.free(position); rest != 0; rest &= rest - 1) {
     const int cell = std::countr_zero(rest);
-    const std::uint32_t next = at + stone * powers_[static_cast<std::size_t>(cell)];
-    if (keep(values_[at], before_move(values_[next]))) kept |= cell_bit(cell);
+    if (keep(here, before_move(value_at(position.after(cell))))) kept |= cell_bit(cell);
   }
   return kept;
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "tandem/base/result.hpp"
@@ -31,6 +32,9 @@ class Solution {
 
   /// Solves the game. Errors: EFBIG for boards of more than kMostCells; std::bad_alloc.
   static Result<Solution> of(const Rules& rules);
+  /// One that all who ask for it at the same time share; the first one waits for it to be solved,
+  /// others for the first. Thread safety: any thread. Errors: those of of().
+  static Result<std::shared_ptr<const Solution>> shared(const Rules& rules);
 
   const Rules& rules() const noexcept { return rules_; }
   /// `position` has to be reachable: no moves are made after a win.
@@ -40,19 +44,26 @@ class Solution {
   Cells keeping(const Position& position) const noexcept;
   Cells best(const Position& position) const noexcept;
   /// Positions that can be reached and have no row yet.
-  std::size_t positions() const noexcept { return positions_; }
+  std::size_t positions() const noexcept { return counts_[0] + counts_[1] + counts_[2]; }
+  /// How many of them are won, drawn, lost for the player whose turn it is.
+  std::size_t positions(Value::Kind kind) const noexcept {
+    return counts_[static_cast<std::size_t>(kind)];
+  }
 
  private:
   explicit Solution(const Rules& rules);
   std::uint32_t index(const Position& position) const noexcept;
-  std::uint8_t solve(const Position& position, std::uint32_t at);
+  std::uint8_t value_at(const Position& position) const noexcept;
+  void solve();
+  void solve_with(Cells o, int x_stones, const std::vector<std::uint32_t>& sums,
+                  const std::vector<std::uint16_t>& completing);
   template <class Keep>
   Cells moves(const Position& position, Keep keep) const noexcept;
 
   Rules rules_;
   std::array<std::uint32_t, kMostCells> powers_{};  // of 3
-  std::vector<std::uint8_t> values_;                // by index(); see solution.cpp
-  std::size_t positions_ = 0;
+  std::vector<std::uint8_t> values_;                // of open positions, by index()
+  std::array<std::size_t, 3> counts_{};             // by Value::Kind
 };
 
 }  // namespace tandem::kxo

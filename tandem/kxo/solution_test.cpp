@@ -51,6 +51,10 @@ TEST(SolutionTest, ThreeByThreeIsADraw) {
   EXPECT_EQ(solution.value({}), (Value{Kind::kDraw, 9}));
   EXPECT_EQ(solution.keeping({}), 0b111'111'111U);
   EXPECT_EQ(solution.positions(), 4'536U);
+  EXPECT_EQ(solution.positions(Kind::kWin) + solution.positions(Kind::kDraw) +
+                solution.positions(Kind::kLoss),
+            4'536U);
+  EXPECT_GT(solution.positions(Kind::kWin), solution.positions(Kind::kLoss));
 }
 
 // Every opening wins, those in the centre fastest, those in the corners slowest.
@@ -76,6 +80,14 @@ TEST(SolutionTest, HasNoMovesAfterTheEnd) {
   EXPECT_EQ(solution.value(won), (Value{Kind::kLoss, 0}));
   EXPECT_EQ(solution.keeping(won), 0U);
   EXPECT_EQ(solution.best(won), 0U);
+}
+
+TEST(SolutionTest, WhoAsksAtTheSameTimeSharesOne) {
+  const Rules rules = *Rules::make(3, 3, 3);
+  const auto first = *Solution::shared(rules);
+  EXPECT_EQ(first, *Solution::shared(*Rules::make(3, 3, 3)));
+  EXPECT_NE(first, *Solution::shared(*Rules::make(3, 3, 2)));
+  EXPECT_FALSE(Solution::shared(*Rules::make(5, 4, 4)));
 }
 
 TEST(SolutionTest, RefusesWhatIsTooLarge) {
