@@ -2,7 +2,6 @@
 #include "rcu_extras.hpp"
 
 #include <sched.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -80,7 +79,6 @@ void RcuExtras::add_threads() {
     team_.add("signals", [this] { send_signals(); });
   }
   if (options_.stalls) team_.add("stalls", [this] { stall(); });
-  if (options_.forks) team_.add("forks", [this] { fork(); });
   if (options_.offload) team_.add("offload toggling", [this] { toggle_offload(); });
   if (options_.barriers) team_.add("nested barriers", [this] { barrier_inside(); });
   if (options_.domains) team_.add("domains", [this] { make_domains(); });
@@ -138,35 +136,6 @@ void RcuExtras::stall() {
     if (!stall_reported.load()) line.fail("a reader that stalled was not reported");
     std::this_thread::sleep_for(250ms);
   }
-}
-
-// ---- Forks ------------------------------------------------------------------------------------
-
-void RcuExtras::fork() {
-  Random random(options_.seed, "forks", 0);
-  Line& line = tally_.line("forks");
-  Ledger ledger(line);
-  while (!team_.should_stop()) {
-    for (unsigned i = random.below(20); i != 0; --i) post_rcu_parcel(domain_, ledger, random);
-    const unsigned number = random.below(1u << 20);
-    const bool open = random.one_in(2);
-    if (open) domain_.lock();
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(torture_child(domain_, options_, number, open));
-    if (open) domain_.unlock();
-    int status = -1;
-    if (child < 0 || ::waitpid(child, &status, 0) != child) {
-      line.fail("no child could be made");
-    } else if (WIFSIGNALED(status)) {
-      line.fail(WTERMSIG(status) == SIGALRM ? "a child hung" : "a child was killed");
-    } else if (WEXITSTATUS(status) != 0) {
-      line.fail(WEXITSTATUS(status) == 2 ? "a child ran its parent's callback"
-                                         : "a barrier returned early in a child");
-    }
-    line.worked();
-  }
-  rcu::rcu_barrier(domain_);
-  if (ledger.waiting() != 0) line.fail("a barrier returned before a callback had run");
 }
 
 // ---- Offloading -------------------------------------------------------------------------------

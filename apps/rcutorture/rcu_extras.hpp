@@ -13,8 +13,7 @@
 namespace tandem::rcutorture {
 
 /// What only rcu_domain is tortured with: signal handlers that read and poll, stalled readers,
-/// forks, offloading that is switched, barriers inside sections and deleters, domains that come and
-/// go.
+/// offloading that is switched, barriers inside sections and deleters, domains that come and go.
 class RcuExtras {
  public:
   /// `element`: what handlers look at.
@@ -30,7 +29,6 @@ class RcuExtras {
   void send_signals();
   static void on_signal(void* self) noexcept;
   void stall();
-  void fork();
   void toggle_offload();
   void barrier_inside();
   void make_domains();
@@ -43,9 +41,5 @@ class RcuExtras {
   Line& signals_;
   rcu::rcu_domain handlers_domain_;  // that only handlers and those who wait for them use
 };
-
-/// What a forked child does with the parent's `domain`. `open`: it was forked inside a section.
-/// Returns: its exit status.
-int torture_child(rcu::rcu_domain& domain, const Options& options, unsigned number, bool open);
 
 }  // namespace tandem::rcutorture

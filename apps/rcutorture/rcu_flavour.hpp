@@ -38,6 +38,7 @@ struct RcuFlavour {
   static constexpr const char* kName =
       kKinds == kFenced ? "fenced" : (kKinds == kQuiescent ? "qsbr" : "rcu");
   static constexpr bool kIsRcuDomain = true;
+  static constexpr bool kCallEndsSections = false;
   using Domain = rcu::rcu_domain;
   using GracePeriod = RcuGracePeriod;
 

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "forks.hpp"
 #include "options.hpp"
 #include "parcel.hpp"
 #include "pipe.hpp"
@@ -19,7 +20,7 @@
 namespace tandem::rcutorture {
 
 /// What every kind of domain is tortured with: pipe-count readers, writers, fake writers, floods,
-/// barriers, threads that come and go.
+/// barriers, threads that come and go, forks.
 template <class Flavour>
 class Session {
  public:
@@ -45,6 +46,10 @@ class Session {
     if (options_.floods) team_.add("flood", [this] { flood(); });
     if (options_.barriers) team_.add("barrier", [this] { barrier(); });
     if (options_.churn) team_.add("thread churn", [this] { churn(); });
+    if (options_.forks) {
+      team_.add("forks",
+                [this] { Forks<Flavour>(domain_, options_, team_, tally_.line("forks")).run(); });
+    }
   }
 
   /// A section on the calling thread, with a look at an element.

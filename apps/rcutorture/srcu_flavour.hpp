@@ -19,6 +19,7 @@ namespace tandem::rcutorture {
 struct SrcuFlavour {
   static constexpr const char* kName = "srcu";
   static constexpr bool kIsRcuDomain = false;
+  static constexpr bool kCallEndsSections = false;
   using Domain = rcu::srcu_domain;
   struct GracePeriod {
     const char* name;

@@ -23,6 +23,7 @@ struct TasksFlavour {
   static constexpr const char* kName =
       kIsTrace ? "tasks-trace" : (kIsRude ? "tasks-rude" : "tasks");
   static constexpr bool kIsRcuDomain = false;
+  static constexpr bool kCallEndsSections = kIsRude;
   using Domain = TasksDomain;
   struct GracePeriod {
     const char* name;
