@@ -22,7 +22,7 @@ install(TARGETS ${module_targets} tandem_wd_shared tandem_shared tandem_tandem
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT sdk
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT sdk
   FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT sdk)
-install(FILES tandem/wd/coroutine.hpp tandem/wd/wd.h tandem/wd/wd.hpp
+install(FILES tandem/wd/coroutine.hpp tandem/wd/kxo.hpp tandem/wd/wd.h tandem/wd/wd.hpp
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem/wd COMPONENT sdk)
 install(EXPORT tandemTargets NAMESPACE tandem:: DESTINATION ${package_dir} COMPONENT sdk)
 

@@ -25,6 +25,7 @@
 #include "tandem/base/features.hpp"
 #include "tandem/base/mutex.hpp"
 #include "tandem/engine/comp/comp.hpp"
+#include "tandem/engine/kxo/kxo.hpp"
 #include "tandem/engine/mem/mem.hpp"
 
 #ifndef SO_PEERPIDFD
@@ -539,6 +540,12 @@ Result<std::unique_ptr<Broker>> Broker::create(Place place, Options options) {
     return Unexpected{added.error()};
   }
   if (auto added = state->framework->add_device(engine::comp::make_engine("comp-0")); !added) {
+    return Unexpected{added.error()};
+  }
+  engine::kxo::Options games;
+  games.threads = state->options.framework.engine_threads;
+  if (auto added = state->framework->add_device(engine::kxo::make_engine("kxo", std::move(games)));
+      !added) {
     return Unexpected{added.error()};
   }
   state->epoll = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));

@@ -52,6 +52,13 @@ enum tandem_opcode {
      rest again); flag TANDEM_CPL_STREAM_END at the end of one member. An operand that faults at
      once leaves the stream as it was; any other error ends it. Lengths are not limited. */
   TANDEM_OP_INFLATE_STREAM = TANDEM_OP_SRC_IN | TANDEM_OP_DST_OUT | 0x30,
+  /* kxo: see kxo.h */
+  TANDEM_OP_KXO_GET_ID = TANDEM_OP_SRC_IN | 0x40,
+  TANDEM_OP_KXO_SET_PERMISSION = 0x41,
+  TANDEM_OP_KXO_RELEASE_ID = 0x42,
+  TANDEM_OP_KXO_WRITE = 0x43,
+  TANDEM_OP_KXO_BOARD = TANDEM_OP_DST_OUT | 0x44,
+  TANDEM_OP_KXO_RESUME = 0x45,
 };
 
 /** descriptor flags */
@@ -104,6 +111,13 @@ enum tandem_status {
       8, /* fault_address is memory that could block: copy it to reserved memory */
   TANDEM_STATUS_CANCELLED = 9,    /* the queue was put while the request waited */
   TANDEM_STATUS_DEVICE_LOST = 10, /* made up by the client library when the queue died */
+  /* kxo, see kxo.h */
+  TANDEM_STATUS_UNKNOWN_ID = 11,    /* the queue has no user of this id */
+  TANDEM_STATUS_WRONG_TURN = 12,    /* it is not the turn of a player whom the client moves */
+  TANDEM_STATUS_ILLEGAL_CELL = 13,  /* taken, or not on the board */
+  TANDEM_STATUS_UNKNOWN_AGENT = 14, /* nobody plays under this number */
+  TANDEM_STATUS_NO_ROOM = 15,       /* a quota is used up */
+  TANDEM_STATUS_WOULD_BLOCK = 16,   /* the ring of moves is full: take some first */
 };
 
 /** completion flags; the phase is 1 in the first pass over the ring and flips with each pass */

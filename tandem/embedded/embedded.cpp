@@ -21,6 +21,7 @@
 #include "tandem/base/cpu.hpp"
 #include "tandem/base/mutex.hpp"
 #include "tandem/engine/comp/comp.hpp"
+#include "tandem/engine/kxo/kxo.hpp"
 #include "tandem/engine/mem/mem.hpp"
 #include "tandem/uacce/framework.hpp"
 #include "tandem/wd/transport.hpp"
@@ -53,9 +54,13 @@ Result<std::shared_ptr<Devices>> start_devices(bool in_caller) {
   auto framework = uacce::Framework::create(options);
   if (!framework) return Unexpected{framework.error()};
   devices->framework = std::move(*framework);
-  for (auto make : {&engine::mem::make_engine, &engine::comp::make_engine}) {
-    const char* const name = make == &engine::mem::make_engine ? "mem-0" : "comp-0";
-    if (auto added = devices->framework->add_device(make(name)); !added) {
+  engine::kxo::Options games;
+  games.threads = options.engine_threads;
+  std::unique_ptr<uacce::Engine> engines[] = {engine::mem::make_engine("mem-0"),
+                                              engine::comp::make_engine("comp-0"),
+                                              engine::kxo::make_engine("kxo", std::move(games))};
+  for (auto& engine : engines) {
+    if (auto added = devices->framework->add_device(std::move(engine)); !added) {
       return Unexpected{added.error()};
     }
   }

@@ -400,6 +400,7 @@ bool Client::State::finish(Ended& ended) {
     (void)space->unbind();
   }
   if (running || ended.stuck) return false;
+  for (const auto& queue : ending) queue->announce();
   // Nothing of ours runs; somebody else's access may, for a page request of ours.
   for (const auto& space : all) ended.stuck |= !space->unbind() && !space->reclaim();
   if (ended.stuck) return false;

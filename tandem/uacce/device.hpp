@@ -52,6 +52,13 @@ struct Completion {
 class Session {
  public:
   virtual ~Session() = default;
+  /// The queue died. When this returns, threads of the engine's own use the queue's address space
+  /// no more: the PASID may be another process's soon.
+  ///
+  /// Thread safety: from any thread, perhaps several at once and more than once, and beside an
+  ///                operation that hangs; with locks of the framework held, so it calls nothing of
+  ///                the framework. Must not wait for anything but short critical sections.
+  virtual void stop() noexcept {}
 };
 
 /// Executes operations; each engine thread has its own, so it may keep scratch buffers.
@@ -75,6 +82,10 @@ class Engine {
   virtual std::unique_ptr<Worker> make_worker() = 0;
   /// State for a new queue, or nullptr when operations share none. std::bad_alloc: no queue then.
   virtual std::unique_ptr<Session> make_session() { return nullptr; }
+  /// The same for an engine that accounts to tenants: `tenant` is whose queue it is.
+  virtual std::unique_ptr<Session> make_session_for([[maybe_unused]] std::uint32_t tenant) {
+    return make_session();
+  }
 };
 
 /// An input operand, in place when the memory allows it and `snapshot` is false, else copied.

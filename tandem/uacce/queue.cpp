@@ -16,6 +16,7 @@
 #include "tandem/base/field.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/uacce/detail/scheduler.hpp"
 
 namespace tandem::uacce::detail {
 
@@ -79,7 +80,7 @@ Queue::Queue(Setup setup, UniqueFd mmio, UniqueFd dus, Mapping doorbell, Mapping
       mask_(setup_.depth - 1),
       quick_(setup_.device->traits().quick),
       space_(setup_.device->endpoint().space(setup_.mm->pasid())),
-      session_(setup_.device->engine().make_session()),
+      session_(setup_.device->engine().make_session_for(setup_.engagement->tenant->id)),
       doorbell_mapping_(std::move(doorbell)),
       rings_mapping_(std::move(rings)),
       mmio_(std::move(mmio)),
@@ -143,6 +144,9 @@ bool Queue::die(tandem_queue_state reason) {
 
 void Queue::announce() {
   TANDEM_CHECK(dead());
+  // Before the exchange: also when it is another thread that announces, the session has stopped
+  // when this returns.
+  if (session_) session_->stop();
   if (announced_.exchange(true, std::memory_order_acq_rel)) return;
   std::atomic_ref(doorbell_->state)
       .store(death_.load(std::memory_order_relaxed), std::memory_order_release);

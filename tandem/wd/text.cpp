@@ -95,6 +95,19 @@ const char* wd_strstatus(int status) noexcept {
       return "device lost: the queue died with the request in flight, which may or may not have "
              "run; "
              "open it again with wd_reinit()";
+    case TANDEM_STATUS_UNKNOWN_ID:
+      return "unknown id: not one of this queue's users, or released; a forked child gets its own";
+    case TANDEM_STATUS_WRONG_TURN:
+      return "wrong turn: the player to move is an agent; read its move, or change the permission";
+    case TANDEM_STATUS_ILLEGAL_CELL:
+      return "illegal cell: taken, or not on the board";
+    case TANDEM_STATUS_UNKNOWN_AGENT:
+      return "unknown agent: nobody plays under this number here; see tandem/abi/kxo.h";
+    case TANDEM_STATUS_NO_ROOM:
+      return "no room: the queue, its tenant or the device has as many users as may be; release "
+             "some";
+    case TANDEM_STATUS_WOULD_BLOCK:
+      return "would block: the ring of moves is full; take some first";
     default:
       return "a status that this library does not know; install the same version as the broker's";
   }

@@ -61,6 +61,9 @@ enum class Code : std::uint8_t {
   kNoDevice,     ///< no device has the algorithm
   kNoMemory,     ///< memory, reserved memory or descriptors ran out
   kSystem,       ///< the errno is in `hint`'s text
+  kUnknownId,    ///< kxo: not a user of this queue
+  kWrongTurn,    ///< kxo: it is not the turn of a player whom the client moves
+  kIllegalCell,  ///< kxo: taken, or not on the board
 };
 
 struct Error {
@@ -135,6 +138,24 @@ struct Error {
         break;
       case TANDEM_STATUS_DEVICE_LOST:
         error.code = Code::kDeviceLost;
+        break;
+      case TANDEM_STATUS_UNKNOWN_ID:
+        error.code = Code::kUnknownId;
+        break;
+      case TANDEM_STATUS_WRONG_TURN:
+        error.code = Code::kWrongTurn;
+        break;
+      case TANDEM_STATUS_ILLEGAL_CELL:
+        error.code = Code::kIllegalCell;
+        break;
+      case TANDEM_STATUS_UNKNOWN_AGENT:
+        error.code = Code::kUnsupported;
+        break;
+      case TANDEM_STATUS_NO_ROOM:
+        error.code = Code::kNoMemory;
+        break;
+      case TANDEM_STATUS_WOULD_BLOCK:
+        error.code = Code::kBusy;
         break;
       default:
         break;

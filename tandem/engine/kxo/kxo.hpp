@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The game device: a referee for many users, of many owners that distrust each other.
+///
+/// An owner is an open queue. Its users are boards; they end with it. Operations make, change and
+/// end users (tandem/abi/kxo.h); moves are published in rings in the owners' reserved memory.
+///
+/// The life of one move. A user whose player to move is an agent is a work item. A thread of the
+/// pool takes it, lets the agent choose on a copy of the position, and publishes the move under the
+/// user's mutex, unless the user ended or its permission changed meanwhile. The user goes to the
+/// back of its tenant's list; tenants take turns by the time that they used. A board that waits,
+/// for its client's move, for room in the ring or for its pace, is in no list (or in the timer heap
+/// for its pace) and costs nothing.
+///
+/// What is shared, and what a thread that is suspended in the midst of it holds up:
+///   * table of users (rcu::hash_table): a look-up is wait-free, an update locks a bucket;
+///   * a user's end: a count of references, wait-free; freed a grace period after the last;
+///   * a user's board: its mutex, held to publish, not while an agent thinks. Held up: control
+///     calls of that one user;
+///   * lists and timers of the pool: one mutex, held for a few instructions. Held up: the pool;
+///   * a ring: the device writes, the client reads, both wait-free. A client that takes no moves
+///     stalls its own board and nothing else.
+///
+/// Lock order: Owner → User; the pool's mutex is taken with none of them held and takes none.
+/// Left out: spectators of other owners' boards, games against other owners.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "tandem/base/result.hpp"
+#include "tandem/kxo/rules.hpp"
+#include "tandem/uacce/device.hpp"
+
+namespace tandem::engine::kxo {
+
+/// A game, and what a move of it may cost.
+struct Game {
+  std::uint64_t seed = 0;
+  std::uint64_t number = 0;  ///< of the board's games, from 0
+  std::uint32_t work = 0;    ///< nodes or iterations for a move; 0: the agent's default
+};
+
+/// Chooses moves, for all boards that one thread serves. Thread safety: one thread at a time.
+class Agent {
+ public:
+  virtual ~Agent() = default;
+  /// A free cell for the player whose turn it is: a function of its arguments alone, whatever was
+  /// asked before. Errors: what the agent says of itself.
+  virtual Result<int> choose(const tandem::kxo::Position& position, const Game& game) = 0;
+};
+
+/// Who plays under which number of enum tandem_kxo_player. Thread safety: any thread.
+class AgentSource {
+ public:
+  virtual ~AgentSource() = default;
+  virtual bool knows(std::uint8_t player) const = 0;
+  /// Returns: nullptr when that agent does not play by `rules`.
+  virtual std::unique_ptr<Agent> make(std::uint8_t player,
+                                      const tandem::kxo::Rules& rules) const = 0;
+};
+
+struct Options {
+  /// Threads of the pool; 0: none, RESUME lets agents move in the thread that runs the operation.
+  int threads = 1;
+  /// \name Quotas: users there may be; beyond, GET_ID says NO_ROOM
+  /// @{
+  std::uint32_t users_per_owner = 1u << 15;
+  std::uint32_t users_per_tenant = 1u << 17;
+  std::uint32_t users = 1u << 20;
+  /// @}
+  /// nullptr: those that module kxo has registered.
+  std::shared_ptr<const AgentSource> agents;
+};
+
+/// A device named `name` with the algorithm "game".
+std::unique_ptr<uacce::Engine> make_engine(std::string name = "kxo", Options options = {});
+
+}  // namespace tandem::engine::kxo
