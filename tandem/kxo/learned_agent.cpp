@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tuple>
+#include <utility>
+
+#include "tandem/kxo/detail/built_in_agents.hpp"
+#include "tandem/kxo/detail/shared_cache.hpp"
+#include "tandem/kxo/learner.hpp"
+
+namespace tandem::kxo::detail {
+namespace {
+
+using Model = std::shared_ptr<const ValueModel>;
+using Method = Learning::Method;
+
+/// Games that an agent without a file learns from before its first move: a second or less.
+constexpr std::uint64_t kGames = 200'000;
+constexpr std::uint64_t kMostGames = 100'000'000;
+
+/// The best move by a model that was learned.
+class LearnedAgent final : public Agent {
+ public:
+  explicit LearnedAgent(Model model) : Agent(model->rules()), model_(std::move(model)) {}
+
+ private:
+  Result<int> do_choose(const Position& position, const Budget&) override {
+    Random numbers = random(position);
+    return greedy_move(*model_, position, numbers);
+  }
+  Model model_;
+};
+
+/// What is learned from that many games of a seed, for all agents who ask for the same.
+Model learned(const Rules& rules, Method method, std::uint64_t games, std::uint64_t seed) {
+  using Key = std::tuple<Rules, Method, std::uint64_t, std::uint64_t>;
+  static SharedCache<Key, ValueModel> cache;
+  const auto learn = [&]() -> Result<Model> {
+    std::shared_ptr<ValueModel> model = ValueModel::make(rules);
+    const Learning learning = Learning::of(method, model->kind());
+    for (std::uint64_t game = 0; game < games; ++game) {
+      learn_from_game(*model, learning, {seed, game});
+    }
+    return Model(std::move(model));
+  };
+  return cache.get({rules, method, games, seed}, learn).value();
+}
+
+Result<std::unique_ptr<Agent>, std::string> make(const Rules& rules, Method method,
+                                                 AgentOptions& options) {
+  const std::string path = options.text("model", "");
+  const bool small = rules.cells() <= 16;
+  const std::uint64_t games = options.number("games", small ? kGames : 0, 0, kMostGames);
+  const std::uint64_t seed = options.number("seed", 1, 0, ~std::uint64_t{0});
+  if (const std::string error = options.error(); !error.empty()) return Unexpected{error};
+  if (path.empty() && games == 0 && !small) {
+    return Unexpected{std::string("boards of more than 16 cells need model=PATH or games=N")};
+  }
+  if (path.empty()) {
+    return std::unique_ptr<Agent>(
+        std::make_unique<LearnedAgent>(learned(rules, method, games, seed)));
+  }
+  auto trained = load_model(path, rules);
+  if (!trained) return Unexpected{trained.error()};
+  return std::unique_ptr<Agent>(std::make_unique<LearnedAgent>(std::move(trained->model)));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Agent>, std::string> make_q_agent(const Rules& rules,
+                                                         AgentOptions& options) {
+  return make(rules, Method::kQ, options);
+}
+Result<std::unique_ptr<Agent>, std::string> make_td_agent(const Rules& rules,
+                                                          AgentOptions& options) {
+  return make(rules, Method::kTd, options);
+}
+
+}  // namespace tandem::kxo::detail

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tandem/kxo/detail/value_table.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace tandem::kxo::detail {
+namespace {
+
+std::uint32_t power_of_three(int exponent) noexcept {
+  std::uint32_t power = 1;
+  for (int i = 0; i < exponent; ++i) power *= 3;
+  return power;
+}
+
+}  // namespace
+
+ValueTable::ValueTable(const Rules& rules)
+    : ValueModel(rules),
+      canonical_(rules),
+      indices_(power_of_three(rules.cells())),
+      slots_(1 << 10) {}
+
+/// Where `index` is, or would be. Linear probing; the table is never full.
+std::size_t ValueTable::slot_of(std::uint32_t index) const noexcept {
+  const std::size_t mask = slots_.size() - 1;
+  std::size_t at = (index * std::uint64_t{0x9e3779b97f4a7c15} >> 32) & mask;
+  while (slots_[at].index != index && slots_[at].index != kEmpty) at = (at + 1) & mask;
+  return at;
+}
+
+float ValueTable::value(const Position& position) const noexcept {
+  return slots_[slot_of(canonical_.of(position))].value;
+}
+
+void ValueTable::learn(const Position& position, float target, float rate) {
+  const std::uint32_t index = canonical_.of(position);
+  std::size_t at = slot_of(index);
+  if (slots_[at].index == kEmpty) {
+    if (++used_ * 2 > slots_.size()) {
+      grow();
+      at = slot_of(index);
+    }
+    slots_[at].index = index;
+  }
+  slots_[at].value += rate * (target - slots_[at].value);
+}
+
+void ValueTable::grow() {
+  std::vector<Slot> before(slots_.size() * 2);
+  before.swap(slots_);
+  for (const Slot& slot : before) {
+    if (slot.index != kEmpty) slots_[slot_of(slot.index)] = slot;
+  }
+}
+
+/// Pairs of an index and a value, in the order of the indices: the same table is the same file.
+std::vector<std::uint32_t> ValueTable::save() const {
+  std::vector<Slot> used;
+  for (const Slot& slot : slots_) {
+    if (slot.index != kEmpty) used.push_back(slot);
+  }
+  std::sort(used.begin(), used.end(),
+            [](const Slot& a, const Slot& b) { return a.index < b.index; });
+  std::vector<std::uint32_t> words;
+  words.reserve(used.size() * 2);
+  for (const Slot& slot : used) {
+    words.push_back(slot.index);
+    words.push_back(std::bit_cast<std::uint32_t>(slot.value));
+  }
+  return words;
+}
+
+bool ValueTable::load(const std::vector<std::uint32_t>& words) {
+  if (words.size() % 2 != 0) return false;
+  std::vector<Slot> slots(std::max(std::size_t{1} << 10, std::bit_ceil(words.size() + 1)));
+  slots_.swap(slots);
+  used_ = 0;
+  for (std::size_t i = 0; i < words.size(); i += 2) {
+    const auto value = std::bit_cast<float>(words[i + 1]);
+    const std::size_t at = slot_of(words[i]);
+    if (words[i] >= indices_ || slots_[at].index != kEmpty || !(std::abs(value) <= 1)) return false;
+    slots_[at] = {words[i], value};
+    ++used_;
+  }
+  return true;
+}
+
+}  // namespace tandem::kxo::detail
