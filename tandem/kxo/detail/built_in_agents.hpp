@@ -6,6 +6,7 @@
 namespace tandem::kxo::detail {
 
 // Each in the source file of its agent.
+Result<std::unique_ptr<Agent>, std::string> make_external_agent(const Rules&, AgentOptions&);
 Result<std::unique_ptr<Agent>, std::string> make_mcts(const Rules&, AgentOptions&);
 Result<std::unique_ptr<Agent>, std::string> make_negamax(const Rules&, AgentOptions&);
 Result<std::unique_ptr<Agent>, std::string> make_perfect_agent(const Rules&, AgentOptions&);
@@ -15,6 +16,7 @@ Result<std::unique_ptr<Agent>, std::string> make_td_agent(const Rules&, AgentOpt
 
 /// The agents of this module. Named here, so that a linker takes their files out of the library.
 inline constexpr AgentKind kBuiltInAgents[] = {
+    {"external", "another program: docs/kxo-engines.md", make_external_agent},
     {"mcts", "Monte-Carlo tree search with proven results", make_mcts},
     {"negamax", "alpha-beta search, deeper and deeper", make_negamax},
     {"perfect", "the solved game's best moves, up to sixteen cells", make_perfect_agent},
