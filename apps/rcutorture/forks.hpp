@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <optional>
 #include <thread>
@@ -117,7 +118,7 @@ class Forks {
   void end_section(Reader& open, Random& random, Line& line) {
     Ledger ledger(line);
     Flavour::post(domain_, ledger, random);
-    if (random.one_in(2)) std::this_thread::yield();
+    if (random.one_in(2)) std::this_thread::sleep_for(std::chrono::milliseconds(2));
     if (!Flavour::kCallEndsSections && ledger.ran.load() != 0) {
       line.fail("a section that was open at the fork held nothing up");
     }

@@ -45,7 +45,8 @@ constinit thread_local Fork fork_under_way;
 void before_fork() {
   if (fork_under_way.depth++ != 0) return;
   fork_under_way.parent = last_generation.load(std::memory_order_relaxed);
-  const sigset_t signals = signals_from_elsewhere();
+  sigset_t signals = signals_from_elsewhere();
+  if (planted_fault("rcu-fork-with-signals")) ::sigemptyset(&signals);
   ::pthread_sigmask(SIG_BLOCK, &signals, &fork_under_way.unblocked);
 }
 
