@@ -71,5 +71,6 @@ Area ring_area();
 Area comp_area();
 Area rcu_area();
 Area iommu_area();
+Area trace_area();
 
 }  // namespace tandem::bench

@@ -27,6 +27,7 @@
 #include "tandem/engine/comp/comp.hpp"
 #include "tandem/engine/kxo/kxo.hpp"
 #include "tandem/engine/mem/mem.hpp"
+#include "tandem/trace/trace.hpp"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -297,6 +298,7 @@ void Broker::State::greet(std::uint64_t id, const tandem_message_header& header,
   connection->client_number = next_client++;
   event.client = connection->client_number;
   event.pasid = connection->client->pasid().value;
+  TANDEM_TRACE(pasid_bind, event.pasid, event.pid);
   tell(event);
 
   auto wake = connection->client->wake_descriptor();

@@ -23,6 +23,7 @@
 #include "tandem/engine/comp/comp.hpp"
 #include "tandem/engine/kxo/kxo.hpp"
 #include "tandem/engine/mem/mem.hpp"
+#include "tandem/trace/trace.hpp"
 #include "tandem/uacce/framework.hpp"
 #include "tandem/wd/transport.hpp"
 
@@ -69,6 +70,7 @@ Result<std::shared_ptr<Devices>> start_devices(bool in_caller) {
   auto client = devices->framework->connect(::getuid(), std::move(access), global_fence);
   if (!client) return Unexpected{client.error()};
   devices->client = std::move(*client);
+  TANDEM_TRACE(pasid_bind, devices->client->pasid().value, ::getpid());
   return devices;
 }
 

@@ -117,7 +117,8 @@ void CommandQueue::page_response_locked(const Command& command) {
   response.pasid = pasid_operand(word);
   response.group = static_cast<std::uint16_t>(Ats::PrgrPayload::Prgi::get(payload));
   response.code = response_code(Ats::PrgrPayload::ResponseCode::get(payload));
-  TANDEM_TRACE(page_response, response.pasid ? response.pasid->value : 0, response.code);
+  TANDEM_TRACE(page_response, response.pasid ? response.pasid->value : 0, response.code,
+               response.group);
   if (DeviceCallbacks* const device = device_locked(destination(word))) {
     device->page_response(response);
   }

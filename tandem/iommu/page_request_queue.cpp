@@ -40,7 +40,8 @@ Code code_for(Cause cause) {
 void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
                                 const PageRequest& request) {
   page_requests_seen.fetch_add(1, std::memory_order_relaxed);
-  TANDEM_TRACE(page_request, request.pasid ? request.pasid->value : 0, request.address.value);
+  TANDEM_TRACE(page_request, request.pasid ? request.pasid->value : 0, request.address.value,
+               request.group, request.write);
 
   bool response_takes_pasid = false;  // PRPR; 0 when no device context is found
   const auto answer = [&](Code code) {
@@ -49,7 +50,8 @@ void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
     response.code = code;
     response.group = request.group;
     if (code == Code::kResponseFailure || response_takes_pasid) response.pasid = request.pasid;
-    TANDEM_TRACE(page_response, response.pasid ? response.pasid->value : 0, response.code);
+    TANDEM_TRACE(page_response, response.pasid ? response.pasid->value : 0, response.code,
+                 response.group);
     callbacks.page_response(response);
   };
   const auto refuse = [&](Cause cause, bool hides) {

@@ -1,78 +1,120 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/trace/trace.hpp"
 
+#include <pthread.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <new>
 
-#include "tandem/base/cpu.hpp"
+#include "tandem/base/rseq.hpp"
+#include "tandem/trace/detail/ring.hpp"
+#include "tandem/trace/detail/ring_file.hpp"
 
 namespace tandem::trace {
 namespace {
 
+using detail::Ring;
+
 static_assert((kRingEntries & (kRingEntries - 1)) == 0, "the ring index is masked");
 
-/// One entry, a sequence lock of its own: `sequence` is 0 while the owner writes, index + 1 after.
-///
-/// Ordering: the words are stored with release after sequence = 0, and loaded with acquire before
-///           the second load of `sequence`; so who read a newer word also sees the sequence change.
-struct Entry {
-  std::atomic<std::uint64_t> sequence{0};
-  std::atomic<std::uint64_t> time_ns{0};
-  std::atomic<std::uint64_t> event_and_thread{0};
-  std::atomic<std::uint64_t> a{0};
-  std::atomic<std::uint64_t> b{0};
-};
-
 /// The ring of one thread at a time; outlives it, and is then given to a new thread.
-struct Ring {
-  alignas(kCacheLine) std::atomic<std::uint64_t> head{0};  // owner writes: events ever emitted
-  std::atomic<std::uint64_t> start{0};                     // enable() writes: head at that time
-  std::atomic<bool> owned{true};                           // (O) hands `head` to the next owner
-  Ring* next = nullptr;                                    // set before the ring is published
-  std::array<Entry, kRingEntries> entries;
+struct Node {
+  Ring ring;
+  Node* next = nullptr;  // set before the node is published
 };
 
-constinit std::atomic<Ring*> all_rings{nullptr};     // only grows, by a push in acquire_ring()
-constinit std::atomic<std::uint64_t> lost{0};        // events for which there was no ring
+constinit std::atomic<Node*> all_rings{nullptr};     // only grows, by a push in new_ring()
+constinit std::atomic<std::uint64_t> lost{0};        // events while there was no ring at all
 constinit std::atomic<std::uint64_t> lost_start{0};  // `lost` when the recording began
+constinit std::atomic<std::uint32_t> process_generation{0};  // forked_child() writes
 
-Ring* acquire_ring() noexcept {
-  for (Ring* ring = all_rings.load(std::memory_order_acquire); ring; ring = ring->next) {
-    bool owned = false;
-    if (!ring->owned.load(std::memory_order_relaxed) &&
-        ring->owned.compare_exchange_strong(owned, true, std::memory_order_acquire)) {  // (O)
-      return ring;
-    }
-  }
-  Ring* ring = new (std::nothrow) Ring;
-  if (!ring) return nullptr;
-  ring->next = all_rings.load(std::memory_order_relaxed);
-  while (!all_rings.compare_exchange_weak(ring->next, ring, std::memory_order_release,
+/// Where rings are files. Written before the process has a second thread.
+constinit detail::RingFiles files;
+
+Node* new_ring() noexcept {
+  Mapping memory = detail::new_ring_memory(files, kRingEntries);
+  if (!memory) return nullptr;
+  Node* const node = new (std::nothrow) Node;
+  if (node == nullptr) return nullptr;
+  node->ring = Ring::find(memory.data(), memory.size());
+  memory.release();
+  node->next = all_rings.load(std::memory_order_relaxed);
+  while (!all_rings.compare_exchange_weak(node->next, node, std::memory_order_release,
                                           std::memory_order_relaxed)) {
   }
-  return ring;
+  return node;
+}
+
+Ring acquire_ring() noexcept {
+  for (Node* node = all_rings.load(std::memory_order_acquire); node; node = node->next) {
+    auto& owned = node->ring.header().owned;
+    std::uint32_t nobody = 0;
+    if (owned.load(std::memory_order_relaxed) == 0 &&
+        owned.compare_exchange_strong(nobody, 1, std::memory_order_acquire)) {  // (O)
+      return node->ring;
+    }
+  }
+  Node* const node = new_ring();
+  return node != nullptr ? node->ring : Ring();
 }
 
 /// What a thread remembers: its ring, given back when the thread exits.
 struct ThreadRing {
-  Ring* ring = acquire_ring();
-  std::uint32_t thread = static_cast<std::uint32_t>(::gettid());
+  Ring ring;
+  std::uint32_t thread = 0;
+  std::uint32_t generation = 0;
 
-  ThreadRing() = default;
+  ThreadRing() { begin(); }
   ThreadRing(const ThreadRing&) = delete;
   ThreadRing& operator=(const ThreadRing&) = delete;
   ~ThreadRing();
+
+  void begin() noexcept;
 };
 
 constinit thread_local bool thread_exited = false;  // events of later destructors are lost
 thread_local ThreadRing thread_ring;
 
+void ThreadRing::begin() noexcept {
+  generation = process_generation.load(std::memory_order_relaxed);
+  thread = static_cast<std::uint32_t>(::gettid());
+  ring = acquire_ring();
+  if (!ring) return;
+  detail::Name name{};
+  (void)::prctl(PR_GET_NAME, name.data());
+  std::array<std::uint64_t, 2> words;
+  static_assert(sizeof words == sizeof name);
+  std::memcpy(words.data(), name.data(), sizeof words);
+  ring.header().thread.store(thread, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    ring.header().thread_name[i].store(words[i], std::memory_order_relaxed);
+  }
+}
+
 ThreadRing::~ThreadRing() {
   thread_exited = true;
-  if (ring) ring->owned.store(false, std::memory_order_release);  // (O)
+  const bool ours = generation == process_generation.load(std::memory_order_relaxed);
+  if (ring && ours) ring.header().owned.store(0, std::memory_order_release);  // (O)
+}
+
+/// The calling thread's ring; in a forked child, not one of its parent's files.
+Ring current_ring() noexcept {
+  if (thread_exited) return {};
+  if (thread_ring.generation != process_generation.load(std::memory_order_relaxed)) {
+    thread_ring.begin();
+  }
+  return thread_ring.ring;
+}
+
+void count_lost() noexcept {
+  // Where a reader of files finds it, if anywhere.
+  Node* const any = all_rings.load(std::memory_order_acquire);
+  (any != nullptr ? any->ring.header().lost : lost).fetch_add(1, std::memory_order_relaxed);
 }
 
 std::uint64_t now_ns() noexcept {
@@ -82,84 +124,83 @@ std::uint64_t now_ns() noexcept {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-/// Appends what `ring` holds of this recording.
-void read_ring(const Ring& ring, std::vector<Record>& records) {
-  const std::uint64_t head = ring.head.load(std::memory_order_acquire);
-  const std::uint64_t oldest = head > kRingEntries ? head - kRingEntries : 0;
-  const std::uint64_t first = std::max(oldest, ring.start.load(std::memory_order_relaxed));
-  for (std::uint64_t index = first; index < head; ++index) {
-    const Entry& entry = ring.entries[index & (kRingEntries - 1)];
-    if (entry.sequence.load(std::memory_order_acquire) != index + 1) continue;
-    Record record;
-    record.time_ns = entry.time_ns.load(std::memory_order_acquire);
-    const std::uint64_t packed = entry.event_and_thread.load(std::memory_order_acquire);
-    record.event = static_cast<Event>(packed >> 32);
-    record.thread = static_cast<std::uint32_t>(packed);
-    record.a = entry.a.load(std::memory_order_acquire);
-    record.b = entry.b.load(std::memory_order_acquire);
-    if (entry.sequence.load(std::memory_order_relaxed) == index + 1) records.push_back(record);
-  }
+/// The child has one thread, this one, and its parent's files mapped, which it leaves alone.
+void forked_child() {
+  all_rings.store(nullptr, std::memory_order_relaxed);
+  process_generation.fetch_add(1, std::memory_order_relaxed);
 }
+
+/// Starts to record if the environment says so. Anything wrong in it means that nothing is.
+bool start_as_told() noexcept {
+  const char* const directory = ::secure_getenv("TANDEM_TRACE_DIR");
+  if (directory == nullptr || !files.set_directory(directory)) return false;
+  const char* const entries = ::secure_getenv("TANDEM_TRACE_ENTRIES");
+  if (entries != nullptr) files.set_entries(std::strtoul(entries, nullptr, 10));
+  const char* const names = ::secure_getenv("TANDEM_TRACE_CATEGORIES");
+  const auto categories = parse_categories(names != nullptr ? names : "all");
+  if (!categories || ::pthread_atfork(nullptr, nullptr, forked_child) != 0) return false;
+  enable(*categories);
+  return true;
+}
+
+[[maybe_unused]] const bool told = start_as_told();
 
 }  // namespace
 
-std::string_view event_name(Event event) noexcept {
-  switch (event) {
-#define TANDEM_TRACE_CASE(name, enumerator) \
-  case Event::enumerator:                   \
-    return #name;
-    TANDEM_TRACE_EVENTS(TANDEM_TRACE_CASE)
-#undef TANDEM_TRACE_CASE
-  }
-  return "unknown";
-}
-
-void enable(bool on) noexcept {
-  if (on && !enabled()) {
-    for (Ring* ring = all_rings.load(std::memory_order_acquire); ring; ring = ring->next) {
-      ring->start.store(ring->head.load(std::memory_order_acquire), std::memory_order_relaxed);
+void enable(Categories categories) noexcept {
+  if (categories != kNoCategories && !enabled(kAllCategories)) {
+    for (Node* node = all_rings.load(std::memory_order_acquire); node; node = node->next) {
+      auto& header = node->ring.header();
+      header.start.store(header.head.load(std::memory_order_acquire), std::memory_order_relaxed);
+      header.lost.store(0, std::memory_order_relaxed);
     }
     lost_start.store(lost.load(std::memory_order_relaxed), std::memory_order_relaxed);
   }
-  detail::enabled.store(on, std::memory_order_relaxed);
+  detail::enabled.store(categories & kAllCategories, std::memory_order_relaxed);
 }
 
-void emit(Event event, std::uint64_t a, std::uint64_t b) noexcept {
-  Ring* const ring = thread_exited ? nullptr : thread_ring.ring;
+void emit(Event event, std::array<std::uint64_t, 4> arguments) noexcept {
+  Ring ring = current_ring();
   if (!ring) {
-    lost.fetch_add(1, std::memory_order_relaxed);
+    count_lost();
     return;
   }
-  const std::uint64_t index = ring->head.load(std::memory_order_relaxed);
-  Entry& entry = ring->entries[index & (kRingEntries - 1)];
-  const std::uint64_t packed = std::uint64_t{static_cast<std::uint16_t>(event)} << 32;
-  entry.sequence.store(0, std::memory_order_relaxed);
-  entry.time_ns.store(now_ns(), std::memory_order_release);
-  entry.event_and_thread.store(packed | thread_ring.thread, std::memory_order_release);
-  entry.a.store(a, std::memory_order_release);
-  entry.b.store(b, std::memory_order_release);
-  entry.sequence.store(index + 1, std::memory_order_release);
-  ring->head.store(index + 1, std::memory_order_release);
+  Record record;
+  record.time_ns = now_ns();
+  record.event = event;
+  record.cpu = static_cast<std::uint16_t>(rseq_cpu());  // -1 becomes kNoCpu
+  record.thread = thread_ring.thread;
+  record.arguments = arguments;
+  ring.write(record);
+}
+
+void mark(std::string_view text) noexcept {
+  if (!enabled(static_cast<Categories>(Category::kMark))) return;
+  std::array<std::uint64_t, 4> words{};
+  std::memcpy(words.data(), text.data(), std::min(text.size(), sizeof words));
+  emit(Event::kMark, words);
+}
+
+std::string Record::text() const {
+  std::string bytes(sizeof arguments, '\0');
+  std::memcpy(bytes.data(), arguments.data(), sizeof arguments);
+  return bytes.substr(0, bytes.find('\0'));
 }
 
 std::vector<Record> snapshot() {
   std::vector<Record> records;
-  for (const Ring* ring = all_rings.load(std::memory_order_acquire); ring; ring = ring->next) {
-    read_ring(*ring, records);
+  for (const Node* node = all_rings.load(std::memory_order_acquire); node; node = node->next) {
+    (void)node->ring.read(records);
   }
-  std::stable_sort(records.begin(), records.end(), [](const Record& left, const Record& right) {
-    return left.time_ns < right.time_ns;
-  });
+  detail::sort_by_time(records);
   return records;
 }
 
 std::uint64_t dropped() noexcept {
   std::uint64_t count =
       lost.load(std::memory_order_relaxed) - lost_start.load(std::memory_order_relaxed);
-  for (const Ring* ring = all_rings.load(std::memory_order_acquire); ring; ring = ring->next) {
-    const std::uint64_t start = ring->start.load(std::memory_order_relaxed);
-    const std::uint64_t emitted = ring->head.load(std::memory_order_acquire) - start;
-    if (emitted > kRingEntries) count += emitted - kRingEntries;
+  for (const Node* node = all_rings.load(std::memory_order_acquire); node; node = node->next) {
+    count += node->ring.overwritten() + node->ring.header().lost.load(std::memory_order_relaxed);
   }
   return count;
 }

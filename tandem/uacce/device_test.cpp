@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
+#include "tandem/trace/trace.hpp"
 #include "tandem/uacce/detail/raw_queue.hpp"
 
 namespace tandem::uacce {
@@ -162,6 +164,64 @@ TEST_F(DeviceTest, FaultsNameTheFirstByteThatCouldNotBeAccessed) {
   EXPECT_EQ(copy(~std::uint64_t{0} - 10, there, 200, false).status, TANDEM_STATUS_BAD_RANGE);
   EXPECT_EQ(copy(there, ~std::uint64_t{0} - 10, 200, true).status, TANDEM_STATUS_BAD_RANGE);
   EXPECT_EQ(client_->stats().faults, 2u);
+}
+
+TEST_F(DeviceTest, OperationsOnOrdinaryMemoryAndTheirPageFaultsAreTraced) {
+  using trace::Event;
+  auto pages = Mapping::anonymous(2 * kPageSize);
+  ASSERT_TRUE(pages);
+  ASSERT_EQ(::mprotect(pages->data() + kPageSize, kPageSize, PROT_NONE), 0);
+  const auto good = reinterpret_cast<std::uint64_t>(pages->data());
+  trace::enable(trace::kAllCategories);
+  EXPECT_EQ(copy(good, good + 100, 100, false).status, TANDEM_STATUS_OK);
+  EXPECT_EQ(copy(good + kPageSize, good, 100, false).status, TANDEM_STATUS_FAULT);
+  const auto records = trace::snapshot();  // completions are written after the events
+  trace::enable(trace::kNoCategories);
+  EXPECT_EQ(trace::dropped(), 0u);
+  const std::uint64_t pasid = client_->pasid().value;
+  std::vector<trace::Record> engine;
+  for (const auto& record : records) {
+    const auto category = trace::event_info(record.event).category;
+    if (category == trace::Category::kEngine || category == trace::Category::kFault) {
+      engine.push_back(record);
+    }
+  }
+  auto next = [&, at = std::size_t{0}](Event event) mutable -> const trace::Record* {
+    while (at < engine.size() && engine[at].event != event) ++at;
+    return at < engine.size() ? &engine[at] : nullptr;
+  };
+  const auto* const begin = next(Event::kOperationBegin);
+  ASSERT_NE(begin, nullptr);
+  EXPECT_EQ(begin->arguments[0], queue_->id());
+  EXPECT_EQ(begin->arguments[1], TANDEM_OP_COPY);
+  EXPECT_EQ(begin->arguments[2], pasid);
+  const auto* const end = next(Event::kOperationEnd);
+  ASSERT_NE(end, nullptr);
+  EXPECT_EQ(end->arguments[2], TANDEM_STATUS_OK);
+  EXPECT_EQ(end->arguments[3], 100u);
+  EXPECT_GE(end->time_ns, begin->time_ns);
+  ASSERT_NE(next(Event::kOperationBegin), nullptr);
+  for (const Event event : {Event::kPageRequest, Event::kPageServiceBegin}) {
+    const auto* const asked = next(event);
+    ASSERT_NE(asked, nullptr) << trace::event_info(event).name;
+    EXPECT_EQ(asked->arguments[0], pasid);
+    EXPECT_EQ(asked->arguments[1], good + kPageSize);
+  }
+  const auto* const served = next(Event::kPageServiceEnd);
+  ASSERT_NE(served, nullptr);
+  EXPECT_EQ(served->arguments[2],
+            static_cast<std::uint64_t>(iommu::PageResponse::Code::kInvalidRequest));
+  const auto* const answered = next(Event::kPageResponse);
+  ASSERT_NE(answered, nullptr);
+  EXPECT_EQ(answered->arguments[1],
+            static_cast<std::uint64_t>(iommu::PageResponse::Code::kInvalidRequest));
+  const auto* const fault = next(Event::kOperationFault);
+  ASSERT_NE(fault, nullptr);
+  EXPECT_EQ(fault->arguments[0], pasid);
+  EXPECT_EQ(fault->arguments[1], good + kPageSize);
+  const auto* const failed = next(Event::kOperationEnd);
+  ASSERT_NE(failed, nullptr);
+  EXPECT_EQ(failed->arguments[2], TANDEM_STATUS_FAULT);
 }
 
 }  // namespace

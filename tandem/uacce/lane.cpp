@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "tandem/base/asymmetric_fence.hpp"
+#include "tandem/trace/trace.hpp"
 #include "tandem/uacce/detail/scheduler.hpp"
 
 namespace tandem::uacce::detail {
@@ -379,6 +380,7 @@ void Lane::on_wake(std::uint64_t client, bool full) {
     if (!queue->dead() && queue->pending() == 0) return false;
     queue->cold = false;
     queue->set_parked(false);
+    TANDEM_TRACE(unpark, queue->id(), queue->mm().pasid().value);
     if (!queue->dead()) make_hot(std::move(queue), now);
     return true;
   });

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/trace/trace.hpp"
 #include "tandem/uacce/detail/host.hpp"
 #include "tandem/uacce/detail/host_state.hpp"
 
@@ -31,7 +32,9 @@ std::uint64_t page_of(std::uint64_t address) { return address & ~(kPageBytes - 1
 // ---- Page requests ----------------------------------------------------------------------------
 
 iommu::PageResponse::Code Mm::State::serve(std::uint64_t address, bool read, bool write) {
+  TANDEM_TRACE(page_service_begin, pasid.value, address, write);
   const Code code = serve_checked(address, read, write);
+  TANDEM_TRACE(page_service_end, pasid.value, address, code);
   auto& counter = code == Code::kSuccess ? faults_served : faults_refused;
   counter.fetch_add(1, std::memory_order_relaxed);
   return code;
@@ -289,6 +292,7 @@ bool Mm::State::unbind() {
     if (!bound) return !is_quarantined;
     bound = false;  // page requests are refused from here on
   }
+  TANDEM_TRACE(pasid_unbind, pasid.value, 0);
   if (auto* const entry = host->spaces.erase(pasid.value)) entry->retire();
   if (client != nullptr) client->in_flight().close();
   if (planted_fault("uacce-early-pasid-reuse")) {

@@ -16,6 +16,7 @@
 #include "tandem/base/field.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/trace/trace.hpp"
 #include "tandem/uacce/detail/scheduler.hpp"
 
 namespace tandem::uacce::detail {
@@ -139,7 +140,9 @@ QueueState Queue::state() const {
 bool Queue::die(tandem_queue_state reason) {
   std::uint32_t alive = TANDEM_QUEUE_ALIVE;
   // seq_cst: ordered before the look at who runs the queue in Scheduler::let_go().
-  return death_.compare_exchange_strong(alive, reason, std::memory_order_seq_cst);
+  if (!death_.compare_exchange_strong(alive, reason, std::memory_order_seq_cst)) return false;
+  TANDEM_TRACE(queue_death, setup_.id, reason);
+  return true;
 }
 
 void Queue::announce() {
@@ -178,7 +181,10 @@ bool Queue::park() {
   if (!fenceless) {
     setup_.asymmetric_fence ? heavy_fence_global() : full_fence();  // F2
   }
-  if (pending() == 0) return true;  // L2
+  if (pending() == 0) {  // L2
+    TANDEM_TRACE(park, setup_.id, setup_.mm->pasid().value);
+    return true;
+  }
   set_parked(false);
   return false;
 }
@@ -285,6 +291,16 @@ inline void Queue::account(const Completion& completion, const tandem_descriptor
   if (completion.status == TANDEM_STATUS_FAULT) ++more.faults;
 }
 
+inline void Queue::trace_end(const tandem_descriptor& descriptor,
+                             const std::optional<Completion>& completion) const {
+  const std::uint32_t status = completion ? completion->status : +TANDEM_STATUS_DEVICE_LOST;
+  if (status == TANDEM_STATUS_FAULT) {
+    TANDEM_TRACE(operation_fault, setup_.mm->pasid().value, completion->fault_address, setup_.id,
+                 descriptor.opcode);
+  }
+  TANDEM_TRACE(operation_end, setup_.id, descriptor.tag, status, completion ? completion->done : 0);
+}
+
 Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& executor) {
   const std::uint32_t count = std::min(pending, kBatch);
   constexpr std::uint32_t kAhead = 8;
@@ -309,13 +325,17 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
       stage({words[kTag], 0, 0,
              LastStatus::make(clean ? TANDEM_STATUS_OK : TANDEM_STATUS_BAD_DESCRIPTOR)});
       ++more.operations;
+      TANDEM_TRACE(nop, setup_.id, words[kTag], setup_.mm->pasid().value);
     } else {
       const auto descriptor = std::bit_cast<tandem_descriptor>(words);
       if (staged_count_ != 0) publish();
       if (!std::exchange(counting, true)) before = pcie::Endpoint::thread_stats();
       bool timed = budget != kUnlimited && to_be_timed(descriptor);
       if (timed && !looked) executor.looked = std::chrono::steady_clock::now();
+      TANDEM_TRACE(operation_begin, setup_.id, descriptor.opcode, setup_.mm->pasid().value,
+                   setup_.device->endpoint().id().value);
       const std::optional<Completion> completion = executor.execute(*this, descriptor);
+      trace_end(descriptor, completion);
       if (!completion) {
         batch.lost = true;
         return batch;
@@ -372,6 +392,7 @@ void Queue::serve_waiter() {
 }
 
 void Queue::wake_client(std::uint32_t how) {
+  TANDEM_TRACE(wake_client, setup_.id, setup_.mm->pasid().value, how);
   if (how == TANDEM_WAIT_FUTEX) {
     std::atomic_ref(doorbell_->event).fetch_add(1, std::memory_order_release);
     futex_wake(reinterpret_cast<std::atomic<std::uint32_t>&>(doorbell_->event), INT_MAX);

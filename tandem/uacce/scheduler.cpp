@@ -8,6 +8,7 @@
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/background_thread.hpp"
+#include "tandem/trace/trace.hpp"
 #include "tandem/uacce/detail/in_flight.hpp"
 
 namespace tandem::uacce::detail {
@@ -142,6 +143,7 @@ void Scheduler::hold(const std::shared_ptr<Queue>& queue, bool keep_awake) {
   std::erase(engagement.cold, queue);
   queue->cold = false;
   queue->set_parked(false);
+  TANDEM_TRACE(unpark, queue->id(), queue->mm().pasid().value);
   idlest().adopt(queue);
 }
 

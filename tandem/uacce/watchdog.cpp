@@ -6,6 +6,7 @@
 
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/futex.hpp"
+#include "tandem/trace/trace.hpp"
 #include "tandem/uacce/detail/scheduler.hpp"
 
 namespace tandem::uacce::detail {
@@ -109,6 +110,7 @@ void Scheduler::inspect(Post& post, nanoseconds elapsed) {
   const Queue* const queue = turn.current.load(std::memory_order_relaxed);
   turn.kept = post.lane->find_hot(queue);
   TANDEM_CHECK(turn.kept != nullptr);
+  TANDEM_TRACE(engine_given_up, turn.kept->id(), turn.kept->mm().pasid().value);
   turn.kept->engagement().tenant->threads_lost.fetch_add(1, std::memory_order_relaxed);
   // When its access ends, the thread finds the queue dead: it is the last that it makes in ordinary
   // memory, whose accesses are the ones that hang.

@@ -220,6 +220,7 @@ int Context::submit(wd_request* request) {
 }
 
 void Context::ring_doorbell() {
+  TANDEM_TRACE(doorbell, granted_.queue, submitted_);
   std::atomic_ref(doorbell_->tail)
       .store(static_cast<std::uint32_t>(submitted_), std::memory_order_release);  // (T)
   if (!asymmetric_) {
@@ -228,6 +229,7 @@ void Context::ring_doorbell() {
     light_fence();  // (P)
   }
   if (std::atomic_ref(doorbell_->parked).load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    TANDEM_TRACE(wake, granted_.queue, submitted_);
     transport_.wake();
   }
 }
@@ -314,6 +316,7 @@ unsigned Context::reap_plain(wd_request** requests, unsigned capacity) {
     request.fault_address = load(slot.fault_address);
     request.opaque[0] = 0;
     requests[got] = &request;
+    TANDEM_TRACE(queue_complete, granted_.queue, number, TANDEM_STATUS_OK);
   }
   if (got == 0) return 0;
   completed_ = number;
@@ -344,6 +347,7 @@ wd_request* Context::reap() {
                                  verdict.done, verdict.status,           verdict.flags};
     if (!finish_detour(request, completion)) continue;
     fill_results(request, completion);
+    TANDEM_TRACE(queue_complete, granted_.queue, tag, completion.status);
     return &request;
   }
   return nullptr;

@@ -10,6 +10,7 @@
 #include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/cpu.hpp"
 #include "tandem/base/futex.hpp"
+#include "tandem/trace/trace.hpp"
 #include "tandem/wd/detail/context.hpp"
 
 namespace tandem::wd::detail {
@@ -77,7 +78,9 @@ void Context::sleep_until_something_happens() {
   const auto longest = fence_before_sleep() ? kCheckInterval : kUnfencedInterval;
   bool woken = true;
   if (!completion_waits() && load_state() == TANDEM_QUEUE_ALIVE) {
+    TANDEM_TRACE(wait_begin, granted_.queue, 0);
     woken = futex_wait(event, seen, longest);
+    TANDEM_TRACE(wait_end, granted_.queue, 0);
   }
   store_waiting(TANDEM_WAIT_NONE);
   if (!woken && !transport_.alive() && !completion_waits()) dead_ = true;

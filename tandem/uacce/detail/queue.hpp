@@ -193,6 +193,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool as_expected(const Completion& completion) const;
   void account(const Completion& completion, const tandem_descriptor& descriptor,
                QueueCounters::Values& more) const;
+  void trace_end(const tandem_descriptor& descriptor,
+                 const std::optional<Completion>& completion) const;
   void serve_waiter();
   void wake_client(std::uint32_t how);
 
