@@ -14,6 +14,7 @@
 #include "apps/tandem/direct.hpp"
 #include "apps/tandem/tenant.hpp"
 #include "tandem/base/cpu.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::cli {
 namespace {
@@ -207,6 +208,7 @@ std::optional<Failure> Show::kill_victim() {
   killed_ = true;
   killed_at_ = Clock::now();
   const pid_t pid = processes_[kVictim];
+  trace::mark("kill -9 tenant 3");
   ::kill(pid, SIGKILL);
   ::waitpid(pid, nullptr, 0);
   processes_[kVictim] = 0;

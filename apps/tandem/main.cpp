@@ -18,6 +18,7 @@ constexpr std::string_view kExamples = R"(
 Examples:
   tandem demo share           four tenants share one device, live
   tandem compress big.tar     like gzip, on the device
+  tandem trace --html t.html -- demo share   what the cores did meanwhile
   tandem COMMAND --help       options and examples of one command
 
 TANDEM=auto|embedded|inline|unix:PATH chooses where devices run; auto: a broker
@@ -54,6 +55,7 @@ int run(int argc, char** argv) {
   add_demo(app, registry);
   add_compress(app, registry);
   add_devices(app, registry);
+  add_trace(app, registry);
   app.add_subcommand("bench", "Measure against other ways to do the same");
   CLI::App* version = app.add_subcommand("version", "Say the version");
   version->footer("\nExample:\n  tandem version\n");

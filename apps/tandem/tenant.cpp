@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "apps/tandem/queue.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::cli {
 namespace {
@@ -206,6 +207,8 @@ void Tenant::fork_child() {
     return;
   }
   Seat& seat = board_.seats[kChildSeat];
+  ::prctl(PR_SET_NAME, "tenant 2's kid");
+  trace::mark("forked from tenant 2");
   try {
     seat.pid.store(::getpid(), std::memory_order_relaxed);
     // The same context, the same pointer to the same struct wd_queue. Its requests in flight are
@@ -244,6 +247,7 @@ std::uint64_t Tenant::expect_fault(const void* pointer, const char* what) {
   request.src_len = kPageSize;
   request.dst = out.data();
   request.dst_len = out.size();
+  trace::mark(what);
   auto own = Queue::open("gzip", 2, queue_->path());
   if (!own) throw TenantFailure{from_wd("a second queue", own.error()).text};
   if (const int error = (*own)->run(request); error < 0) {
@@ -350,6 +354,7 @@ int run_tenant_process(int board_fd, unsigned number, const std::string& corpus_
   if (!memory) return report(from_errno("tenant", memory.error().value()));
   Board& board = *reinterpret_cast<Board*>(memory->data());
   if (number >= Board::kTenants) return kUsage;
+  ::prctl(PR_SET_NAME, fmt::format("tenant {}", number + 1).c_str());
   auto corpus = Corpus::load(corpus_list);
   if (!corpus) {
     board.seats[number].fail(corpus.error().text);
