@@ -229,11 +229,13 @@ Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, co
   const bool big_endian = config.big_endian();
   PhysAddr page{Ddtp::Ppn::get(ddtp) << kPageShift};
   for (unsigned level = ddt_levels(ddtp) - 1; level > 0; --level) {
+    ++reader.loads.device_directory;
     const auto next =
         next_page(reader, page.plus(index(level) * sizeof(std::uint64_t)), big_endian, kDdt);
     if (!next) return Unexpected{next.error()};
     page = PhysAddr{*next};
   }
+  ++reader.loads.device_directory;
   const auto words = load_words<8>(reader, page.plus(index(0) * bytes),
                                    bytes / sizeof(std::uint64_t), big_endian, kDdt);
   if (!words) return Unexpected{words.error()};
@@ -246,9 +248,8 @@ Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, co
 
 Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, const Config& config,
                                                        const DeviceContext& device,
-                                                       std::uint32_t process_id, Access access,
-                                                       unsigned* second_stage_walks) {
-  const SecondStage stage = make_second_stage(config, device, second_stage_walks);
+                                                       std::uint32_t process_id, Access access) {
+  const SecondStage stage = make_second_stage(config, device);
   const bool big_endian = device.has_big_endian_tables();
   const auto fault = [](Cause cause) { return Unexpected{WalkFault{cause}}; };
   std::uint64_t table = Fsc::Ppn::get(device.fsc) << kPageShift;
@@ -263,6 +264,7 @@ Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, cons
       return Unexpected{
           walk_fault(entry.error(), access, address, /*implicit=*/true, /*write=*/false)};
     }
+    ++reader.loads.process_directory;
     if (level > 0) {
       const auto next = next_page(reader, entry->address, big_endian, kPdt);
       if (!next) return fault(next.error());

@@ -61,7 +61,7 @@ void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
   };
 
   detail::WalkCounts counts{.ids = {.device = device, .process = request.pasid}};
-  const auto context = device_context(device, &counts);
+  const auto context = device_context(device, &counts.loads);
   count_walks(counts);
   if (!context) return refuse(context.error(), false);
   response_takes_pasid = context->response_needs_pasid();

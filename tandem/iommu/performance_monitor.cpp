@@ -179,11 +179,12 @@ void Iommu::State::count_slow(HpmEvent event, const detail::EventIds& ids, unsig
 }
 
 void Iommu::State::count_walks_slow(const detail::WalkCounts& counts) {
+  const detail::TableLoads& loads = counts.loads;
   for (const auto& [event, times] : {std::pair{HpmEvent::kTlbMiss, counts.tlb_misses},
-                                     {HpmEvent::kDeviceDirectoryWalk, counts.device_directory},
-                                     {HpmEvent::kProcessDirectoryWalk, counts.process_directory},
-                                     {HpmEvent::kFirstStageWalk, counts.first_stage},
-                                     {HpmEvent::kSecondStageWalk, counts.second_stage}}) {
+                                     {HpmEvent::kDeviceDirectoryWalk, loads.device_directory},
+                                     {HpmEvent::kProcessDirectoryWalk, loads.process_directory},
+                                     {HpmEvent::kFirstStageWalk, loads.first_stage},
+                                     {HpmEvent::kSecondStageWalk, loads.second_stage}}) {
     if (times != 0 && monitor.counts(event)) count_slow(event, counts.ids, times);
   }
 }

@@ -45,50 +45,6 @@ TEST_F(Monitor, EachKindOfRequestHasItsEvent) {
   EXPECT_EQ(count(3), 1U);
 }
 
-// [iommu §6.23]
-TEST_F(Monitor, AMissCountsWhatItWalks) {
-  start();
-  map(root_, 3, 0x7000, 0x12345);
-  for (unsigned n = 4; n <= 8; ++n) write(selector(n), selects(static_cast<HpmEvent>(n)), 8);
-  write(selector(14),
-        selects(HpmEvent::kTlbMiss, Iohpmevt::Idt::make(1) | Iohpmevt::PvPscv::make(1) |
-                                        Iohpmevt::PidPscid::make(kPscid)),
-        8);
-  request(0x7000);
-  for (unsigned n = 4; n <= 7; ++n) EXPECT_EQ(count(n), 1U) << n;
-  EXPECT_EQ(count(8), 0U) << "there is no second stage";
-  EXPECT_EQ(count(14), 1U);
-  request(0x7000);
-  for (unsigned n = 4; n <= 7; ++n) EXPECT_EQ(count(n), 1U) << n;
-  EXPECT_FALSE(port_->translate({Pasid{9}, false}, Iova{0x7000}, Access::kRead).has_value());
-  EXPECT_EQ(count(6), 2U) << "the process context is not valid";
-  EXPECT_EQ(count(4), 1U);
-}
-
-// [iommu §6.23]
-TEST_F(Monitor, EachWalkOfASecondStageCounts) {
-  enable_queues();
-  set_ddtp(Ddtp::ModeValue::k1Lvl);
-  constexpr std::uint32_t kGscid = 9;
-  const std::uint64_t guest_root = allocate_pages_aligned(16384);
-  map(guest_root, scheme_of(SecondStageMode::kSv39x4), kRamBase, kRamBase >> kPageShift, kLeaf, 2);
-  root_ = allocate_page();
-  map(root_, 3, 0x7000, kRamBase >> kPageShift);
-  ExtendedDeviceContext context;
-  context.tc = DeviceContext::Tc::V::make(1);
-  context.iohgatp = DeviceContext::Iohgatp::make(SecondStageMode::kSv39x4, guest_root, kGscid);
-  context.fsc = Fsc::make(FirstStageMode::kSv39, root_);
-  set_device(kDevice, context);
-  write(selector(1), selects(HpmEvent::kSecondStageWalk), 8);
-  write(selector(2),
-        selects(HpmEvent::kSecondStageWalk, Iohpmevt::Idt::make(1) | Iohpmevt::DvGscv::make(1) |
-                                                Iohpmevt::DidGscid::make(kGscid)),
-        8);
-  EXPECT_TRUE(port_->translate({}, Iova{0x7000}, Access::kRead).has_value());
-  EXPECT_EQ(count(1), 4U) << "of three entries and the page";
-  EXPECT_EQ(count(2), 4U);
-}
-
 struct FilterCase {
   const char* name;
   std::uint64_t filter;

@@ -18,6 +18,7 @@ WalkFault walk_fault(GuestFault why, Access access, std::uint64_t address, bool 
 Result<bool, GuestFault> update_guest_leaf(TableReader& reader, const SecondStage& stage,
                                            PhysAddr at, std::uint64_t pte, std::uint64_t used) {
   if (!stage.updates_ad) return Unexpected{GuestFault::kPageFault};
+  ++reader.loads.second_stage;
   const auto update = update_entry(reader, stage.scheme, at, pte, used);
   if (!update) return Unexpected{guest_fault(update.error())};
   if (*update == Update::kGivenUp) return Unexpected{GuestFault::kPageFault};

@@ -84,7 +84,7 @@ bool type_allowed(const Transaction& transaction, const DeviceContext& context) 
 /// Spec: §3.3 "Process to translate an IOVA", steps 1 to 6.
 [[gnu::always_inline]] inline Result<void, Cause> Iommu::State::locate_device(
     detail::TableReader& reader, const Generations::Snapshot& snapshot, std::uint64_t pointer,
-    DeviceId device, ExtendedDeviceContext& to, detail::WalkCounts* counts) {
+    DeviceId device, ExtendedDeviceContext& to) {
   const auto mode = static_cast<Ddtp::ModeValue>(Ddtp::Mode::get(pointer));
   if (mode == Ddtp::ModeValue::kOff) return Unexpected{Cause::kAllInboundDisallowed};
   if (mode == Ddtp::ModeValue::kBare) return Unexpected{Cause::kTtypeBlocked};
@@ -93,7 +93,6 @@ bool type_allowed(const Transaction& transaction, const DeviceContext& context) 
   }
   if (contexts.find_device(device, to)) [[likely]]
     return {};
-  if (counts != nullptr) ++counts->device_directory;
   const auto loaded = detail::load_device_context(reader, config, pointer, device.value);
   if (!loaded) return Unexpected{loaded.error()};
   contexts.fill_device(device, *loaded, snapshot.of_device_context());
@@ -102,14 +101,15 @@ bool type_allowed(const Transaction& transaction, const DeviceContext& context) 
 }
 
 Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId device,
-                                                                  detail::WalkCounts* counts,
+                                                                  detail::TableLoads* loads,
                                                                   std::uint64_t* used) {
   detail::TableReader reader(memory);
   const Generations::Snapshot snapshot(generations, device, /*process=*/0);
   const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
   if (used != nullptr) *used = pointer;
   ExtendedDeviceContext context;
-  const auto located = locate_device(reader, snapshot, pointer, device, context, counts);
+  const auto located = locate_device(reader, snapshot, pointer, device, context);
+  if (loads != nullptr) *loads = reader.loads;
   if (!located) return Unexpected{located.error()};
   return context;
 }
@@ -118,12 +118,11 @@ Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId devic
 [[gnu::always_inline]] inline Result<void, WalkFault> Iommu::State::locate_process(
     detail::TableReader& reader, const Generations::Snapshot& snapshot,
     const Transaction& transaction, const DeviceContext& device, std::uint32_t process,
-    ProcessContext& to, detail::WalkCounts& counts) {
+    ProcessContext& to) {
   if (contexts.find_process(transaction.device, process, to)) [[likely]]
     return {};
-  ++counts.process_directory;
-  const auto loaded = detail::load_process_context(reader, config, device, process,
-                                                   transaction.access, &counts.second_stage);
+  const auto loaded =
+      detail::load_process_context(reader, config, device, process, transaction.access);
   if (!loaded) return Unexpected{loaded.error()};
   contexts.fill_process(transaction.device, process, *loaded, snapshot.of_process_context());
   to = *loaded;
@@ -134,7 +133,7 @@ Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId devic
 [[gnu::always_inline]] inline Result<void, WalkFault> Iommu::State::select_first_stage(
     detail::TableReader& reader, const Generations::Snapshot& snapshot,
     const Transaction& transaction, const DeviceContext& device, FirstStage& to,
-    detail::WalkCounts& counts) {
+    detail::EventIds& ids) {
   if (!device.uses_process_directory()) {
     set_tables(to, device, device.fsc);
     to.pscid = static_cast<std::uint32_t>(DeviceContext::Ta::Pscid::get(device.ta));
@@ -144,10 +143,9 @@ Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId devic
   if (!pasid && !device.has_default_process()) return {};
   if (static_cast<PdtpMode>(Fsc::Mode::get(device.fsc)) == PdtpMode::kBare) return {};
   const std::uint32_t process = process_of(transaction.requester);
-  counts.ids.process = Pasid{process};
+  ids.process = Pasid{process};
   ProcessContext context;
-  const auto located =
-      locate_process(reader, snapshot, transaction, device, process, context, counts);
+  const auto located = locate_process(reader, snapshot, transaction, device, process, context);
   if (!located) return located;
   if (pasid && transaction.requester.privileged && !context.allows_supervisor()) {
     return Unexpected{WalkFault{Cause::kTtypeBlocked}};
@@ -227,15 +225,20 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
                                                               detail::IotlbContext context) {
   detail::WalkCounts counts{
       .ids = {.device = transaction.device, .process = transaction.requester.pasid}};
-  const auto made = translate_counted(transaction, context, counts);
+  const auto made = [&] {
+    detail::TableReader reader(memory);
+    const auto translated = translate_counted(reader, transaction, context, counts);
+    counts.loads = reader.loads;
+    return translated;
+  }();
   count_walks(counts);
   return made;
 }
 
 Result<Translation, TransactionFault> Iommu::State::translate_counted(
-    const Transaction& transaction, detail::IotlbContext context, detail::WalkCounts& counts) {
+    detail::TableReader& reader, const Transaction& transaction, detail::IotlbContext context,
+    detail::WalkCounts& counts) {
   iotlb_misses.add();
-  detail::TableReader reader(memory);
   Generations::Snapshot snapshot(generations, transaction.device,
                                  process_of(transaction.requester));
   const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
@@ -248,8 +251,7 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   }
 
   ExtendedDeviceContext device;
-  const auto located =
-      locate_device(reader, snapshot, pointer, transaction.device, device, &counts);
+  const auto located = locate_device(reader, snapshot, pointer, transaction.device, device);
   if (!located) return Unexpected{TransactionFault{located.error()}};
   const auto fault = [&](const WalkFault& why) {
     return Unexpected{TransactionFault{why.cause, device.hides_translation_faults(), why.iotval2,
@@ -266,11 +268,12 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   }
 
   detail::AddressSpaceId space;
-  if (device.has_second_stage()) space.gscid = device.gscid();
+  if (device.has_second_stage()) space.gscid = counts.ids.gscid = device.gscid();
   snapshot.add_domain(space.gscid);
   detail::Walk walk;
   if (!is_translated(transaction.type)) {
-    const auto selected = select_first_stage(reader, snapshot, transaction, device, walk, counts);
+    const auto selected =
+        select_first_stage(reader, snapshot, transaction, device, walk, counts.ids);
     if (!selected) return fault(selected.error());
   }
   space.pscid = walk.pscid;
@@ -282,12 +285,8 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   walk.wants_write = transaction.wants_write;
   walk.supervisor = requester.pasid.has_value() && requester.privileged;
   walk.updates_ad = device.updates_accessed_dirty();
-  walk.second_stage = detail::make_second_stage(config, device, &counts.second_stage);
-  if (!walk.scheme.is_bare()) {
-    counts.ids.pscid = walk.pscid;
-    ++counts.first_stage;
-  }
-  if (device.has_second_stage()) counts.ids.gscid = device.gscid();
+  walk.second_stage = detail::make_second_stage(config, device);
+  if (!walk.scheme.is_bare()) counts.ids.pscid = walk.pscid;
   ++counts.tlb_misses;
   auto made = walk_first(reader, transaction, walk);
   if (!made) return fault(made.error());

@@ -62,6 +62,7 @@ std::uint64_t used_bits(std::uint64_t pte, const Walk& walk) {
   if (!walk.updates_ad) return Unexpected{WalkFault{page_fault(walk.access)}};
   const auto entry = locate_entry(reader, config, walk, address, /*write=*/true);
   if (!entry) return Unexpected{entry.error()};
+  ++reader.loads.first_stage;
   const auto update = update_entry(reader, walk.scheme, *entry, pte, used);
   if (!update) return Unexpected{memory_fault(walk, update.error())};
   if (*update == Update::kGivenUp) return Unexpected{WalkFault{page_fault(walk.access)}};
@@ -83,6 +84,7 @@ Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Confi
     const std::uint64_t address = table + scheme.offset(level, walk.at.value);
     const auto entry = locate_entry(reader, config, walk, address, /*write=*/false);
     if (!entry) return Unexpected{entry.error()};
+    ++reader.loads.first_stage;
     const auto loaded = load_entry(reader, scheme, *entry);
     if (!loaded) return Unexpected{memory_fault(walk, loaded.error())};
     const std::uint64_t pte = *loaded;

@@ -40,14 +40,12 @@ Result<ExtendedDeviceContext, Cause> load_device_context(TableReader& reader, co
                                                          std::uint32_t device_id);
 
 /// Reads and checks the process context of `process_id`, which fits, in the directory of `device`,
-/// whose mode is not Bare. `access` is the transaction's own, which guest-page faults name;
-/// `second_stage_walks` counts the walks that finding the entries takes.
+/// whose mode is not Bare. `access` is the transaction's own, which guest-page faults name.
 ///
 /// Errors: kPdtLoadFault, kPdtNotValid, kPdtMisconfigured, guest_page_fault(access).
 /// Spec:   §3.3.2 "Process to locate the Process-context".
 Result<ProcessContext, WalkFault> load_process_context(TableReader& reader, const Config& config,
                                                        const DeviceContext& device,
-                                                       std::uint32_t process_id, Access access,
-                                                       unsigned* second_stage_walks = nullptr);
+                                                       std::uint32_t process_id, Access access);
 
 }  // namespace tandem::iommu::detail

@@ -15,12 +15,24 @@
 ///       "Svpbmt", "Svrsw60t59b".
 namespace tandem::iommu::detail {
 
+/// Entries loaded, of each kind of table: what events count as walks. The update of a leaf's A and
+/// D bits, which compares it, loads it once more.
+///
+/// Spec: "Glossary", Walk; §6.23 "Performance-monitoring event selectors (iohpmevt1-31)".
+struct TableLoads {
+  unsigned device_directory = 0;
+  unsigned process_directory = 0;
+  unsigned first_stage = 0;
+  unsigned second_stage = 0;
+};
+
 /// How one transaction reads all its tables and directories: in one reader section.
 struct TableReader : memory::Memory::Reader {
   using Reader::Reader;
   /// How many more entries the transaction reads again because software changed them under the
   /// update of their A and D bits.
   unsigned repeats = 16;
+  TableLoads loads;  ///< so far
 };
 
 /// How a paging scheme divides an address, and how its entries lie in memory. No levels: Bare.

@@ -11,6 +11,7 @@
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
+#include "tandem/iommu/detail/page_table.hpp"
 
 namespace tandem::iommu::detail {
 
@@ -22,15 +23,11 @@ struct EventIds {
   std::optional<std::uint32_t> pscid = std::nullopt;
 };
 
-/// What one translation walked, and whose it is: one for each look-up in a directory or a stage's
-/// tables, however many entries it reads.
+/// What one translation walked, and whose it is.
 struct WalkCounts {
   EventIds ids;
   unsigned tlb_misses = 0;
-  unsigned device_directory = 0;
-  unsigned process_directory = 0;
-  unsigned first_stage = 0;
-  unsigned second_stage = 0;
+  TableLoads loads = {};
 };
 
 /// The hardware performance monitor: counters of events, and one of nanoseconds.

@@ -15,7 +15,6 @@ struct SecondStage {
   std::uint64_t root_ppn = 0;  ///< of a table of 16 KiB
   bool narrow = false;         ///< DC.tc.SXL: addresses of 34 bits, whatever the scheme has
   bool updates_ad = false;     ///< DC.tc.GADE
-  unsigned* walks = nullptr;   ///< counts them
 
   bool is_bare() const { return scheme.is_bare(); }
   unsigned address_bits() const {
@@ -23,9 +22,8 @@ struct SecondStage {
   }
 };
 
-/// The second stage that `iohgatp` selects. `walks`: what is to count them.
-inline SecondStage make_second_stage(const Config& config, const DeviceContext& context,
-                                     unsigned* walks = nullptr) {
+/// The second stage that `iohgatp` selects.
+inline SecondStage make_second_stage(const Config& config, const DeviceContext& context) {
   using Iohgatp = DeviceContext::Iohgatp;
   SecondStage stage;
   stage.scheme = scheme_of(static_cast<SecondStageMode>(Iohgatp::Mode::get(context.iohgatp)),
@@ -34,7 +32,6 @@ inline SecondStage make_second_stage(const Config& config, const DeviceContext& 
   stage.narrow = context.has_32_bit_addresses();
   stage.root_ppn = Iohgatp::Ppn::get(context.iohgatp);
   stage.updates_ad = context.updates_guest_accessed_dirty();
-  stage.walks = walks;
   return stage;
 }
 
@@ -74,7 +71,6 @@ Result<bool, GuestFault> update_guest_leaf(TableReader& reader, const SecondStag
     TableReader& reader, const Config& config, const SecondStage& stage, std::uint64_t address,
     AccessTypes types, bool sets_dirty) {
   if (stage.is_bare()) return GuestPage{PhysAddr{address}, kBareLog2Size, kAllowsAll};
-  if (stage.walks != nullptr) ++*stage.walks;
   const Unexpected fault{GuestFault::kPageFault};
   if (address >> stage.address_bits() != 0) return fault;
 
@@ -82,6 +78,7 @@ Result<bool, GuestFault> update_guest_leaf(TableReader& reader, const SecondStag
   unsigned level = stage.scheme.levels - 1U;
   while (true) {
     const PhysAddr at{table + stage.scheme.offset(level, address)};
+    ++reader.loads.second_stage;
     const auto loaded = load_entry(reader, stage.scheme, at);
     if (!loaded) return Unexpected{guest_fault(loaded.error())};
     const std::uint64_t pte = *loaded;

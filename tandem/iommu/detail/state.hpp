@@ -75,8 +75,8 @@ struct Iommu::State {
   Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
                                                           detail::IotlbContext context);
   Result<Translation, detail::TransactionFault> translate_counted(
-      const detail::Transaction& transaction, detail::IotlbContext context,
-      detail::WalkCounts& counts);
+      detail::TableReader& reader, const detail::Transaction& transaction,
+      detail::IotlbContext context, detail::WalkCounts& counts);
   /// Step 17: through the first stage. (translate.cpp)
   Result<Translation, detail::WalkFault> walk_first(detail::TableReader& reader,
                                                     const detail::Transaction& transaction,
@@ -99,24 +99,23 @@ struct Iommu::State {
   Result<void, Cause> locate_device(detail::TableReader& reader,
                                     const detail::Generations::Snapshot& snapshot,
                                     std::uint64_t pointer, DeviceId device,
-                                    ExtendedDeviceContext& to, detail::WalkCounts* counts);
-  /// The same in a section of its own. `used`: where to put that ddtp, if asked for.
-  /// (translate.cpp)
-  Result<ExtendedDeviceContext, Cause> device_context(DeviceId device, detail::WalkCounts* counts,
+                                    ExtendedDeviceContext& to);
+  /// The same in a section of its own. Where to put, if asked for: `loads`, what was loaded;
+  /// `used`, that ddtp. (translate.cpp)
+  Result<ExtendedDeviceContext, Cause> device_context(DeviceId device, detail::TableLoads* loads,
                                                       std::uint64_t* used = nullptr);
   /// Steps 10 to 16: `to`, which is Bare, becomes the first stage. (translate.cpp)
   Result<void, detail::WalkFault> select_first_stage(detail::TableReader& reader,
                                                      const detail::Generations::Snapshot& snapshot,
                                                      const detail::Transaction& transaction,
                                                      const DeviceContext& device,
-                                                     detail::FirstStage& to,
-                                                     detail::WalkCounts& counts);
+                                                     detail::FirstStage& to, detail::EventIds& ids);
   /// Steps 14 and 15: `to` becomes the process context. (translate.cpp)
   Result<void, detail::WalkFault> locate_process(detail::TableReader& reader,
                                                  const detail::Generations::Snapshot& snapshot,
                                                  const detail::Transaction& transaction,
                                                  const DeviceContext& device, std::uint32_t process,
-                                                 ProcessContext& to, detail::WalkCounts& counts);
+                                                 ProcessContext& to);
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
   void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
               const Requester& requester, std::uint64_t iotval);
