@@ -11,13 +11,14 @@ namespace {
 template <class... Missing>
 class Without : public Board {
  protected:
-  Without() : Board(kAllCapabilities & ~(Missing::kMask | ...)) {
+  Without() : Board(kAllCapabilities & ~(std::uint64_t{0} | ... | Missing::kMask)) {
     enable_queues();
     set_ddtp(Ddtp::ModeValue::k3Lvl);
   }
 };
 
 using WithoutAts = Without<Capabilities::Ats, Capabilities::T2gpa>;
+using WithPd20 = Without<>;
 using WithoutPd20 = Without<Capabilities::Pd20>;
 using OnlyPd8 = Without<Capabilities::Pd17, Capabilities::Pd20>;
 
@@ -41,6 +42,11 @@ TEST_F(WithoutAts, ItsInvalidationIsIllegal) {
 TEST_F(WithoutAts, ItsPageResponseIsIllegal) {
   EXPECT_TRUE(illegal(ats_prgr(kDevice.value, std::nullopt, 0, 0)));
   EXPECT_TRUE(device_.take_responses().empty());
+}
+
+// [iommu §4.1.3]
+TEST_F(WithPd20, AProcessIdHas20Bits) {
+  EXPECT_FALSE(illegal(iodir_inval_pdt(kDevice.value, 0xf'ffff)));
 }
 
 // [iommu §4.1.3]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -77,22 +78,27 @@ TEST_F(Reset, WiresFall) {
   EXPECT_EQ(levels, (std::vector<bool>{true, false}));
 }
 
-// [iommu §6.2]
+// [iommu §6.2] [iommu §6.5]
 TEST_F(Reset, WaitsForAccessesThroughEarlierTranslations) {
   start();
   map(root_, 3, kAt, allocate_page());
-  std::atomic<bool> accesses{false};
-  std::atomic<bool> over{false};
-  std::jthread access([&] {
-    const std::scoped_lock section(rcu::rcu_default_domain());
-    EXPECT_TRUE(translate(kAt).has_value());
-    accesses = true;
-    for (int i = 0; i < 2'000 && !over; ++i) std::this_thread::yield();
-    EXPECT_FALSE(over);
-  });
-  while (!accesses) std::this_thread::yield();
-  iommu_->reset();
-  over = true;
+  const std::function<void()> ends[] = {[&] { write(reg::kDdtp, 0, 8); }, [&] { iommu_->reset(); }};
+  for (const auto& end : ends) {
+    std::atomic<bool> accesses{false};
+    std::atomic<bool> over{false};
+    std::jthread access([&] {
+      const std::scoped_lock section(rcu::rcu_default_domain());
+      EXPECT_TRUE(translate(kAt).has_value());
+      accesses = true;
+      for (int i = 0; i < 2'000 && !over; ++i) std::this_thread::yield();
+      EXPECT_FALSE(over);
+    });
+    while (!accesses) std::this_thread::yield();
+    end();
+    over = true;
+    access.join();
+    set_ddtp(Ddtp::ModeValue::k1Lvl);
+  }
 }
 
 // [iommu §6.2]
