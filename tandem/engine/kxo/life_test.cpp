@@ -34,7 +34,7 @@ std::size_t resident_pages() {
 
 /// Runs `round` that often; the memory in use after a tenth of them is what is in use in the end.
 void expect_flat(std::uint32_t count, const std::function<void(std::uint32_t)>& round) {
-  std::size_t before = 0;
+  [[maybe_unused]] std::size_t before = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
     if (i == count / 10) before = resident_pages();
     round(i);
@@ -104,6 +104,20 @@ TEST(Life, StopComesFromSeveralThreadsAtOnce) {
   for (int i = 0; i < 3; ++i) threads.emplace_back([&] { client.session().stop(); });
   for (auto& thread : threads) thread.join();
   expect_all_freed(device);
+}
+
+TEST(Life, AnAccountGoesWithItsDevice) {
+  for (int i = 0; i < 20; ++i) {  // in most the pool ends before it has looked at the tenant
+    std::weak_ptr<detail::Account> account;
+    {
+      TestDevice device;
+      TestClient client(device, 1);
+      account = device.device().account_of(1);
+      for (int user = 0; user < 3; ++user) (void)client.add(client.setup(kSlow, kSlow));
+    }
+    rcu::rcu_barrier();
+    ASSERT_TRUE(account.expired()) << i;
+  }
 }
 
 TEST(Life, QuotasOfOwnerTenantAndDevice) {

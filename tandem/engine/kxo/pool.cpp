@@ -37,6 +37,11 @@ Pool::~Pool() {
   }
   changed_.notify_all();
   for (const pthread_t thread : threads) ::pthread_join(thread, nullptr);
+  const MutexLock lock(mutex_);
+  while (round_first_ != nullptr) {  // what is in the round keeps itself
+    const auto last = std::move(round_first_->active);
+    round_first_ = last->next;
+  }
 }
 
 Result<void> Pool::admit() {
