@@ -16,7 +16,10 @@ bool parse_number(std::string_view text, T& number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+std::string quoted(std::string_view text) {
+  std::string result = "'";
+  return result.append(text).append(1, '\'');
+}
 
 /// The options of `text` one by one, without the backslashes before commas.
 std::vector<std::string> split(std::string_view text) {
