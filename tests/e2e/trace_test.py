@@ -219,9 +219,8 @@ class Recording(TraceTest):
         self.assertEqual(categories, {"queue", "process"})
 
     def test_a_small_ring_drops_the_oldest_and_says_so(self):
-        result, out = self.trace("--events", "64", command=["demo", "fork"])
-        self.assertEqual(result.returncode, 0, result.stderr)
-        result, out = self.trace("--events", "64", command=["demo", "rcu"])
+        long = self.path("long", b"some words, again and again; " * 400000)
+        result, out = self.trace("--events", "64", command=[*self.COMPRESS, long])
         self.assertEqual(result.returncode, 0, result.stderr)
         dropped = re.search(r"(\S+) dropped", result.stderr).group(1)
         self.assertNotEqual(dropped, "0", result.stderr)
