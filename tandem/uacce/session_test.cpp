@@ -65,9 +65,9 @@ class SessionStop : public testing::TestWithParam<int> {
   }
 
   Story story_;
+  std::unique_ptr<RawQueue> queue_;  // outlives the threads that look at it
   std::unique_ptr<Framework> framework_;
   std::unique_ptr<Client> client_;
-  std::unique_ptr<RawQueue> queue_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Threads, SessionStop, testing::Values(0, 1), [](const auto& chosen) {
