@@ -227,7 +227,8 @@ void Picture::draw_marks_and_axis() {
   if (story_.length / step > 10) step *= 2;
   const double unit = step >= 1e8 ? 1e9 : step >= 1e5 ? 1e6 : 1e3;
   const char* const name = unit == 1e9 ? "s" : unit == 1e6 ? "ms" : "us";
-  for (double at = 0; at <= story_.length; at += step) {
+  for (int i = 0; i * step <= story_.length; ++i) {
+    const double at = i * step;
     behind +=
         fmt::format("<path class=\"grid\" d=\"M{0} {1}V{2}\"/>\n", px(x(at)), px(top_), px(end));
     put("<text class=\"small\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{:g} {}</text>\n",

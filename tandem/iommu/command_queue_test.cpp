@@ -175,7 +175,9 @@ TEST_F(Commands, AFenceWaitsForAccessesThroughOldTranslations) {
       {iodir_inval_pdt(kDevice.value, kPasid.value), plain},
       {plain, iofence_c({.order_reads = true})},
       {plain, iofence_c({.order_writes = true})}};
-  for (const auto& [command, waiting] : cases) {
+  for (const auto& pair : cases) {
+    const Command& command = pair.first;
+    const Command& waiting = pair.second;
     SCOPED_TRACE(command.words[0]);
     const auto first = static_cast<std::uint32_t>(read(reg::kCqt));
     std::atomic<bool> inside{false};

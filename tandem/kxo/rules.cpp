@@ -41,7 +41,7 @@ Rules::Rules(int width, int height, int goal)
   if (cells() > kTableCells) return;
   const std::shared_ptr<std::uint64_t[]> rows(new std::uint64_t[(all_ + 64) / 64]());
   for (Cells stones = 0; stones <= all_; ++stones) {
-    if (finds_row(stones)) rows[stones / 64] |= cell_bit(static_cast<int>(stones % 64));
+    if (finds_row(stones)) rows.get()[stones / 64] |= cell_bit(static_cast<int>(stones % 64));
   }
   rows_ = rows;
 }

@@ -67,7 +67,7 @@ class Rules {
 
   /// Whether `stones`, of one player, hold a row of `goal`.
   bool has_row(Cells stones) const noexcept {
-    if (rows_ != nullptr) return (rows_[stones / 64] >> (stones % 64) & 1) != 0;
+    if (rows_ != nullptr) return (rows_.get()[stones / 64] >> (stones % 64) & 1) != 0;
     return finds_row(stones);
   }
   /// The cells that complete a row together with `stones`, taken or not.

@@ -14,7 +14,6 @@ namespace tandem::engine::kxo {
 namespace {
 
 using detail::Owner;
-using detail::User;
 using detail::UserRef;
 using pcie::AddressSpace;
 using pcie::DmaResult;
