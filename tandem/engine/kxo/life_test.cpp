@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -26,17 +28,25 @@ std::uint32_t rounds(std::uint32_t usual) {
   return text == nullptr ? usual : static_cast<std::uint32_t>(std::strtoul(text, nullptr, 10));
 }
 
+/// The soak test's time, in halves: two tests share it.
+std::chrono::seconds at_most() {
+  const char* const text = std::getenv("TANDEM_SOAK_SECONDS");
+  return std::chrono::seconds(text == nullptr ? 3600 : std::strtol(text, nullptr, 10) / 2);
+}
+
 std::size_t resident_pages() {
   std::size_t size = 0, resident = 0;
   std::ifstream("/proc/self/statm") >> size >> resident;
   return resident;
 }
 
-/// Runs `round` that often; the memory in use after a tenth of them is what is in use in the end.
+/// Runs `round` that often, or for the soak's time; the memory in use after the first rounds is
+/// what is in use in the end.
 void expect_flat(std::uint32_t count, const std::function<void(std::uint32_t)>& round) {
   [[maybe_unused]] std::size_t before = 0;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    if (i == count / 10) before = resident_pages();
+  const auto end = std::chrono::steady_clock::now() + at_most();
+  for (std::uint32_t i = 0; i < count && std::chrono::steady_clock::now() < end; ++i) {
+    if (i == std::min(count / 10, 5000U)) before = resident_pages();
     round(i);
   }
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
