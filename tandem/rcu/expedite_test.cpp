@@ -26,6 +26,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
+using detail::Occupant;
 using detail::wait_until;
 using detail::Waiter;
 
@@ -35,21 +36,13 @@ TEST(Expedited, WaitsForReadersAndForNothingElse) {
   EXPECT_FALSE(set_expedited_priority(1000));
   for (const int priority : {0, 1}) {
     ASSERT_TRUE(set_expedited_priority(priority));
-    std::atomic<bool> inside{false};
-    std::atomic<bool> leave{false};
-    std::thread reader([&] {
-      const std::scoped_lock section(domain);
-      inside = true;
-      wait_until(leave);
-    });
-    wait_until(inside);
+    Occupant reader(domain);
     const Waiter ordinary([&] { rcu_synchronize(domain); });
     const Waiter waiter([&] { rcu_synchronize_expedited(domain); });
     EXPECT_FALSE(waiter.returned_within(20ms));
-    leave = true;
+    reader.leave();
     waiter.wait();
     ordinary.wait();
-    reader.join();
   }
   const domain_stats now = stats(domain);
   EXPECT_EQ(now.expedited, 2u);

@@ -29,6 +29,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using detail::BusyWorker;
+using detail::Occupant;
 using detail::wait_until;
 using detail::Waiter;
 
@@ -70,19 +71,11 @@ TEST(Polling, CondSynchronizeWaitsOnlyIfItMust) {
   cond_synchronize_expedited(old, domain);
   domain.unlock();
   const gp_state next = get_state(domain);
-  std::atomic<bool> inside{false};
-  std::atomic<bool> leave{false};
-  std::thread reader([&] {
-    const std::scoped_lock section(domain);
-    inside = true;
-    wait_until(leave);
-  });
-  wait_until(inside);
+  Occupant reader(domain);
   const Waiter waiter([&] { cond_synchronize(next, domain); });
   EXPECT_FALSE(waiter.returned_within(20ms));
-  leave = true;
+  reader.leave();
   waiter.wait();
-  reader.join();
 }
 
 TEST(Polling, TheDomainsThreadDrivesWhatWasStarted) {
