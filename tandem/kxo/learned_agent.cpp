@@ -16,19 +16,6 @@ using Method = Learning::Method;
 constexpr std::uint64_t kGames = 200'000;
 constexpr std::uint64_t kMostGames = 100'000'000;
 
-/// The best move by a model that was learned.
-class LearnedAgent final : public Agent {
- public:
-  explicit LearnedAgent(Model model) : Agent(model->rules()), model_(std::move(model)) {}
-
- private:
-  Result<int> do_choose(const Position& position, const Budget&) override {
-    Random numbers = random(position);
-    return greedy_move(*model_, position, numbers);
-  }
-  Model model_;
-};
-
 /// What is learned from that many games of a seed, for all agents who ask for the same.
 Model learned(const Rules& rules, Method method, std::uint64_t games, std::uint64_t seed) {
   using Key = std::tuple<Rules, Method, std::uint64_t, std::uint64_t>;
@@ -55,12 +42,11 @@ Result<std::unique_ptr<Agent>, std::string> make(const Rules& rules, Method meth
     return Unexpected{std::string("boards of more than 16 cells need model=PATH or games=N")};
   }
   if (path.empty()) {
-    return std::unique_ptr<Agent>(
-        std::make_unique<LearnedAgent>(learned(rules, method, games, seed)));
+    return greedy_agent(learned(rules, method, games, seed));
   }
   auto trained = load_model(path, rules);
   if (!trained) return Unexpected{trained.error()};
-  return std::unique_ptr<Agent>(std::make_unique<LearnedAgent>(std::move(trained->model)));
+  return greedy_agent(std::move(trained->model));
 }
 
 }  // namespace

@@ -4,61 +4,81 @@
 #include <array>
 #include <bit>
 #include <limits>
+#include <utility>
 
 namespace tandem::kxo {
 namespace {
 
 constexpr std::uint64_t kStream = 2ULL << 40;  // beside those of agents
 
-int any_cell(Cells free, Random& random) noexcept {
-  const auto count = static_cast<std::uint64_t>(std::popcount(free));
-  return nth_cell(free, static_cast<int>(random.below(count)));
+int any_cell(Cells cells, Random& random) noexcept {
+  if (std::has_single_bit(cells)) return std::countr_zero(cells);
+  const auto count = static_cast<std::uint64_t>(std::popcount(cells));
+  return nth_cell(cells, static_cast<int>(random.below(count)));
 }
 
-/// A move, and what it promises who makes it.
-struct Choice {
-  int cell = 0;
-  float value = 0;
+class GreedyAgent final : public Agent {
+ public:
+  explicit GreedyAgent(std::shared_ptr<const ValueModel> model)
+      : Agent(model->rules()), model_(std::move(model)) {}
+
+ private:
+  Result<int> do_choose(const Position& position, const Budget&) override {
+    Random numbers = random(position);
+    return greedy_move(*model_, position, numbers);
+  }
+  std::shared_ptr<const ValueModel> model_;
 };
 
-/// Nobody has a row in `position`, and there is a free cell.
-Choice best_choice(const ValueModel& model, const Position& position, Random& random) noexcept {
-  const Rules& rules = model.rules();
-  const Cells free = rules.free(position);
-  const Cells wins = rules.completing(position.of(position.to_move())) & free;
-  if (wins != 0) return {any_cell(wins, random), 1};
-  if (std::has_single_bit(free)) return {std::countr_zero(free), 0};
-  Choice best{0, -std::numeric_limits<float>::infinity()};
-  unsigned equal = 0;
-  for (Cells rest = free; rest != 0; rest &= rest - 1) {
-    const int cell = std::countr_zero(rest);
-    const float value = model.value(position.after(cell));
-    if (value < best.value) continue;
-    equal = value > best.value ? 1 : equal + 1;
-    if (equal == 1 || random.below(equal) == 0) best = {cell, value};
-  }
-  return best;
-}
-
 }  // namespace
+
+double Learning::rate_at(std::uint64_t game) const noexcept {
+  if (halved_after == 0) return rate;
+  return rate / (1 + static_cast<double>(game) / static_cast<double>(halved_after));
+}
 
 Learning Learning::of(Method method, ValueModel::Kind kind) {
   Learning learning;
   learning.method = method;
   if (kind == ValueModel::Kind::kNetwork) {
     learning.rate = 0.05;
-  } else if (method == Method::kQ) {
-    // What the best answer leaves is no sample of chance: it replaces what was thought before.
-    learning.rate = 1;
+    return learning;
   }
+  // What the best answer leaves is no sample of chance: it replaces what was thought before. All
+  // positions have to come up often enough, also those that only bad moves lead to.
+  learning.rate = 1;
+  learning.lambda = 0.2;
+  learning.exploration = 0.5;
+  learning.random_plies = 14;
   return learning;
 }
 
-int greedy_move(const ValueModel& model, const Position& position, Random& random) noexcept {
-  return best_choice(model, position, random).cell;
+Choice best_moves(const ValueModel& model, const Position& position) noexcept {
+  const Rules& rules = model.rules();
+  const Cells free = rules.free(position);
+  const Cells wins = rules.completing(position.of(position.to_move())) & free;
+  if (wins != 0) return {wins, 1};
+  if (std::has_single_bit(free)) return {free, 0};
+  Choice best{0, -std::numeric_limits<float>::infinity()};
+  for (Cells rest = free; rest != 0; rest &= rest - 1) {
+    const int cell = std::countr_zero(rest);
+    const float value = model.value(position.after(cell));
+    if (value > best.value) best = {0, value};
+    if (value == best.value) best.cells |= cell_bit(cell);
+  }
+  return best;
 }
 
-void learn_from_game(ValueModel& model, const Learning& learning, GameKey key) {
+int greedy_move(const ValueModel& model, const Position& position, Random& random) noexcept {
+  return any_cell(best_moves(model, position).cells, random);
+}
+
+std::unique_ptr<Agent> greedy_agent(std::shared_ptr<const ValueModel> model) {
+  return std::make_unique<GreedyAgent>(std::move(model));
+}
+
+void play_game(const ValueModel& model, const Learning& learning, GameKey key,
+               std::vector<Lesson>& lessons) {
   const Rules& rules = model.rules();
   Random random(key, kStream);
   Position position;
@@ -67,16 +87,16 @@ void learn_from_game(ValueModel& model, const Learning& learning, GameKey key) {
   struct Step {
     Position position;
     float best = 0;
-    bool played = false;  // that move, and no other one
+    bool played = false;  // one of the best moves
   };
   std::array<Step, Rules::kMostCells> steps;
   std::size_t count = 0;
   while (rules.outcome(position) == Outcome::kOpen) {
-    const Choice best = best_choice(model, position, random);
+    const Choice best = best_moves(model, position);
     const bool explores = opening > 0 || random.unit() < learning.exploration;
     if (opening > 0) --opening;
-    const int cell = explores ? any_cell(rules.free(position), random) : best.cell;
-    steps[count++] = {position, best.value, cell == best.cell};
+    const int cell = any_cell(explores ? rules.free(position) : best.cells, random);
+    steps[count++] = {position, best.value, (best.cells & cell_bit(cell)) != 0};
     position = position.after(cell);
   }
   // From the end: what is learned of a position serves the one before it at once. The value of a
@@ -88,14 +108,27 @@ void learn_from_game(ValueModel& model, const Learning& learning, GameKey key) {
   for (std::size_t i = count; i-- > 1;) {
     const Step& step = steps[i];
     float value = step.best;
-    // A random move says nothing about the position before it.
+    // A move that is not among the best says nothing about the position before it.
     if (learning.method == Learning::Method::kTd && step.played) {
       value += lambda * (rest - value);
     }
     const float target = -discount * value;
-    model.learn(step.position, target, static_cast<float>(learning.rate));
+    lessons.push_back({step.position, target});
     rest = target;
   }
+}
+
+void learn(ValueModel& model, std::span<const Lesson> lessons, double rate) {
+  for (const Lesson& lesson : lessons) {
+    model.learn(lesson.position, lesson.target, static_cast<float>(rate));
+  }
+}
+
+void learn_from_game(ValueModel& model, const Learning& learning, GameKey key) {
+  std::vector<Lesson> lessons;
+  lessons.reserve(static_cast<std::size_t>(model.rules().cells()));
+  play_game(model, learning, key, lessons);
+  learn(model, lessons, learning.rate_at(key.game));
 }
 
 }  // namespace tandem::kxo

@@ -2,7 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
 
+#include "tandem/kxo/agent.hpp"
 #include "tandem/kxo/random.hpp"
 #include "tandem/kxo/value_model.hpp"
 
@@ -18,22 +22,50 @@ struct Learning {
     kQ,
   };
   Method method = Method::kTd;
-  double lambda = 0.5;       ///< of TD: from 0, the next position alone, to 1, the game's end
-  double rate = 0.5;         ///< of learning
+  double lambda = 0.5;  ///< of TD: from 0, the next position alone, to 1, the game's end
+  double rate = 0.5;    ///< of learning, at first
+  /// Units: games until the rate is half of that; after twice as many it is a third, and so on. 0:
+  ///        it stays.
+  std::uint64_t halved_after = 0;
   double exploration = 0.3;  ///< the share of random moves
   double discount = 0.98;    ///< for each ply: wins that come sooner are worth more
   int random_plies = 8;      ///< games begin with up to so many random moves
 
+  double rate_at(std::uint64_t game) const noexcept;
   /// What suits `method` and a kind of model.
   static Learning of(Method method, ValueModel::Kind kind);
+
+  friend bool operator==(const Learning&, const Learning&) = default;
 };
 
-/// Whoever moves wins at once where that is possible, or else goes where the model promises most;
-/// several such cells are equally likely. Returns the cell.
-int greedy_move(const ValueModel& model, const Position& position, Random& random) noexcept;
+/// The cells that promise most, by `model`, to whoever moves: those that win at once or, where none
+/// does, those after which the position is worth most. `position` is of an open game.
+struct Choice {
+  Cells cells = 0;
+  float value = 0;  ///< to who moves
+};
+Choice best_moves(const ValueModel& model, const Position& position) noexcept;
 
-/// Plays the game `key` against itself and learns from it. After the same games a model is the
-/// same, whoever played them, and where they were interrupted.
+/// One of best_moves(), each as likely. Returns the cell.
+int greedy_move(const ValueModel& model, const Position& position, Random& random) noexcept;
+/// Who plays by `model`.
+std::unique_ptr<Agent> greedy_agent(std::shared_ptr<const ValueModel> model);
+
+/// What a game says of a position that came up in it.
+struct Lesson {
+  Position position;
+  float target = 0;  ///< a better guess of its value
+};
+
+/// Plays the game `key` by `model` against itself and appends what there is to learn from it, in
+/// the order in which it is to be learned.
+void play_game(const ValueModel& model, const Learning& learning, GameKey key,
+               std::vector<Lesson>& lessons);
+/// Moves `model` by the share `rate` of the way, lesson by lesson.
+void learn(ValueModel& model, std::span<const Lesson> lessons, double rate);
+
+/// Plays a game and learns from it. After the same games a model is the same, whoever played them,
+/// and where they were interrupted.
 /// Thread safety: none else uses `model`.
 void learn_from_game(ValueModel& model, const Learning& learning, GameKey key);
 

@@ -33,6 +33,9 @@ class ValueModel {
   /// neighbours, too.
   virtual void learn(const Position& position, float target, float rate) = 0;
 
+  /// The positions that something was learned about, one for all its images; of tables only.
+  virtual std::vector<Position> positions() const { return {}; }
+
   /// What was learned, as the numbers that a file holds; load() takes only such ones.
   virtual std::vector<std::uint32_t> save() const = 0;
   virtual bool load(const std::vector<std::uint32_t>& words) = 0;
@@ -57,8 +60,12 @@ struct TrainedModel {
 /// Errors: a sentence about the file.
 Result<void, std::string> save_model(const std::string& path, const ValueModel& model,
                                      std::uint64_t games);
+/// What save_model() writes of a model of this kind that saves `words`.
+std::string model_bytes(const Rules& rules, ValueModel::Kind kind,
+                        const std::vector<std::uint32_t>& words, std::uint64_t games);
 /// Errors: a sentence about a file that cannot be read, is none of these, is cut short, changed, of
-///         another version or of another game than `rules`.
+///         another version or of another game than `rules`, if they are given.
+Result<TrainedModel, std::string> load_model(const std::string& path);
 Result<TrainedModel, std::string> load_model(const std::string& path, const Rules& rules);
 
 }  // namespace tandem::kxo

@@ -86,6 +86,13 @@ TEST(ValueModelTest, ATableKeepsPositionsApart) {
   };
   for (const Position& position : positions) model->learn(position, value(position), 1);
   for (const Position& position : positions) ASSERT_EQ(model->value(position), value(position));
+  std::set<std::uint32_t> indices, listed;
+  for (const Position& position : positions) indices.insert(canonical.of(position));
+  for (const Position& position : model->positions()) {
+    ASSERT_TRUE(listed.insert(canonical.of(position)).second);
+    ASSERT_EQ(model->value(position), value(position));
+  }
+  EXPECT_EQ(listed, indices);
   const auto copy = ValueModel::make(Rules::standard());
   ASSERT_TRUE(copy->load(model->save()));
   for (const Position& position : positions) ASSERT_EQ(copy->value(position), value(position));

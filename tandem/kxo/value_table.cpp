@@ -55,17 +55,37 @@ void ValueTable::grow() {
   }
 }
 
-/// Pairs of an index and a value, in the order of the indices: the same table is the same file.
-std::vector<std::uint32_t> ValueTable::save() const {
+/// What is used, in the order of the indices.
+std::vector<ValueTable::Slot> ValueTable::sorted() const {
   std::vector<Slot> used;
+  used.reserve(used_);
   for (const Slot& slot : slots_) {
     if (slot.index != kEmpty) used.push_back(slot);
   }
   std::sort(used.begin(), used.end(),
             [](const Slot& a, const Slot& b) { return a.index < b.index; });
+  return used;
+}
+
+std::vector<Position> ValueTable::positions() const {
+  std::vector<Position> positions;
+  positions.reserve(used_);
+  for (const Slot& slot : sorted()) {
+    Position& position = positions.emplace_back();
+    std::uint32_t digits = slot.index;
+    for (int cell = 0; digits != 0; digits /= 3, ++cell) {
+      if (digits % 3 == 1) position.o |= cell_bit(cell);
+      if (digits % 3 == 2) position.x |= cell_bit(cell);
+    }
+  }
+  return positions;
+}
+
+/// Pairs of an index and a value: the same table is the same file.
+std::vector<std::uint32_t> ValueTable::save() const {
   std::vector<std::uint32_t> words;
-  words.reserve(used.size() * 2);
-  for (const Slot& slot : used) {
+  words.reserve(used_ * 2);
+  for (const Slot& slot : sorted()) {
     words.push_back(slot.index);
     words.push_back(std::bit_cast<std::uint32_t>(slot.value));
   }

@@ -19,6 +19,7 @@ class ValueTable final : public ValueModel {
   Kind kind() const noexcept override { return Kind::kTable; }
   float value(const Position& position) const noexcept override;
   void learn(const Position& position, float target, float rate) override;
+  std::vector<Position> positions() const override;
   std::vector<std::uint32_t> save() const override;
   bool load(const std::vector<std::uint32_t>& words) override;
 
@@ -29,6 +30,7 @@ class ValueTable final : public ValueModel {
   };
   static constexpr std::uint32_t kEmpty = ~0U;
 
+  std::vector<Slot> sorted() const;
   std::size_t slot_of(std::uint32_t index) const noexcept;
   void grow();
 
