@@ -2,10 +2,12 @@
 #include "tandem/uacce/detail/mapping_kind.hpp"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +22,9 @@ namespace {
 
 constexpr std::array<std::string_view, 9> kLocalFileSystems = {
     "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "squashfs", "erofs"};
+constexpr std::array<std::uint32_t, 7> kLocalMagics = {
+    EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,    F2FS_SUPER_MAGIC,
+    SQUASHFS_MAGIC,   TMPFS_MAGIC,     OVERLAYFS_SUPER_MAGIC};
 constexpr std::array<std::string_view, 3> kMemoryFileSystems = {"tmpfs", "ramfs", "hugetlbfs"};
 // Block devices whose data may come from a FUSE file or over a network: loop, nbd, drbd. Those with
 // dynamic numbers are known by the name of the mount's source, below.
@@ -61,6 +66,16 @@ MappingKind kind_of_mount(std::string_view type, std::string_view source,
                       source.starts_with("/dev/loop") || source.starts_with("/dev/nbd") ||
                       source.starts_with("/dev/rbd") || source.starts_with("/dev/drbd");
   return remote ? MappingKind::kMayBlock : MappingKind::kLocalFile;
+}
+
+/// What chroot() made the root is listed only if it is a mount of its own.
+void add_root(std::unordered_map<std::uint64_t, MappingKind>& kinds) {
+  struct stat root {};
+  struct statfs file_system {};
+  if (::stat("/", &root) != 0 || ::statfs("/", &file_system) != 0) return;
+  if (!contains(kLocalMagics, static_cast<std::uint32_t>(file_system.f_type))) return;
+  kinds.try_emplace(MappingClassifier::key(major(root.st_dev), minor(root.st_dev)),
+                    MappingKind::kLocalFile);
 }
 
 std::uint64_t device_of_memfd(unsigned flags) {
@@ -118,6 +133,7 @@ void MappingClassifier::refresh_if_changed_locked() {
   const bool changed = ::poll(&poll, 1, 0) > 0 && (poll.revents & (POLLERR | POLLPRI)) != 0;
   if (loaded_ && !changed) return;
   parse(read_all(mountinfo_.get()), mounts_);
+  add_root(mounts_);
   loaded_ = true;
 }
 

@@ -2,9 +2,16 @@
 #include "tandem/uacce/detail/mapping_kind.hpp"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <string>
 
 #include "tandem/base/mapping.hpp"
 
@@ -74,6 +81,48 @@ TEST(MappingClassifier, KnowsAnonymousMemoryAndMemfds) {
   EXPECT_EQ(classifier.classify(vma), MappingKind::kSharedMemory);
   vma.device_major = 4095;
   EXPECT_EQ(classifier.classify(vma), MappingKind::kMayBlock);
+}
+
+Vma file_of_device(dev_t device) {
+  Vma vma;
+  vma.inode = 1;
+  vma.device_major = major(device);
+  vma.device_minor = minor(device);
+  return vma;
+}
+
+/// Whether this process sees `directory` as its root from now on, with /proc, but no mount of it.
+bool change_root(const std::string& directory) {
+  const std::string proc = directory + "/proc";
+  return ::unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 &&
+         ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         ::mount("/proc", proc.c_str(), nullptr, MS_BIND | MS_REC, nullptr) == 0 &&
+         ::chroot(directory.c_str()) == 0 && ::chdir("/") == 0;
+}
+
+TEST(MappingClassifier, AcceptsARootThatIsNoMount) {
+  enum { kAccepted, kRefused, kCannot };
+  std::array<char, 32> name{"./tandem-root-XXXXXX"};
+  ASSERT_NE(::mkdtemp(name.data()), nullptr);
+  const std::string directory = name.data();
+  ASSERT_EQ(::mkdir((directory + "/proc").c_str(), 0700), 0);
+  struct stat status {};
+  ASSERT_EQ(::stat(name.data(), &status), 0);
+  const bool local =
+      MappingClassifier().classify(file_of_device(status.st_dev)) != MappingKind::kMayBlock;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (!change_root(directory)) ::_exit(kCannot);
+    const MappingKind kind = MappingClassifier().classify(file_of_device(status.st_dev));
+    ::_exit(kind == MappingKind::kLocalFile ? kAccepted : kRefused);
+  }
+  int outcome = 0;
+  ASSERT_EQ(::waitpid(child, &outcome, 0), child);
+  ::rmdir((directory + "/proc").c_str());
+  ::rmdir(directory.c_str());
+  if (!local) GTEST_SKIP() << "the working directory is not on a local file system";
+  if (WEXITSTATUS(outcome) == kCannot) GTEST_SKIP() << "no namespaces to change the root in";
+  EXPECT_EQ(WEXITSTATUS(outcome), kAccepted);
 }
 
 }  // namespace

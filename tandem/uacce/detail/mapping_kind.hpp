@@ -5,11 +5,11 @@
 /// kernel. So only kinds that cannot are accepted, by the device number of the file against this
 /// process's own view of mounts:
 ///
-///   accepted  anonymous memory ([heap], [stack], [vdso] too); memfds, shared anonymous and System
-///   V
-///             memory (the kernel's internal tmpfs and hugetlbfs); files of local file systems:
-///             ext2/3/4, xfs, btrfs, f2fs, zfs, tmpfs, ramfs, hugetlbfs, squashfs, erofs; overlay
-///             only when it is this process's root, whose stall would stall this process anyway
+///   accepted  anonymous memory ([heap], [stack], [vdso] too); memfds, shared anonymous and
+///             System V memory (the kernel's internal tmpfs and hugetlbfs); files of local file
+///             systems: ext2/3/4, xfs, btrfs, f2fs, zfs, tmpfs, ramfs, hugetlbfs, squashfs, erofs;
+///             overlay only when it is this process's root, whose stall would stall this process
+///             anyway; the file system that chroot() put the root on, where it is a local one
 ///   not       everything else: an unknown device number, FUSE, network and shared-directory file
 ///             systems, devices, other overlays, and file systems on loop or network block devices,
 ///             behind which there may be any of those
