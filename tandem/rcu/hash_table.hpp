@@ -60,8 +60,7 @@ class hash_table {
   /// An element with `key`, or nullptr. What is there throughout is found.
   ///
   /// Thread safety: in a section of domain(), or `condition` holds (checked, see checked.hpp).
-  /// Wait-
-  ///                free but for the length of a chain.
+  ///                Wait-free but for the length of a chain.
   /// Ordering:      what the inserter did to the element before is visible.
   template <check_condition C = bool>
   T* find(const key_type& key, const C& condition = false,
@@ -90,8 +89,7 @@ class hash_table {
   /// Adds `element`, whether or not its key is there. Which of several find() gives is left open.
   ///
   /// Thread safety: this and the updates below: any thread, inside or outside sections; may spin
-  /// for
-  ///                another update of the bucket. May resize, see hash_options.
+  ///                for another update of the bucket. May resize, see hash_options.
   void insert(T& element) noexcept { core_.insert(element, hash_key(key_of_(element))); }
 
   /// Adds `element` unless its key is there. Returns: nullptr, or who is there; that is good in a
