@@ -3,7 +3,6 @@
 #include <climits>
 #include <cstdint>
 
-#include "tandem/base/cpu.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
 #include "tandem/rcu/detail/core.hpp"
@@ -12,9 +11,6 @@
 
 namespace tandem::rcu::detail {
 namespace {
-
-/// Words between the object whose deleter runs and the one that is fetched meanwhile.
-constexpr std::uint32_t kAhead = 16;
 
 Core::Entry with_head(std::uintptr_t word) noexcept {
   Core::Entry entry;
@@ -69,16 +65,10 @@ Core::Entry Core::take(Queue& queue) noexcept {
     free_emptied(queue, chunk);
     chunk = next;
   }
-  const std::uint64_t taken = queue.taken.load(std::memory_order_relaxed);
-  // Objects lie in the cache of the core that retired them. A chunk that was closed before its end
-  // has old words there, which do no harm; words that are being written are not ready.
-  if (queue.ready > taken + kAhead && queue.at + kAhead < Chunk::kWords) {
-    prefetch_for_write(reinterpret_cast<const void*>(chunk->words[queue.at + kAhead] & ~kTags));
-  }
   std::uint32_t words = 0;
   const Entry entry = read(*chunk, queue.at, words);
   queue.at += words;
-  queue.taken.store(taken + words, std::memory_order_release);
+  queue.taken.store(queue.taken.load(std::memory_order_relaxed) + words, std::memory_order_release);
   return entry;
 }
 
