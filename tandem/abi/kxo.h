@@ -68,8 +68,9 @@ enum tandem_kxo_state {
  *
  * The device publishes no move while `capacity` are not taken: nothing is overwritten. It then
  * stores 1 in `stalled`, and looks at `taken` again; the client stores `taken`, then loads
- * `stalled`, and if it is 1 sends RESUME. Likewise publication/`waiting`. Between each store and
- * load stands a full fence.
+ * `stalled`, and if it is 1 sends RESUME. It may do so once for several moves, at the latest when
+ * it has taken all. Likewise publication/`waiting`. Between each store and load stands a full
+ * fence.
  */
 struct tandem_kxo_ring {
   /* device */

@@ -7,8 +7,8 @@
 ///     board.play(5);                           // when wait() says Code::kWrongTurn
 ///
 /// A board's moves lie in a ring in reserved memory: those that are there are read without a system
-/// call. Nothing is lost: a board whose ring is full waits until moves are taken. Games follow one
-/// another on a board. Header-only over wd.hpp; nothing throws but std::bad_alloc.
+/// call. Nothing is lost: a board whose ring is full waits until half of it is taken. Games follow
+/// one another on a board. Header-only over wd.hpp; nothing throws but std::bad_alloc.
 ///
 /// Threads: a Device and its boards belong to one thread at a time.
 /// Fork: boards are the parent's; in a child their calls say Code::kDeviceLost. The child opens a
@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cerrno>
@@ -29,10 +30,12 @@
 #include <ctime>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "tandem/abi/kxo.h"
+#include "tandem/base/cpu.hpp"
 #include "tandem/wd/wd.hpp"
 
 namespace tandem::wd::kxo {
@@ -106,6 +109,19 @@ class Core {
   /// Whether this process opened it, not one that it was forked from.
   bool ours() const { return mark_->load(std::memory_order_relaxed) != 0; }
 
+  /// Whether looking again and again can pay: what is looked for comes from another CPU.
+  bool may_spin() const { return may_spin_; }
+
+  /// Starts an operation that nobody waits for. Errors: those of starting it.
+  Result<void, Error> start(const wd_request& what) {
+    auto& place = started_[started_count_++ % kMostStarted];
+    place.reset();  // waits, if it is not done by now
+    place.emplace(queue.submit(Operate{what}));
+    if (!place->ready()) return {};
+    if (auto done = place->get(); !done) return Unexpected{done.error()};
+    return {};
+  }
+
   Result<tandem_kxo_ring*, Error> take_ring(std::uint32_t capacity) {
     const std::size_t bytes = ring_bytes(capacity);
     for (std::size_t i = 0; i < free_.size(); ++i) {
@@ -136,15 +152,21 @@ class Core {
   };
   static constexpr std::size_t kMarkBytes = 4096;
   static constexpr std::size_t kSlabBytes = std::size_t{1} << 20;
+  static constexpr std::size_t kMostStarted = 16;
 
   Core(Queue opened, void* page)
-      : queue(std::move(opened)), mark_(new (page) std::atomic<std::uint32_t>(0)) {}
+      : queue(std::move(opened)),
+        mark_(new (page) std::atomic<std::uint32_t>(0)),
+        may_spin_(queue.path() != Path::kInline && std::thread::hardware_concurrency() > 1) {}
   static std::size_t ring_bytes(std::uint32_t capacity) {
     return (tandem_kxo_ring_size(capacity) + 63) & ~std::uint64_t{63};
   }
   static tandem_kxo_ring* cleared(void* at) { return new (at) tandem_kxo_ring{}; }
 
   std::atomic<std::uint32_t>* mark_;  // a forked child reads 0
+  const bool may_spin_;
+  std::array<std::optional<Op>, kMostStarted> started_;
+  std::size_t started_count_ = 0;
   std::vector<Reserved> slabs_;
   std::size_t used_ = 0;  // of the last slab
   std::vector<Free> free_;
@@ -160,13 +182,17 @@ class Board {
         id_(other.id_),
         ring_(other.ring_),
         capacity_(other.capacity_),
-        taken_(other.taken_) {}
+        taken_(other.taken_),
+        looked_(other.looked_),
+        usual_wait_(other.usual_wait_) {}
   Board& operator=(Board&& other) noexcept {
     std::swap(core_, other.core_);
     std::swap(id_, other.id_);
     std::swap(ring_, other.ring_);
     std::swap(capacity_, other.capacity_);
     std::swap(taken_, other.taken_);
+    std::swap(looked_, other.looked_);
+    std::swap(usual_wait_, other.usual_wait_);
     return *this;
   }
   ~Board() { release(); }
@@ -191,9 +217,10 @@ class Board {
   /// The next move; sleeps until there is one. Errors: as read(); kDeadline.
   Result<Move, Error> wait(std::chrono::steady_clock::time_point deadline =
                                std::chrono::steady_clock::time_point::max()) {
-    for (;;) {
+    for (bool spun = !core_ || !core_->may_spin();;) {
       auto move = read();
       if (move || move.error().code != Code::kBusy) return move;
+      if (!std::exchange(spun, true) && spin()) continue;
       const auto left = deadline - std::chrono::steady_clock::now();
       if (left <= left.zero()) {
         return Unexpected{Error{Code::kDeadline, 0, 0, "no move in time; wait again"}};
@@ -230,7 +257,10 @@ class Board {
   /// The same, and read() goes on behind it: for who fell behind and wants no history.
   Result<tandem_kxo_board, Error> skip_to_now() {
     auto now = board();
-    if (now) (void)advance(now->published);
+    if (now) {
+      taken_ = now->published;
+      (void)offer();
+    }
     return now;
   }
 
@@ -248,6 +278,10 @@ class Board {
  private:
   friend class Device;
   static constexpr std::chrono::nanoseconds kLongestSleep = std::chrono::seconds(1);
+  static constexpr std::chrono::nanoseconds kMostSpin = std::chrono::microseconds(100);
+  // When moves usually take longer than that, a short look is all that is tried.
+  static constexpr std::chrono::nanoseconds kHopelessSpin = std::chrono::microseconds(2);
+  static constexpr int kLooksPerClockRead = 32;
 
   Board(std::shared_ptr<detail::Core> core, std::uint64_t id, tandem_kxo_ring* ring,
         std::uint32_t capacity)
@@ -265,6 +299,9 @@ class Board {
     const std::uint64_t progress =
         std::atomic_ref(ring_->progress).load(std::memory_order_acquire);  // (A)
     if (static_cast<std::uint32_t>(progress) == taken_) {
+      if (!looked_) {
+        if (auto told = offer(); !told) return Unexpected{told.error()};
+      }
       switch (progress >> 32) {
         case TANDEM_KXO_AGENTS_TURN:
           return Unexpected{Error{Code::kBusy, 0, 0, "no move is there yet; wait()"}};
@@ -285,14 +322,26 @@ class Board {
     if (auto went = advance(taken_ + 1); !went) return Unexpected{went.error()};
     return move;
   }
-  /// Gives the slots before `number` back, and has a board that waits for them go on.
+  /// Gives the slots before `number` back. Whether the board waits for them is looked at when half
+  /// of the ring is free and when it is empty: a RESUME then pays for many moves.
+  Result<void, Error> advance(std::uint32_t number) {
+    taken_ = number;
+    if ((number & (capacity_ / 2 - 1)) == 0) return offer();
+    looked_ = false;
+    word(ring_->taken).store(number, std::memory_order_release);  // (B)
+    return {};
+  }
+  /// Gives slots back, and has a board that waits for them go on.
   ///
   /// Ordering: (B) releases our loads of the slots. Between it and the load of `stalled` stands a
   ///           full fence: a read-modify-write that is sequentially consistent, as the load is.
-  Result<void, Error> advance(std::uint32_t number) {
-    taken_ = number;
-    (void)word(ring_->taken).exchange(number, std::memory_order_seq_cst);  // (B)
+  Result<void, Error> offer() {
+    looked_ = true;
+    (void)word(ring_->taken).exchange(taken_, std::memory_order_seq_cst);  // (B)
     if (word(ring_->stalled).load(std::memory_order_seq_cst) == 0) return {};
+    if (core_->queue.path() != Path::kInline) {
+      return core_->start(detail::operation(WD_OP_KXO_RESUME, id_));
+    }
     auto due = resume();
     if (!due) return Unexpected{due.error()};
     return {};
@@ -310,6 +359,28 @@ class Board {
     return std::chrono::nanoseconds(done->result);
   }
 
+  bool nothing_new() const {
+    return std::atomic_ref(ring_->progress).load(std::memory_order_seq_cst) ==
+           (taken_ | std::uint64_t{TANDEM_KXO_AGENTS_TURN} << 32);
+  }
+
+  /// Looks at the ring for as long as that usually pays. Returns: whether there is something.
+  bool spin() {
+    const auto budget = usual_wait_ > kMostSpin ? kHopelessSpin : kMostSpin;
+    const auto start = std::chrono::steady_clock::now();
+    for (auto now = start; now - start < budget; now = std::chrono::steady_clock::now()) {
+      for (int look = 0; look < kLooksPerClockRead; ++look) {
+        if (!nothing_new()) {
+          learn(now - start);
+          return true;
+        }
+        cpu_pause();
+      }
+    }
+    return false;
+  }
+  void learn(std::chrono::nanoseconds wait) { usual_wait_ += (wait - usual_wait_) / 8; }
+
   /// Ordering: as in Ring: `waiting` is stored before the last look at `progress`.
   Result<void, Error> sleep(std::chrono::nanoseconds longest) {
     if (core_->queue.path() == Path::kInline) {
@@ -320,15 +391,17 @@ class Board {
       if (longest.count() > 0) (void)::nanosleep(&time, nullptr);
       return {};
     }
+    const auto start = std::chrono::steady_clock::now();
     const timespec time = as_timespec(longest);
     const std::uint32_t seen = word(ring_->event).load(std::memory_order_acquire);
     (void)word(ring_->waiting).exchange(1, std::memory_order_seq_cst);
-    const std::uint64_t progress = std::atomic_ref(ring_->progress).load(std::memory_order_seq_cst);
-    const bool nothing = progress == (taken_ | std::uint64_t{TANDEM_KXO_AGENTS_TURN} << 32);
     const bool timed_out =
-        nothing && ::syscall(SYS_futex, &ring_->event, FUTEX_WAIT, seen, &time, nullptr, 0) != 0 &&
+        nothing_new() &&
+        ::syscall(SYS_futex, &ring_->event, FUTEX_WAIT, seen, &time, nullptr, 0) != 0 &&
         errno == ETIMEDOUT;
     word(ring_->waiting).store(0, std::memory_order_relaxed);
+    learn(std::min<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start,
+                                             4 * kMostSpin));
     if (!timed_out) return {};
     // A broker that died wakes nobody: ask now and then.
     auto alive = core_->queue.run(Nop{});
@@ -345,6 +418,8 @@ class Board {
   tandem_kxo_ring* ring_;
   std::uint32_t capacity_;
   std::uint32_t taken_ = 0;
+  bool looked_ = true;  // whether the board waits for room, since `taken` was stored
+  std::chrono::nanoseconds usual_wait_{0};
 };
 
 /// A queue on the device: its boards are seen and changed through it alone.

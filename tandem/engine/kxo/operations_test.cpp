@@ -246,10 +246,12 @@ TEST_F(Operations, AClientThatWritesNonsenseIntoItsRingStopsItsOwnBoard) {
   ring.taken = 12345;
   ring.stalled = ring.event = ring.waiting = 0xFFFF'FFFF;
   EXPECT_EQ(resume(id), TANDEM_STATUS_OK);
-  EXPECT_EQ(client.board(id).published, 0u);
-  ring.taken = 0;
+  EXPECT_EQ(client.board(id).published, TestClient::kCapacity) << "the room that there was";
   EXPECT_EQ(resume(id), TANDEM_STATUS_OK);
-  EXPECT_EQ(client.published(wanted), TestClient::kCapacity);
+  EXPECT_EQ(client.board(id).published, TestClient::kCapacity);
+  ring.taken = 4;
+  EXPECT_EQ(resume(id), TANDEM_STATUS_OK);
+  EXPECT_EQ(client.published(wanted), TestClient::kCapacity + 4);
 }
 
 TEST_F(Operations, APermissionCountsFromTheNextMoveOn) {

@@ -41,16 +41,15 @@ class User::Ring {
   }
 
   /// Ordering: (A) acquires the client's loads of the slots it took.
-  bool full(std::uint32_t published) const {
-    return published - word(header().taken).load(std::memory_order_acquire) >= capacity_;  // (A)
+  std::uint32_t taken() const {
+    return word(header().taken).load(std::memory_order_acquire);  // (A)
   }
-  /// Says that nothing comes before RESUME. Returns: whether the ring is full still.
-  bool stall(std::uint32_t published) {
+  /// Says that nothing comes before RESUME, unless more is taken than that by now.
+  /// Returns: what is taken.
+  std::uint32_t stall() {
     word(header().stalled).store(1, std::memory_order_relaxed);
     full_fence();
-    if (full(published)) return true;
-    unstall();
-    return false;
+    return taken();
   }
   void unstall() { word(header().stalled).store(0, std::memory_order_relaxed); }
 
@@ -154,7 +153,8 @@ Result<std::uint32_t, tandem_status> User::write(std::uint32_t cell) {
   }
   auto ring = Ring::map(*this);
   if (!ring) return Unexpected{TANDEM_STATUS_BAD_RANGE};
-  if (ring->full(published_)) return Unexpected{TANDEM_STATUS_WOULD_BLOCK};
+  taken_ = ring->taken();
+  if (full()) return Unexpected{TANDEM_STATUS_WOULD_BLOCK};
   next_move_ = Clock::now() + pace_;
   return move(*ring, static_cast<int>(cell));
 }
@@ -216,11 +216,14 @@ User::Step User::step(AgentCache& agents, Clock::time_point& due_at) {
       due_at = next_move_;
       return Step::kLater;
     }
-    auto ring = Ring::map(*this);
-    if (!ring) return thrown_off(ring.error(), due_at);
-    if (ring->full(published_) && ring->stall(published_)) {
-      stalled_ = true;
-      return Step::kIdle;
+    if (full()) {  // as far as is known
+      auto ring = Ring::map(*this);
+      if (!ring) return thrown_off(ring.error(), due_at);
+      taken_ = ring->taken();
+      if (full()) taken_ = ring->stall();
+      stalled_ = full();
+      if (stalled_) return Step::kIdle;
+      ring->unstall();
     }
     position = current();
     revision = revision_;

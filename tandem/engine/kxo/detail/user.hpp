@@ -97,6 +97,9 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
   std::uint8_t player_to_move() const TANDEM_REQUIRES(mutex_) {
     return current().to_move() == tandem::kxo::Player::kO ? player_o_ : player_x_;
   }
+  bool full() const TANDEM_REQUIRES(mutex_) {
+    return published_ - taken_ >= setup_.wanted.capacity;
+  }
   tandem_kxo_state state() const TANDEM_REQUIRES(mutex_);
   /// Makes and publishes the move of the player whose turn it is; `cell` is free.
   std::uint32_t move(Ring& ring, int cell) TANDEM_REQUIRES(mutex_);
@@ -114,6 +117,9 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
   std::uint8_t player_o_ TANDEM_GUARDED_BY(mutex_);
   std::uint8_t player_x_ TANDEM_GUARDED_BY(mutex_);
   std::uint32_t published_ TANDEM_GUARDED_BY(mutex_) = 0;
+  // By the client, when its word was last read. What it has taken it does not give back, so that
+  // room which was there is there still.
+  std::uint32_t taken_ TANDEM_GUARDED_BY(mutex_) = 0;
   std::uint32_t revision_ TANDEM_GUARDED_BY(mutex_) = 0;  // of the permissions
   std::uint64_t games_ TANDEM_GUARDED_BY(mutex_) = 0;
   bool stalled_ TANDEM_GUARDED_BY(mutex_) = false;
