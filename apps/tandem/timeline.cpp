@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "apps/tandem/timeline.hpp"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,38 +7,29 @@
 #include <iterator>
 #include <string_view>
 
+#include "apps/tandem/timeline_drawing.hpp"
+
 namespace tandem::cli {
 namespace {
 
-/// Okabe and Ito's colours, told apart by people with any kind of colour vision, without the yellow
-/// and the black that light and dark pages swallow. The last one is for everybody else.
-constexpr std::array<const char*, 7> kColours{"#0072b2", "#e69f00", "#009e73", "#cc79a7",
-                                              "#56b4e9", "#d55e00", "#8a8f98"};
-
-constexpr double kLeft = 132, kWidth = 1000, kRight = 24, kBin = 2;  // all in px
+constexpr double kRight = 24, kBin = 2;  // all in px
 constexpr std::size_t kBins = static_cast<std::size_t>(kWidth / kBin);
 constexpr double kEngineHeight = 48, kRunHeight = 14, kGap = 12, kRowHeight = 20;
-constexpr double kLetter = 6.4, kMarkLine = 14;
+constexpr double kMarkLine = 14;
 constexpr std::size_t kMarkLines = 4, kMostMarks = 40, kMostRows = 40;
 
 constexpr std::string_view kStyle = R"(<style>
-text{font:12px system-ui,sans-serif;fill:#20242c}.small{font-size:11px;fill:#59606d}
-.back{fill:#fff}.band{fill:#f1f3f6}.grid{stroke:#d4d8df;stroke-width:1}
+text{font:12px system-ui,sans-serif;fill:#20242c}.small{font-size:11px;fill:#59606d}.tiny{font-size:7.5px;fill:#59606d}
+.end{stroke:#20242c;stroke-width:1}.back{fill:#fff}.band{fill:#f1f3f6}.grid{stroke:#d4d8df;stroke-width:1}
 .mark{stroke:#20242c;stroke-width:1;stroke-dasharray:3 3;opacity:.6}.sign{fill:#20242c;stroke:#fff;stroke-width:.8}
-@media (prefers-color-scheme:dark){text{fill:#e8eaee}.small{fill:#a4abb8}.back{fill:#15181e}.band{fill:#21262f}
+@media (prefers-color-scheme:dark){text{fill:#e8eaee}.small,.tiny{fill:#a4abb8}.end{stroke:#f4f5f7}.back{fill:#15181e}.band{fill:#21262f}
 .grid{stroke:#343b47}.mark{stroke:#e8eaee}.sign{fill:#f4f5f7;stroke:#15181e}}
 </style>)";
 
-/// A pixel coordinate without superfluous digits.
-std::string px(double value) {
-  std::string text = fmt::format("{:.1f}", value);
-  if (text.ends_with(".0")) text.resize(text.size() - 2);
-  return text;
-}
-
 class Picture {
  public:
-  Picture(const Capture& capture, const Story& story) : capture_(capture), story_(story) {}
+  Picture(const Capture& capture, const Story& story)
+      : capture_(capture), story_(story), palette_(story) {}
   std::string draw();
 
  private:
@@ -51,11 +40,9 @@ class Picture {
     fmt::format_to(std::back_inserter(body_), text, std::forward<Values>(values)...);
   }
   double x(double at) const { return kLeft + kWidth * at / story_.length; }
-  static std::size_t colour(std::size_t process) { return std::min(process, kColours.size() - 1); }
   Shares shares(const std::vector<Story::Work>& works, std::uint32_t cpu) const;
   Shares presence(std::uint32_t cpu) const;
   double stack(const Shares& shares, double height, std::string_view what, std::uint32_t cpu);
-  std::string name_of(std::size_t colour) const;
   void draw_head();
   void draw_core(std::uint32_t cpu);
   void draw_process(std::size_t index);
@@ -66,6 +53,7 @@ class Picture {
 
   const Capture& capture_;
   const Story& story_;
+  const Palette palette_;
   std::string body_;
   double y_ = 0;
   double top_ = 0;  // of the rows
@@ -81,7 +69,7 @@ Picture::Shares Picture::shares(const std::vector<Story::Work>& works, std::uint
     for (; at < kBins && static_cast<double>(at) * bin < work.to; ++at) {
       const double from = std::max(work.from, static_cast<double>(at) * bin);
       const double to = std::min(work.to, static_cast<double>(at + 1) * bin);
-      result[at][colour(work.process)] += (to - from) / bin;
+      result[at][palette_.of(work)] += (to - from) / bin;
     }
   }
   return result;
@@ -93,7 +81,7 @@ Picture::Shares Picture::presence(std::uint32_t cpu) const {
   for (const auto& event : story_.seen) {
     if (event.cpu != cpu || !story_.processes[event.process].client) continue;
     const auto at = static_cast<std::size_t>(event.from / story_.length * kBins);
-    result[std::min(at, kBins - 1)][colour(event.process)] += 1;
+    result[std::min(at, kBins - 1)][palette_.of(event)] += 1;
   }
   for (auto& bin : result) {
     double sum = 0;
@@ -101,11 +89,6 @@ Picture::Shares Picture::presence(std::uint32_t cpu) const {
     for (double& each : bin) each = sum > 0 ? each / sum : 0;
   }
   return result;
-}
-
-std::string Picture::name_of(std::size_t colour) const {
-  const bool rest = colour == kColours.size() - 1 && story_.processes.size() > kColours.size();
-  return rest ? "others" : escape_markup(story_.processes[colour].name);
 }
 
 /// Draws a band of bars, one colour upon the other. Returns: how much of the time anybody had.
@@ -131,7 +114,7 @@ double Picture::stack(const Shares& shares, double height, std::string_view what
     if (path.empty()) continue;
     total += sum;
     put("<path fill=\"{}\" d=\"{}\"><title>core {}: {} {}, {:.0f} % of the time</title></path>\n",
-        kColours[colour], path, cpu, what, name_of(colour), 100 * sum / kBins);
+        kColours[colour], path, cpu, what, palette_.name(colour), 100 * sum / kBins);
   }
   return total / kBins;
 }
@@ -191,7 +174,7 @@ void Picture::draw_process(std::size_t index) {
   put("<rect fill=\"{}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"8\" rx=\"2\"><title>{}, pid {}: "
       "{} "
       "events, {} operations, {} faults</title></rect>\n",
-      kColours[colour(index)], px(from), px(y_ + 6), px(std::max(1.0, to - from)),
+      kColours[palette_.of_process(index)], px(from), px(y_ + 6), px(std::max(1.0, to - from)),
       escape_markup(process.name), process.pid, process.events, process.operations, process.faults);
   for (const double at : process.forked) draw_sign('r', at, process.name + " forked, rebinds");
   for (const double at : process.faulted) draw_sign('f', at, process.name + ": fault");
@@ -269,9 +252,10 @@ void Picture::draw_legend() {
   sign('r', "forked, rebinds");
   sign('f', "faulted");
   sign('k', "gone with open queues");
-  put("<text class=\"small\" x=\"{}\" y=\"{}\">tall bands: for whom engines worked; colours as the "
+  put("<text class=\"small\" x=\"{}\" y=\"{}\">tall bands: for whom engines worked{}; colours as "
+      "the "
       "rows below the cores</text>\n",
-      px(left), px(row + 14));
+      px(left), px(row + 14), story_.boards.empty() ? "" : ", or which agent thought");
   y_ += kRowHeight;
 }
 
@@ -281,6 +265,7 @@ std::string Picture::draw() {
   y_ += 6;
   top_ = y_;
   for (const std::uint32_t cpu : story_.cpus) draw_core(cpu);
+  body_ += draw_boards(story_, palette_, y_);
   const std::size_t rows = std::min(story_.processes.size(), kMostRows);
   for (std::size_t i = 0; i < rows; ++i) draw_process(i);
   draw_grace_periods();
@@ -296,6 +281,17 @@ std::string Picture::draw() {
 }
 
 }  // namespace
+
+std::string Palette::name(std::size_t colour) const {
+  const std::size_t agents = story_.agents.size();
+  const bool rest =
+      colour == kColours.size() - 1 && story_.processes.size() + agents > kColours.size();
+  if (rest) return "others";
+  if (colour >= clients_ && colour < clients_ + agents) {
+    return std::string(player_name(story_.agents[colour - clients_]));
+  }
+  return escape_markup(story_.processes[colour < clients_ ? colour : colour - agents].name);
+}
 
 std::string escape_markup(std::string_view text) {
   std::string safe;

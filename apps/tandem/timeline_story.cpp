@@ -19,6 +19,9 @@ class Teller {
   Story tell();
 
  private:
+  std::uint64_t end_of(const Span& span) const {
+    return span.end != nullptr ? span.end->time_ns : capture_.recording.records.back().time_ns;
+  }
   double since(std::uint64_t time_ns) const { return static_cast<double>(time_ns - start_); }
   std::size_t process(std::uint32_t pid);
   std::optional<std::size_t> process_of_pasid(std::uint64_t pasid) const;
@@ -118,8 +121,15 @@ void Teller::take_spans() {
   pid_of_pasid_.clear();
   std::size_t bound = 0;
   const auto& records = capture_.recording.records;
-  for (const Span& span : find_spans(records)) {
-    if (span.begin->event != Event::kOperationBegin || span.begin->cpu == Record::kNoCpu) continue;
+  const std::vector<Span> spans = find_spans(records);
+  std::map<std::uint32_t, std::uint64_t> operation_until;  // by thread
+  for (const Span& span : spans) {
+    const bool operation = span.begin->event == Event::kOperationBegin;
+    if (span.begin->cpu == Record::kNoCpu) continue;
+    if (!operation && span.begin->event != Event::kThinkBegin) continue;
+    // An agent that thinks in an operation has its time already.
+    if (!operation && span.begin->time_ns < operation_until[span.begin->thread]) continue;
+    if (operation) operation_until[span.begin->thread] = end_of(span);
     for (; bound < records.size() && records[bound].time_ns <= span.begin->time_ns; ++bound) {
       if (records[bound].event == Event::kPasidBind) {
         pid_of_pasid_[records[bound].arguments[0]] =
@@ -127,13 +137,16 @@ void Teller::take_spans() {
       }
     }
     auto owner = process_of_pasid(span.begin->arguments[2]);
+    if (!owner && !operation) owner = process(span.begin->process);
     if (!owner) {  // bound before the oldest event that is left
       const auto queue = pid_of_queue_.find(span.begin->arguments[0]);
       owner = process(queue != pid_of_queue_.end() ? queue->second : span.begin->process);
     }
-    const double to = span.end != nullptr ? since(span.end->time_ns) : story_.length;
-    story_.engines.push_back({span.begin->cpu, *owner, since(span.begin->time_ns), to});
+    story_.engines.push_back({span.begin->cpu, *owner, since(span.begin->time_ns),
+                              since(end_of(span)),
+                              operation ? -1 : static_cast<int>(span.begin->arguments[1])});
   }
+  tell_boards(capture_, spans, start_, story_);
 }
 
 /// Between two switches of a core, the task of the first one ran there.

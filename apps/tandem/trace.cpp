@@ -16,10 +16,10 @@ Examples:
   tandem trace -o app.pftrace -- ./my-program --its-options
 
 Open a .pftrace at https://ui.perfetto.dev or with trace_processor. Categories:
-engine, queue, fault, process, rcu, mark, all. With privilege the scheduler's
-view of the command is in it too. COMMAND is a program, or one of tandem's own
-commands. Exit status: the command's; 128 + N when signal N ended it; as
-everywhere when it could not be run or the files not be written.)";
+engine, queue, fault, process, rcu, mark, kxo, all. With privilege the
+scheduler's view of the command is in it too. COMMAND is a program, or one of
+tandem's own commands. Exit status: the command's; 128 + N when signal N ended
+it; as everywhere when it could not be run or the files not be written.)";
 
 }  // namespace
 

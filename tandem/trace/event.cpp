@@ -18,6 +18,7 @@ constexpr EventInfo kUnknown{};
 constexpr std::pair<std::string_view, Category> kCategories[] = {
     {"engine", Category::kEngine},   {"queue", Category::kQueue}, {"fault", Category::kFault},
     {"process", Category::kProcess}, {"rcu", Category::kRcu},     {"mark", Category::kMark},
+    {"kxo", Category::kKxo},
 };
 
 }  // namespace

@@ -38,7 +38,14 @@ namespace tandem::trace {
   X(rcu_grace_period, kRcuGracePeriod, kRcu, kInstant, "domain", "bound", "", "")              \
   X(rcu_grace_period_end, kRcuGracePeriodEnd, kRcu, kInstant, "domain", "bound", "", "")       \
   X(rcu_callbacks, kRcuCallbacks, kRcu, kInstant, "domain", "queued words", "", "")            \
-  X(rcu_stall, kRcuStall, kRcu, kInstant, "domain", "thread", "", "")
+  X(rcu_stall, kRcuStall, kRcu, kInstant, "domain", "thread", "", "")                          \
+  X(game_begun, kGameBegun, kKxo, kInstant, "board", "game", "players", "pasid")               \
+  X(game_ended, kGameEnded, kKxo, kInstant, "board", "game", "winner", "moves")                \
+  X(game_move, kGameMove, kKxo, kInstant, "board", "cell", "player", "number")                 \
+  X(think_begin, kThinkBegin, kKxo, kBegin, "board", "player", "pasid", "move")                \
+  X(think_end, kThinkEnd, kKxo, kEnd, "board", "cell", "", "")                                 \
+  X(permission, kPermission, kKxo, kInstant, "board", "players", "pasid", "")                  \
+  X(owner_gone, kOwnerGone, kKxo, kInstant, "owner", "boards", "", "")
 
 enum class Event : std::uint16_t {
 #define TANDEM_TRACE_ENUMERATOR(name, enumerator, ...) enumerator,
@@ -54,12 +61,13 @@ enum class Category : std::uint32_t {
   kProcess = 8,  ///< address spaces and queues that come and go
   kRcu = 16,     ///< grace periods and callbacks
   kMark = 32,    ///< what programs say with mark()
+  kKxo = 64,     ///< games on the game device: moves, thinking agents, who may move
 };
 
 /// A set of them, as the sum of their values.
 using Categories = std::uint32_t;
 inline constexpr Categories kNoCategories = 0;
-inline constexpr Categories kAllCategories = 63;
+inline constexpr Categories kAllCategories = 127;
 
 /// Whether an event stands for itself, or opens or closes a span of its thread's time.
 enum class Phase : std::uint8_t { kInstant, kBegin, kEnd };

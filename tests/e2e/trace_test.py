@@ -260,6 +260,39 @@ class Recording(TraceTest):
         self.assertEqual(left, [])
 
 
+class Games(TraceTest):
+    """A board against the client and one of two agents."""
+
+    def test_boards_are_in_the_files(self):
+        example = os.path.join(os.path.dirname(TANDEM), "..", "..", "examples", "example_kxo")
+        if not os.path.exists(example):
+            self.skipTest("examples are not built")
+        out, picture = self.path("t.pftrace"), self.path("t.svg")
+        result = run("trace", "-o", out, "--svg", picture, "--categories", "kxo", "--events", "262144",
+                     "--", example, env={**os.environ, "TANDEM": "embedded", "TMPDIR": self.directory})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn(" 0 dropped", result.stderr)
+        trace = Perfetto(out)
+        self.assertEqual({e["category"] for e in trace.events} - {""}, {"kxo"})
+        numbers = collections.defaultdict(list)
+        for move in trace.named("game_move"):
+            numbers[move["arguments"]["board"]].append(move["arguments"]["number"])
+        self.assertEqual(len(numbers), 2)
+        for board, moves in numbers.items():
+            self.assertEqual(moves, list(range(len(moves))), "each move once, in order")
+            begun = [e for e in trace.named("game_begun") if e["arguments"]["board"] == board]
+            ended = [e for e in trace.named("game_ended") if e["arguments"]["board"] == board]
+            self.assertIn(len(begun) - len(ended), (0, 1))
+            self.assertEqual([e["arguments"]["game"] for e in begun], list(range(len(begun))))
+        by_agents = [e for e in trace.named("game_move") if e["arguments"]["player"] != 0]
+        thoughts = [e for e in trace.named("think") if e["type"] == 1]
+        self.assertIn(len(thoughts) - len(by_agents), (0, 1, 2), "the last ones may not be made")
+        with open(picture, encoding="utf-8") as file:
+            text = file.read()
+        for words in ("2 boards", "random thinks", "user – random", "random – random"):
+            self.assertIn(words, text)
+
+
 class BadInput(TraceTest):
     def check(self, arguments, status, words):
         start = time.monotonic()

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::engine::kxo::detail {
 
@@ -142,7 +143,7 @@ void Owner::stop() noexcept {
     UserRef user;
     {
       const MutexLock lock(mutex_);
-      stopped_ = true;
+      if (!std::exchange(stopped_, true)) TANDEM_TRACE(owner_gone, number_, count_);
       if (youngest_ == nullptr) return;
       (void)youngest_->try_acquire();  // linked, so the table's reference is there
       user = UserRef(youngest_);

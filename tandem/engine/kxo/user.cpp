@@ -9,6 +9,7 @@
 #include "tandem/base/check.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/trace/trace.hpp"
 
 namespace tandem::engine::kxo::detail {
 
@@ -115,6 +116,18 @@ tandem_status User::start() {
   return TANDEM_STATUS_OK;
 }
 
+void User::trace_move(const tandem::kxo::Position& before, int cell, Outcome outcome) const {
+  if (before.taken() == 0) {
+    TANDEM_TRACE(game_begun, id(), games_, player_o_ | player_x_ << 8, traced_pasid());
+  }
+  TANDEM_TRACE(game_move, id(), cell, before.to_move() == Player::kO ? player_o_ : player_x_,
+               published_);
+  if (outcome != Outcome::kOpen) {
+    const int winner = outcome == Outcome::kO ? 1 : outcome == Outcome::kX ? 2 : 0;
+    TANDEM_TRACE(game_ended, id(), games_, winner, before.plies() + 1);
+  }
+}
+
 /// The referee: the move, whether it ends the game, and only then whose turn it is.
 std::uint32_t User::move(Ring& ring, int cell) {
   const tandem::kxo::Position before = current();
@@ -127,6 +140,7 @@ std::uint32_t User::move(Ring& ring, int cell) {
   if (outcome == Outcome::kDraw) flags |= TANDEM_KXO_MOVE_DRAW;
   const std::uint32_t word =
       tandem_kxo_make_move(static_cast<std::uint32_t>(cell), flags, published_);
+  trace_move(before, cell, outcome);
   if (over_) ++games_;
   if (stalled_) ring.unstall();
   stalled_ = false;
@@ -164,6 +178,7 @@ tandem_status User::set_players(std::uint8_t o, std::uint8_t x) {
   if (ended_) return TANDEM_STATUS_UNKNOWN_ID;
   auto ring = Ring::map(*this);
   if (!ring) return TANDEM_STATUS_BAD_RANGE;
+  TANDEM_TRACE(permission, id(), o | x << 8, traced_pasid());
   player_o_ = o;
   player_x_ = x;
   ++revision_;
@@ -229,8 +244,10 @@ User::Step User::step(AgentCache& agents, Clock::time_point& due_at) {
     revision = revision_;
     game = games_;
   }
+  TANDEM_TRACE(think_begin, id(), player, traced_pasid(), position.plies());
   const auto cell = agents.choose(player, *setup_.rules, position,
                                   {setup_.wanted.seed, game, setup_.wanted.work});
+  TANDEM_TRACE(think_end, id(), cell ? *cell : -1);
 
   const MutexLock lock(mutex_);
   if (ended_) return Step::kIdle;

@@ -103,6 +103,9 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
   tandem_kxo_state state() const TANDEM_REQUIRES(mutex_);
   /// Makes and publishes the move of the player whose turn it is; `cell` is free.
   std::uint32_t move(Ring& ring, int cell) TANDEM_REQUIRES(mutex_);
+  void trace_move(const tandem::kxo::Position& before, int cell, tandem::kxo::Outcome outcome) const
+      TANDEM_REQUIRES(mutex_);
+  std::uint32_t traced_pasid() const { return space_.pasid() ? space_.pasid()->value : 0; }
   Step thrown_off(const pcie::DmaFault& fault, Clock::time_point& due) const;
 
   const Setup setup_;
