@@ -70,8 +70,12 @@ Measured measure(const Case& the_case, int samples) {
       result.ratio = result.ours.median / limit;
       result.pass = result.ours.median <= limit;
       break;
+    case Case::Target::kAtLeast:
+      result.ratio = result.ours.median / limit;
+      result.pass = result.ours.median >= limit;
+      break;
     case Case::Target::kNone:
-      result.ratio = result.ours.median / result.peer.median;
+      result.ratio = the_case.peer ? result.ours.median / result.peer.median : 0;
       result.pass = true;
       break;
   }
@@ -88,6 +92,8 @@ std::string target_text(const Case& the_case) {
       return fmt::format("{:g}x faster", the_case.limit);
     case Case::Target::kAtMost:
       return fmt::format("<= {:g} {}", the_case.limit, the_case.unit);
+    case Case::Target::kAtLeast:
+      return fmt::format(">= {:g} {}", the_case.limit, the_case.unit);
     case Case::Target::kNone:
       return "-";
   }
@@ -181,10 +187,11 @@ int run_area(const Area& area, const Options& options) {
     }
     const bool documented = misses.find(the_case.name) != std::string::npos;
     failed |= !result.pass && !documented;
-    fmt::print("{:<34} {:>12} {:>12} {:>12} {:>6.2f}x  {:<12} {}\n", the_case.name,
+    fmt::print("{:<34} {:>12} {:>12} {:>12} {:>7}  {:<12} {}\n", the_case.name,
                fmt::format("{:.4g} {}", result.ours.median, the_case.unit),
                fmt::format("{:.4g}", result.ours.p99),
-               the_case.peer ? fmt::format("{:.4g}", result.peer.median) : "-", result.ratio,
+               the_case.peer ? fmt::format("{:.4g}", result.peer.median) : "-",
+               result.ratio != 0 ? fmt::format("{:.2f}x", result.ratio) : "-",
                target_text(the_case),
                result.pass  ? "ok"
                : documented ? "MISSED (docs/performance.md)"

@@ -23,11 +23,12 @@ struct Case {
     kAtLeastRatio,  ///< ours / peer ≥ limit
     kTimesFaster,   ///< better by this factor: peer / ours ≥ limit (lower is better)
     kAtMost,        ///< ours ≤ limit, whatever the peer's
+    kAtLeast,       ///< ours ≥ limit, whatever the peer's
     kNone,          ///< data
   } target = Target::kAtMostRatio;
   double limit = 1;
   std::function<double()> ours;
-  std::function<double()> peer;
+  std::function<double()> peer = {};
   int samples = 0;  ///< 0: the harness's choice
 };
 
@@ -71,6 +72,7 @@ Area ring_area();
 Area comp_area();
 Area rcu_area();
 Area iommu_area();
+Area kxo_area();
 Area trace_area();
 
 }  // namespace tandem::bench

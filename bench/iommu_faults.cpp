@@ -2,7 +2,6 @@
 #include "bench/iommu_faults.hpp"
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -10,12 +9,11 @@
 #include <array>
 #include <atomic>
 #include <cstring>
-#include <fstream>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "bench/harness.hpp"
+#include "bench/memory.hpp"
 #include "tandem/base/check.hpp"
 #include "tandem/base/mapping.hpp"
 #include "tandem/uacce/framework.hpp"
@@ -146,17 +144,6 @@ class OwnMapping {
   Mapping all_;
 };
 
-/// What this process holds of memory: what is freed is given back first, so that it does not serve
-/// unseen what comes next.
-double anonymous_bytes() {
-  ::malloc_trim(0);
-  std::ifstream file("/proc/self/smaps_rollup");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("Anonymous:")) return 1024 * std::stod(line.substr(line.find(':') + 1));
-  }
-  TANDEM_CHECK(false);
-}
-
 /// How many address spaces of twice as many, with three descriptors each, this process may have.
 int most_address_spaces(int wanted) {
   rlimit files{};
@@ -193,9 +180,9 @@ double bytes_per_pasid(int count) {
     ReadQueue(*clients.back()).read(memory.address());
   };
   for (int i = 0; i < count; ++i) bind_and_use();
-  const double before = anonymous_bytes();
+  const double before = held_bytes("Anonymous");
   for (int i = 0; i < count; ++i) bind_and_use();
-  const double grown = anonymous_bytes() - before;
+  const double grown = held_bytes("Anonymous") - before;
   // What is freed with them tells how many pages of tables they had.
   clients.resize(static_cast<std::size_t>(count));
   const auto tables = static_cast<double>(host.framework().cleanup().page_tables);

@@ -7,8 +7,8 @@
 
 int main(int argc, char** argv) {
   using namespace tandem::bench;
-  const std::vector<Area> areas = {ring_area(), comp_area(), rcu_area(), iommu_area(),
-                                   trace_area()};
+  const std::vector<Area> areas = {ring_area(),  comp_area(), rcu_area(),
+                                   iommu_area(), kxo_area(),  trace_area()};
   CLI::App app{"Measures Tandem and what people would use instead, in turn, in one run.",
                "tandem bench"};
   Options options;
