@@ -60,6 +60,13 @@ std::vector<AgentKind> agent_kinds() {
   return kinds;
 }
 
+std::vector<AgentOptions::Known> options_of(const AgentKind& kind) {
+  // One that no agent has: who would begin something long sees that it is for nothing.
+  auto options = AgentOptions::parse("?=").value();
+  (void)kind.make(Rules::make(3, 3, 3).value(), options);
+  return options.known();
+}
+
 Result<std::unique_ptr<Agent>, std::string> make_agent(std::string_view text, const Rules& rules) {
   const std::string_view name = text.substr(0, text.find(':'));
   const std::string_view rest = name.size() < text.size() ? text.substr(name.size() + 1) : "";

@@ -91,6 +91,9 @@ class AgentRegistration {
 /// All kinds, sorted by name. Thread safety: any thread, once main() runs.
 std::vector<AgentKind> agent_kinds();
 
+/// The options that agents of this kind take, each with its value where it is not given.
+std::vector<AgentOptions::Known> options_of(const AgentKind& kind);
+
 /// The agent that `text` describes: NAME or NAME:OPTION=VALUE,…
 /// Errors: a sentence about what is wrong with `text`, or what the agent says, e.g. of its files.
 Result<std::unique_ptr<Agent>, std::string> make_agent(std::string_view text, const Rules& rules);

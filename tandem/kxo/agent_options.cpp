@@ -6,20 +6,14 @@
 #include <cmath>
 #include <utility>
 
+#include "tandem/kxo/detail/text.hpp"
+
 namespace tandem::kxo {
 namespace {
 
-/// `text` as a whole as a number; false when it is none.
-template <class T>
-bool parse_number(std::string_view text, T& number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
-std::string quoted(std::string_view text) {
-  std::string result = "'";
-  return result.append(text).append(1, '\'');
-}
+using detail::parse_number;
+using detail::quoted;
+using detail::shortest;
 
 /// The options of `text` one by one, without the backslashes before commas.
 std::vector<std::string> split(std::string_view text) {
@@ -37,7 +31,31 @@ std::vector<std::string> split(std::string_view text) {
   return options;
 }
 
+/// "1ms": the greatest unit that leaves a whole number.
+std::string time_text(std::chrono::nanoseconds time) {
+  constexpr std::pair<std::int64_t, const char*> kUnits[] = {
+      {1'000'000'000, "s"}, {1'000'000, "ms"}, {1'000, "us"}};
+  for (const auto& [ns, unit] : kUnits) {
+    if (time.count() % ns == 0) return std::to_string(time.count() / ns) + unit;
+  }
+  return std::to_string(time.count()) + "ns";
+}
+
 }  // namespace
+
+Result<std::chrono::nanoseconds, std::string> parse_time(std::string_view text) {
+  constexpr std::pair<std::string_view, double> kUnits[] = {
+      {"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}};
+  for (const auto& [unit, ns] : kUnits) {
+    double number = 0;
+    if (!text.ends_with(unit)) continue;
+    if (!parse_number(text.substr(0, text.size() - unit.size()), number)) continue;
+    if (number >= 0 && number * ns <= 86'400e9) {
+      return std::chrono::nanoseconds(std::llround(number * ns));
+    }
+  }
+  return Unexpected{quoted(text) + " is not a time of at most a day, such as 500us, 1ms or 2s"};
+}
 
 Result<AgentOptions, std::string> AgentOptions::parse(std::string_view text) {
   AgentOptions options;
@@ -56,77 +74,62 @@ Result<AgentOptions, std::string> AgentOptions::parse(std::string_view text) {
 
 std::uint64_t AgentOptions::number(std::string_view name, std::uint64_t fallback,
                                    std::uint64_t least, std::uint64_t most) {
-  const std::string* const text = find(name);
+  const std::string* const text = find(name, fallback < least ? "N" : std::to_string(fallback));
   if (text == nullptr) return fallback;
   std::uint64_t number = 0;
   if (parse_number(*text, number) && number >= least && number <= most) return number;
-  refuse(name, *text, "a number in [" + std::to_string(least) + ", " + std::to_string(most) + "]");
+  refuse(name, quoted(*text) + " is not a number in [" + std::to_string(least) + ", " +
+                   std::to_string(most) + "]");
   return fallback;
 }
 
 double AgentOptions::real(std::string_view name, double fallback, double least, double most) {
-  const std::string* const text = find(name);
+  const std::string* const text = find(name, shortest(fallback));
   if (text == nullptr) return fallback;
   double number = 0;
   if (parse_number(*text, number) && number >= least && number <= most) return number;
-  std::string wanted = "a number in [";
-  char digits[32];
-  for (const double bound : {least, most}) {
-    wanted.append(digits, std::to_chars(digits, digits + sizeof digits, bound).ptr);
-    wanted += bound == least ? ", " : "]";
-  }
-  refuse(name, *text, wanted);
+  refuse(name,
+         quoted(*text) + " is not a number in [" + shortest(least) + ", " + shortest(most) + "]");
   return fallback;
 }
 
 std::chrono::nanoseconds AgentOptions::time(std::string_view name,
                                             std::chrono::nanoseconds fallback) {
-  const std::string* const text = find(name);
+  const std::string* const text = find(name, fallback.count() == 0 ? "TIME" : time_text(fallback));
   if (text == nullptr) return fallback;
-  constexpr std::pair<std::string_view, double> kUnits[] = {
-      {"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}};
-  for (const auto& [unit, ns] : kUnits) {
-    double number = 0;
-    if (!text->ends_with(unit)) continue;
-    if (!parse_number(std::string_view(*text).substr(0, text->size() - unit.size()), number)) {
-      continue;
-    }
-    if (number >= 0 && number * ns <= 86'400e9) {
-      return std::chrono::nanoseconds(std::llround(number * ns));
-    }
-  }
-  refuse(name, *text, "a time of at most a day, such as 500us, 1ms or 2s");
+  const auto time = parse_time(*text);
+  if (time) return *time;
+  refuse(name, time.error());
   return fallback;
 }
 
 std::string AgentOptions::text(std::string_view name, std::string_view fallback) {
-  const std::string* const text = find(name);
+  const std::string* const text = find(name, fallback.empty() ? "TEXT" : fallback);
   return text != nullptr ? *text : std::string(fallback);
 }
 
 std::string AgentOptions::error() const {
   if (!error_.empty()) return error_;
-  for (const auto& [name, value] : values_) {
-    if (std::find(asked_.begin(), asked_.end(), name) != asked_.end()) continue;
-    std::string known;
-    for (const std::string& other : asked_) known += (known.empty() ? "" : ", ") + other;
+  for (const auto& given : values_) {
+    const std::string& name = given.first;
+    const auto same = [&](const Known& option) { return option.name == name; };
+    if (std::any_of(known_.begin(), known_.end(), same)) continue;
+    std::string names;
+    for (const Known& option : known_) names += (names.empty() ? "" : ", ") + option.name;
     return "no option " + quoted(name) +
-           (known.empty() ? "; there are none" : "; there are: " + known);
+           (names.empty() ? "; there are none" : "; there are: " + names);
   }
   return {};
 }
 
-const std::string* AgentOptions::find(std::string_view name) {
-  asked_.emplace_back(name);
+const std::string* AgentOptions::find(std::string_view name, std::string_view fallback) {
+  known_.push_back({std::string(name), std::string(fallback)});
   const auto found = values_.find(name);
   return found != values_.end() ? &found->second : nullptr;
 }
 
-void AgentOptions::refuse(std::string_view name, std::string_view value,
-                          const std::string& wanted) {
-  if (error_.empty()) {
-    error_ = "option " + std::string(name) + ": " + quoted(value) + " is not " + wanted;
-  }
+void AgentOptions::refuse(std::string_view name, const std::string& why) {
+  if (error_.empty()) error_ = "option " + std::string(name) + ": " + why;
 }
 
 }  // namespace tandem::kxo

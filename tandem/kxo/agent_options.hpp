@@ -12,6 +12,9 @@
 
 namespace tandem::kxo {
 
+/// A number with a unit: ns, us, ms or s. Errors: a sentence about what is none, or above a day.
+Result<std::chrono::nanoseconds, std::string> parse_time(std::string_view text);
+
 /// The options of an agent: "iterations=10000,time=1ms". A comma or backslash in a value has a
 /// backslash before it.
 ///
@@ -27,19 +30,26 @@ class AgentOptions {
                        std::uint64_t most);
   /// In [least, most].
   double real(std::string_view name, double fallback, double least, double most);
-  /// A number with a unit: ns, us, ms or s.
+  /// As parse_time() reads it.
   std::chrono::nanoseconds time(std::string_view name, std::chrono::nanoseconds fallback);
   std::string text(std::string_view name, std::string_view fallback);
 
+  /// An option that was asked for, and its value where the text has none: "N", "TIME" or "TEXT"
+  /// where that is no value.
+  struct Known {
+    std::string name, fallback;
+  };
+  /// In the order in which they were asked for.
+  const std::vector<Known>& known() const noexcept { return known_; }
   /// The first thing that is wrong, options that nobody asked for included; empty when all is well.
   std::string error() const;
 
  private:
-  const std::string* find(std::string_view name);
-  void refuse(std::string_view name, std::string_view value, const std::string& wanted);
+  const std::string* find(std::string_view name, std::string_view fallback);
+  void refuse(std::string_view name, const std::string& why);
 
   std::map<std::string, std::string, std::less<>> values_;
-  std::vector<std::string> asked_;
+  std::vector<Known> known_;
   std::string error_;
 };
 

@@ -30,6 +30,31 @@ TEST(AgentOptionsTest, UnitsOfTime) {
   EXPECT_EQ(options.time("d", 0ns), 7s);
 }
 
+TEST(AgentOptionsTest, ATimeIsANumberWithAUnit) {
+  EXPECT_EQ(*parse_time("1.5ms"), 1500us);
+  EXPECT_EQ(*parse_time("0s"), 0ns);
+  for (const char* text : {"", "1", "ms", "-1ms", "1 ms", "1e9s", "nans", "infs", "1m"}) {
+    EXPECT_EQ(parse_time(text).error(), "'" + std::string(text) +
+                                            "' is not a time of at most a day, such as 500us, 1ms "
+                                            "or 2s");
+  }
+}
+
+TEST(AgentOptionsTest, TellWhichThereAre) {
+  AgentOptions options;
+  options.number("n", 7, 1, 9);
+  options.number("most", 0, 1, 9);
+  options.real("c", 1.4, 0, 9);
+  options.time("time", 0ns);
+  options.time("pause", 1500us);
+  options.time("wait", 10s);
+  options.text("path", "");
+  options.text("kind", "any");
+  std::string known;
+  for (const auto& [name, fallback] : options.known()) known += name + "=" + fallback + " ";
+  EXPECT_EQ(known, "n=7 most=N c=1.4 time=TIME pause=1500us wait=10s path=TEXT kind=any ");
+}
+
 TEST(AgentOptionsTest, TextThatIsNoListOfOptionsIsRefused) {
   EXPECT_EQ(AgentOptions::parse("n").error(), "'n' is no NAME=VALUE");
   EXPECT_EQ(AgentOptions::parse("=3").error(), "'=3' is no NAME=VALUE");

@@ -66,6 +66,19 @@ TEST(AgentTest, AnAnswerThatIsNoFreeCellIsAnError) {
   }
 }
 
+TEST(AgentRegistryTest, TellsTheOptionsOfEachKind) {
+  for (const AgentKind& kind : agent_kinds()) {
+    const auto options = options_of(kind);
+    EXPECT_EQ(options.empty(),
+              kind.name == "random" || kind.name == "perfect" || kind.name == "copycat")
+        << kind.name;
+    if (kind.name != "td") continue;
+    ASSERT_FALSE(options.empty());
+    EXPECT_EQ(options[0].name, "model");
+    EXPECT_EQ(options[0].fallback, "TEXT");
+  }
+}
+
 TEST(AgentRegistryTest, KnowsAgentsByNameInOrder) {
   std::vector<std::string> names;
   for (const AgentKind& kind : agent_kinds()) {
