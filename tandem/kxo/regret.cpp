@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <vector>
 
 namespace tandem::kxo {
 namespace {
@@ -46,9 +47,12 @@ Position position_with_regret(const Solution& solution, std::uint64_t seed, std:
 bool have_regret(const Solution& solution) { return somewhere_below(solution, {}, kMostPlies); }
 
 Result<Regret> measure_regret(Agent& agent, const Solution& solution, std::uint64_t positions,
-                              std::uint64_t seed, const Budget& budget) {
+                              std::uint64_t seed, const Budget& budget,
+                              const std::function<void(std::uint64_t)>& tell) {
   if (!have_regret(solution)) return errno_error(EDOM);
   Regret regret;
+  std::vector<std::chrono::nanoseconds> times;
+  times.reserve(positions);
   for (std::uint64_t i = 0; i < positions; ++i) {
     const Position position = position_with_regret(solution, seed, i);
     agent.begin({seed, i});
@@ -61,8 +65,14 @@ Result<Regret> measure_regret(Agent& agent, const Solution& solution, std::uint6
     regret.best += solution.best(position) >> *cell & 1;
     regret.work += agent.work();
     regret.time += time;
-    regret.longest = std::max<std::chrono::nanoseconds>(regret.longest, time);
+    times.push_back(time);
+    if (tell) tell(regret.positions);
   }
+  if (times.empty()) return regret;
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  regret.median = *middle;
+  regret.longest = *std::max_element(middle, times.end());
   return regret;
 }
 

@@ -29,6 +29,8 @@ TEST(RegretTest, RandomPlayKeepsTheValueWithAThirdOfItsMoves) {
   EXPECT_NEAR(regret.kept_share(), 0.32, 0.06);
   EXPECT_LE(regret.best, regret.kept);
   EXPECT_LE(regret.longest, regret.time);
+  EXPECT_LE(regret.median, regret.longest);
+  EXPECT_GT(regret.median.count(), 0);
 }
 
 TEST(RegretTest, GamesInWhichNoMoveLosesValueHaveNone) {

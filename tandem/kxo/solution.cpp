@@ -128,6 +128,14 @@ Value Solution::value(const Position& position) const noexcept {
   }
 }
 
+Value Solution::value_of_move(const Position& position, int cell) const noexcept {
+  const Value after = value(position.after(cell));  // of the other player
+  const Value::Kind kind = after.kind == Value::Kind::kLoss  ? Value::Kind::kWin
+                           : after.kind == Value::Kind::kWin ? Value::Kind::kLoss
+                                                             : Value::Kind::kDraw;
+  return {kind, after.plies + 1};
+}
+
 Cells Solution::best(const Position& position) const noexcept {
   return moves(position, [&](std::uint8_t here, std::uint8_t after) { return here == after; });
 }

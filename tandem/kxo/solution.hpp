@@ -39,10 +39,13 @@ class Solution {
   const Rules& rules() const noexcept { return rules_; }
   /// `position` has to be reachable: no moves are made after a win.
   Value value(const Position& position) const noexcept;
+  /// The value of taking `cell`, a free one of an open game, to who takes it; that ply counts.
+  Value value_of_move(const Position& position, int cell) const noexcept;
   /// The free cells that keep value(); those among them that also end a win fastest, or delay a
   /// loss longest. Empty at the end of a game.
   Cells keeping(const Position& position) const noexcept;
   Cells best(const Position& position) const noexcept;
+  std::size_t bytes() const noexcept { return values_.size(); }
   /// Positions that can be reached and have no row yet.
   std::size_t positions() const noexcept { return counts_[0] + counts_[1] + counts_[2]; }
   /// How many of them are won, drawn, lost for the player whose turn it is.

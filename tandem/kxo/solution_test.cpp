@@ -74,6 +74,18 @@ TEST(SolutionTest, FourInARowOnFourByFourIsADraw) {
   EXPECT_EQ(solution.positions(), 9'067'975U);
 }
 
+TEST(SolutionTest, AMoveIsWorthWhatItLeaves) {
+  const Solution solution = *Solution::of(Rules::standard());
+  EXPECT_EQ(solution.value_of_move({}, 5), (Value{Kind::kWin, 5}));
+  EXPECT_EQ(solution.value_of_move({}, 1), (Value{Kind::kWin, 7}));
+  EXPECT_EQ(solution.value_of_move({}, 0), (Value{Kind::kWin, 11}));
+  const Position two = Position{}.after(5).after(0).after(6).after(3);  // 4 and 7 complete a row
+  EXPECT_EQ(solution.value_of_move(two, 7), (Value{Kind::kWin, 1}));
+  EXPECT_EQ(solution.value_of_move(Position{}.after(5), 15), (Value{Kind::kLoss, 4}));
+  const Solution drawn = *Solution::of(*Rules::make(3, 3, 3));
+  EXPECT_EQ(drawn.value_of_move({}, 4), (Value{Kind::kDraw, 9}));
+}
+
 TEST(SolutionTest, HasNoMovesAfterTheEnd) {
   const Solution solution = *Solution::of(*Rules::make(2, 2, 2));
   const Position won = Position{}.after(0).after(1).after(2);
