@@ -65,6 +65,15 @@ TEST(MctsTest, AWinAndAnAnswerToAThreatNeedNoIterations) {
   EXPECT_EQ(agent->work(), 0U);
 }
 
+// With a tree of one ply nothing is proven, and the move is what random games say: to an open four,
+// for either player.
+TEST(MctsTest, WhereNothingIsProvenRandomGamesDecide) {
+  const Rules rules = *Rules::make(7, 7, 5);
+  const auto agent = agent_of("mcts:nodes=1,iterations=5000", rules);
+  EXPECT_EQ(*agent->choose(after(22, 0, 23, 6, 24, 42)), 25);
+  EXPECT_EQ(*agent->choose(after(0, 22, 6, 23, 42, 24, 48)), 25);
+}
+
 TEST(MctsTest, HasFewNodesWhenItIsToldTo) {
   const Rules rules = *Rules::make(8, 8, 5);
   const auto agent = agent_of("mcts:nodes=100,iterations=3000", rules);

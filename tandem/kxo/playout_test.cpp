@@ -3,25 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <map>
+
+#include "tandem/kxo/detail/test_agents.hpp"
 
 namespace tandem::kxo {
 namespace {
 
-/// The probability of each outcome of random play, by trying everything.
-std::map<Outcome, double> tried(const Rules& rules, const Position& position) {
-  const Outcome outcome = rules.outcome(position);
-  if (outcome != Outcome::kOpen) return {{outcome, 1.0}};
-  std::map<Outcome, double> sum;
-  const Cells free = rules.free(position);
-  for (Cells rest = free; rest != 0; rest &= rest - 1) {
-    for (const auto& [end, share] : tried(rules, position.after(std::countr_zero(rest)))) {
-      sum[end] += share / std::popcount(free);
-    }
-  }
-  return sum;
-}
+using detail::random_play;
 
 // Random games of three by three: O wins 58.5 %, X 28.8 %, 12.7 % are drawn.
 TEST(PlayoutTest, OutcomesAreAsLikelyAsRandomPlayMakesThem) {
@@ -32,7 +21,7 @@ TEST(PlayoutTest, OutcomesAreAsLikelyAsRandomPlayMakesThem) {
     Random random({1, 1});
     for (int i = 0; i < 40'000; ++i) ++counts[playout(rules, position, random)];
     EXPECT_EQ(counts.count(Outcome::kOpen), 0U);
-    for (const auto& [outcome, share] : tried(rules, position)) {
+    for (const auto& [outcome, share] : random_play(rules, position)) {
       EXPECT_NEAR(counts[outcome] / 40'000.0, share, 0.0125);  // five standard deviations
     }
   }
@@ -57,8 +46,8 @@ TEST(PlayoutTest, EndsWithARowOfWhoItSays) {
   std::map<Outcome, int> counts;
   for (int i = 0; i < 3'000; ++i) ++counts[playout(rules, position, random)];
   // X on 0: O wins. X on 1 or 3: O has one other neighbour left and takes it half the time.
-  EXPECT_NEAR(counts[Outcome::kO], 3'000 * tried(rules, position)[Outcome::kO], 140);
-  EXPECT_NEAR(counts[Outcome::kX], 3'000 * tried(rules, position)[Outcome::kX], 140);
+  EXPECT_NEAR(counts[Outcome::kO], 3'000 * random_play(rules, position)[Outcome::kO], 140);
+  EXPECT_NEAR(counts[Outcome::kX], 3'000 * random_play(rules, position)[Outcome::kX], 140);
 }
 
 }  // namespace

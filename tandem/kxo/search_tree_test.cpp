@@ -79,6 +79,28 @@ TEST(SearchTreeTest, AveragesAreThoseOfTheResults) {
   EXPECT_GT(most->mean, 0);
 }
 
+// What playouts say has to be for who moved to where they begin. Nothing else says so here: a tree
+// that may not grow proves nothing, and compares no averages of both players.
+TEST(SearchTreeTest, ALeafIsWorthWhatRandomPlayGivesWhoMovedThere) {
+  const Rules rules = *Rules::make(3, 3, 3);
+  for (const Position& position : {Position{}, after(4), after(0, 5)}) {
+    SearchTree tree(rules, 100, 1);
+    tree.set_root(position);
+    Random random({5, 1});
+    const auto children = static_cast<int>(tree.children().size());
+    for (int i = 0; i < 4'000 * children; ++i) tree.iterate(random);
+    const bool o_moves = position.to_move() == Player::kO;
+    for (const SearchTree::Child& child : tree.children()) {
+      auto shares = random_play(rules, position.after(child.cell));
+      const double for_o = shares[Outcome::kO] - shares[Outcome::kX];
+      EXPECT_EQ(child.proof, Proof::kOpen);
+      EXPECT_GT(child.visits, 3'000U);
+      // Five standard deviations of 3,000 results.
+      EXPECT_NEAR(child.mean, o_moves ? for_o : -for_o, 0.092) << child.cell;
+    }
+  }
+}
+
 // The term that upstream's operators bound differently: with it every child is visited often, and
 // without it nearly only the best one.
 TEST(SearchTreeTest, ExplorationSpreadsTheVisits) {

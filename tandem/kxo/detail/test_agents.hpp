@@ -2,6 +2,8 @@
 // Shared by tests.
 #pragma once
 
+#include <bit>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,6 +23,20 @@ Position after(Cell... cells) {
   Position position;
   for (const int cell : {cells...}) position = position.after(cell);
   return position;
+}
+
+/// The probability of each outcome of random play, by trying everything.
+inline std::map<Outcome, double> random_play(const Rules& rules, const Position& position) {
+  const Outcome outcome = rules.outcome(position);
+  if (outcome != Outcome::kOpen) return {{outcome, 1.0}};
+  std::map<Outcome, double> sum;
+  const Cells free = rules.free(position);
+  for (Cells rest = free; rest != 0; rest &= rest - 1) {
+    for (const auto& [end, share] : random_play(rules, position.after(std::countr_zero(rest)))) {
+      sum[end] += share / std::popcount(free);
+    }
+  }
+  return sum;
 }
 
 /// The cells of a game that `o` and `x` play, a letter each.
