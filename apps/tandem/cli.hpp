@@ -79,6 +79,7 @@ using Registry = std::vector<std::pair<CLI::App*, std::function<int()>>>;
 void add_compress(CLI::App& app, Registry& registry);
 void add_devices(CLI::App& app, Registry& registry);
 void add_demo(CLI::App& app, Registry& registry);
+void add_kxo(CLI::App& app, Registry& registry);
 void add_trace(CLI::App& app, Registry& registry);
 void add_internal(CLI::App& app, Registry& registry);
 

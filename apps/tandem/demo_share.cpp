@@ -12,6 +12,7 @@
 #include "apps/broker_process/broker_process.hpp"
 #include "apps/tandem/demo.hpp"
 #include "apps/tandem/direct.hpp"
+#include "apps/tandem/progress.hpp"
 #include "apps/tandem/tenant.hpp"
 #include "tandem/base/cpu.hpp"
 #include "tandem/trace/trace.hpp"
@@ -31,36 +32,6 @@ constexpr double kProbeAt = 0.25, kForkAt = 0.5, kKillAt = 0.7;
 constexpr double kLeastFair = 0.8, kFairSeconds = 0.2;
 
 volatile std::sig_atomic_t interrupted = 0;  // by this signal
-
-/// The line at the bottom of a terminal that says how far it is. Elsewhere there is none.
-class Progress {
- public:
-  Progress() : shown_(styled(STDERR_FILENO)) {}
-  ~Progress() { clear(); }
-  void clear() {
-    if (shown_ && drawn_) narrate("\r\033[K");
-    drawn_ = false;
-  }
-  void draw(double part, const std::string& text) {
-    if (!shown_) return;
-    constexpr int kWidth = 30;
-    const int full = static_cast<int>(std::min(part, 1.0) * kWidth);
-    fmt::print(
-        stderr, "\r\033[K[{}{}] {:3.0f} %  {}", std::string(static_cast<std::size_t>(full), '#'),
-        std::string(static_cast<std::size_t>(kWidth - full), '.'), std::min(part, 1.0) * 100, text);
-    std::fflush(stderr);
-    drawn_ = true;
-  }
-  /// A line that stays, above the bar.
-  void say(const std::string& line) {
-    clear();
-    narrate("{}\n", line);
-  }
-
- private:
-  const bool shown_;
-  bool drawn_ = false;
-};
 
 class Show {
  public:

@@ -55,6 +55,7 @@ int run(int argc, char** argv) {
   add_demo(app, registry);
   add_compress(app, registry);
   add_devices(app, registry);
+  add_kxo(app, registry);
   add_trace(app, registry);
   app.add_subcommand("bench", "Measure against other ways to do the same");
   CLI::App* version = app.add_subcommand("version", "Say the version");
