@@ -13,6 +13,7 @@ Examples:
   tandem kxo agents                   who can play, and their options
   tandem kxo solve --game 4x4-4       perfect play of a whole game
   tandem kxo regret mcts negamax      how close to perfect agents play
+  tandem kxo match mcts negamax --game 7x7-5   who is stronger
 
 A game is WIDTHxHEIGHT-GOAL, up to 64 cells: 4x4-3 is three in a row on a board
 of 4 by 4. A cell is column and row, from the top left: b2. An agent is a name,
@@ -49,6 +50,7 @@ void add_kxo(CLI::App& app, Registry& registry) {
       "TIME "
       "and TEXT: none.\n");
   registry.emplace_back(agents, list_agents);
+  add_kxo_match(*kxo, registry);
   add_kxo_regret(*kxo, registry);
   add_kxo_solve(*kxo, registry);
 }

@@ -14,6 +14,7 @@
 
 namespace tandem::cli {
 
+void add_kxo_match(CLI::App& kxo, Registry& registry);
 void add_kxo_regret(CLI::App& kxo, Registry& registry);
 void add_kxo_solve(CLI::App& kxo, Registry& registry);
 
