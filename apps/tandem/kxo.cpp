@@ -53,6 +53,8 @@ void add_kxo(CLI::App& app, Registry& registry) {
   add_kxo_match(*kxo, registry);
   add_kxo_regret(*kxo, registry);
   add_kxo_solve(*kxo, registry);
+  add_kxo_train(*kxo, registry);
+  add_kxo_export(*kxo, registry);
 }
 
 void add_game_option(CLI::App& command, kxo::Rules& rules) {

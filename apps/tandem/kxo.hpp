@@ -14,9 +14,11 @@
 
 namespace tandem::cli {
 
+void add_kxo_export(CLI::App& kxo, Registry& registry);
 void add_kxo_match(CLI::App& kxo, Registry& registry);
 void add_kxo_regret(CLI::App& kxo, Registry& registry);
 void add_kxo_solve(CLI::App& kxo, Registry& registry);
+void add_kxo_train(CLI::App& kxo, Registry& registry);
 
 /// Adds `--game WxH-G`. `rules` has to outlive the parsing; what it is now is the default.
 void add_game_option(CLI::App& command, kxo::Rules& rules);

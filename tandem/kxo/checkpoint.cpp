@@ -5,8 +5,8 @@
 #include <type_traits>
 #include <utility>
 
-#include "tandem/kxo/detail/whole_file.hpp"
 #include "tandem/kxo/training.hpp"
+#include "tandem/kxo/whole_file.hpp"
 
 namespace tandem::kxo {
 namespace {
@@ -29,7 +29,7 @@ class Writer {
     bytes_.append(reinterpret_cast<const char*>(words.data()), words.size() * 4);
   }
   std::string finish() {
-    put(detail::fnv1a(bytes_));
+    put(fnv1a(bytes_));
     return std::move(bytes_);
   }
 
@@ -173,7 +173,7 @@ Result<Training, std::string> Training::load(std::string_view bytes) {
                       std::to_string(kVersion)};
   }
   const std::size_t end = bytes.size() - sizeof(std::uint64_t);
-  if (Reader(bytes.substr(end)).get<std::uint64_t>() != detail::fnv1a(bytes.substr(0, end))) {
+  if (Reader(bytes.substr(end)).get<std::uint64_t>() != fnv1a(bytes.substr(0, end))) {
     return fail("is cut short or damaged");
   }
   auto plan = get_plan(from);

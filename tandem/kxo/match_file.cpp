@@ -20,9 +20,9 @@
 #include <utility>
 
 #include "tandem/kxo/detail/text.hpp"
-#include "tandem/kxo/detail/whole_file.hpp"
 #include "tandem/kxo/match.hpp"
 #include "tandem/kxo/notation.hpp"
+#include "tandem/kxo/whole_file.hpp"
 
 namespace tandem::kxo {
 namespace {
@@ -143,13 +143,13 @@ Result<void, std::string> save_match(const std::string& path, const Match& match
     if (!game.failure.empty()) line.append(line.empty() ? "! " : " ! ").append(game.failure);
     text.append(line).append(1, '\n');
   }
-  add("sum", hexadecimal(detail::fnv1a(text)));
-  return detail::write_whole_file(path, text);
+  add("sum", hexadecimal(fnv1a(text)));
+  return write_whole_file(path, text);
 }
 
 Result<Match, std::string> load_match(const std::string& path) {
   const auto fail = [&](const std::string& why) { return Unexpected{path + ": " + why}; };
-  const auto text = detail::read_whole_file(path, kMostBytes);
+  const auto text = read_whole_file(path, kMostBytes);
   if (!text) return Unexpected{text.error()};
   if (!text->starts_with(kMagic)) return fail("is no match of kxo");
   Lines lines(*text);
@@ -159,7 +159,7 @@ Result<Match, std::string> load_match(const std::string& path) {
   const std::size_t end = text->rfind("sum ");
   if (end == std::string::npos || text->back() != '\n') return fail("is cut short");
   const std::string_view sum = std::string_view(*text).substr(end);
-  if (sum != "sum " + hexadecimal(detail::fnv1a(std::string_view(*text).substr(0, end))) + "\n") {
+  if (sum != "sum " + hexadecimal(fnv1a(std::string_view(*text).substr(0, end))) + "\n") {
     return fail("is damaged");
   }
   auto settings = parse_settings(lines);

@@ -8,8 +8,8 @@
 #include <iterator>
 #include <string>
 
-#include "tandem/kxo/detail/whole_file.hpp"
 #include "tandem/kxo/match.hpp"
+#include "tandem/kxo/whole_file.hpp"
 
 namespace tandem::kxo {
 namespace {
@@ -52,8 +52,7 @@ class MatchFileTest : public testing::Test {
     text.replace(text.find(line), line.size(), other);
     text.resize(text.rfind("sum "));
     char sum[32];
-    std::snprintf(sum, sizeof sum, "sum %016llx\n",
-                  static_cast<unsigned long long>(detail::fnv1a(text)));
+    std::snprintf(sum, sizeof sum, "sum %016llx\n", static_cast<unsigned long long>(fnv1a(text)));
     return text + sum;
   }
 

@@ -3,8 +3,9 @@
 #include <cstring>
 #include <string>
 
-#include "tandem/kxo/detail/whole_file.hpp"
+#include "tandem/kxo/notation.hpp"
 #include "tandem/kxo/value_model.hpp"
+#include "tandem/kxo/whole_file.hpp"
 
 namespace tandem::kxo {
 namespace {
@@ -35,11 +36,6 @@ Unexpected<std::string> fail(const std::string& path, const std::string& why) {
   return Unexpected{path + ": " + why};
 }
 
-std::string name_of(const Rules& rules) {
-  return std::to_string(rules.width()) + "," + std::to_string(rules.height()) + "," +
-         std::to_string(rules.goal());
-}
-
 /// The game that a file says it is about.
 Result<Rules> rules_of(const Header& header) {
   const auto side = [](std::uint32_t word) { return static_cast<int>(word <= 64 ? word : 0); };
@@ -50,8 +46,7 @@ Result<Rules> rules_of(const Header& header) {
 
 Result<void, std::string> save_model(const std::string& path, const ValueModel& model,
                                      std::uint64_t games) {
-  return detail::write_whole_file(path,
-                                  model_bytes(model.rules(), model.kind(), model.save(), games));
+  return write_whole_file(path, model_bytes(model.rules(), model.kind(), model.save(), games));
 }
 
 std::string model_bytes(const Rules& rules, ValueModel::Kind kind,
@@ -67,14 +62,13 @@ std::string model_bytes(const Rules& rules, ValueModel::Kind kind,
   bytes.reserve(sizeof header + words.size() * 4 + sizeof(Checksum));
   append(bytes, &header, 1);
   append(bytes, words.data(), words.size());
-  const Checksum sum = detail::fnv1a(bytes);
+  const Checksum sum = fnv1a(bytes);
   append(bytes, &sum, 1);
   return bytes;
 }
 
 Result<TrainedModel, std::string> load_model(const std::string& path) {
-  const auto bytes =
-      detail::read_whole_file(path, sizeof(Header) + kMostWords * 4 + sizeof(Checksum));
+  const auto bytes = read_whole_file(path, sizeof(Header) + kMostWords * 4 + sizeof(Checksum));
   if (!bytes) return Unexpected{bytes.error()};
   Header header;
   const std::size_t magic = sizeof header.magic;
@@ -93,8 +87,7 @@ Result<TrainedModel, std::string> load_model(const std::string& path) {
   }
   Checksum sum = 0;
   std::memcpy(&sum, bytes->data() + end, sizeof sum);
-  if (sum != detail::fnv1a(std::string_view(*bytes).substr(0, end)))
-    return fail(path, "is damaged");
+  if (sum != fnv1a(std::string_view(*bytes).substr(0, end))) return fail(path, "is damaged");
   const auto rules = rules_of(header);
   if (!rules) return fail(path, "is of no game");
   TrainedModel trained{ValueModel::make(*rules), header.games};
@@ -110,8 +103,8 @@ Result<TrainedModel, std::string> load_model(const std::string& path) {
 Result<TrainedModel, std::string> load_model(const std::string& path, const Rules& rules) {
   auto trained = load_model(path);
   if (!trained || trained->model->rules() == rules) return trained;
-  const std::string game = name_of(trained->model->rules());
-  return fail(path, "is a model of " + game + ", not of " + name_of(rules));
+  const std::string game = game_name(trained->model->rules());
+  return fail(path, "is a model of " + game + ", not of " + game_name(rules));
 }
 
 }  // namespace tandem::kxo

@@ -100,7 +100,7 @@ TEST_F(ModelFileTest, SaysWhatIsWrong) {
   write("magic");
   EXPECT_EQ(error(), "is no model of kxo");
   ASSERT_TRUE(save_model(path_, *model_, 50));
-  EXPECT_EQ(error(Rules::standard()), "is a model of 3,3,3, not of 4,4,3");
+  EXPECT_EQ(error(Rules::standard()), "is a model of 3x3-3, not of 4x4-3");
   std::string newer = bytes();
   newer[8] = 2;
   write(newer);
@@ -120,7 +120,7 @@ TEST_F(ModelFileTest, AgentsPlayByIt) {
   ASSERT_TRUE(agent) << agent.error();
   EXPECT_TRUE((*agent)->choose({}));
   EXPECT_EQ(make_agent("q:model=" + path_, Rules::standard()).error(),
-            "q: " + path_ + ": is a model of 3,3,3, not of 4,4,3");
+            "q: " + path_ + ": is a model of 3x3-3, not of 4x4-3");
 }
 
 }  // namespace

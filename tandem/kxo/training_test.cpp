@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "tandem/kxo/detail/whole_file.hpp"
+#include "tandem/kxo/whole_file.hpp"
 
 namespace tandem::kxo {
 namespace {
@@ -170,7 +170,7 @@ TEST(TrainingTest, WhatSaveDidNotWriteIsRefused) {
 std::string forged(std::string bytes, std::size_t at, std::uint64_t word, std::size_t size) {
   std::memcpy(bytes.data() + at, &word, size);
   const std::size_t end = bytes.size() - 8;
-  const std::uint64_t sum = detail::fnv1a(std::string_view(bytes).substr(0, end));
+  const std::uint64_t sum = fnv1a(std::string_view(bytes).substr(0, end));
   std::memcpy(bytes.data() + end, &sum, 8);
   return bytes;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tandem/kxo/detail/whole_file.hpp"
+#include "tandem/kxo/whole_file.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -12,7 +12,7 @@
 
 #include "tandem/base/unique_fd.hpp"
 
-namespace tandem::kxo::detail {
+namespace tandem::kxo {
 namespace {
 
 Unexpected<std::string> fail_errno(const std::string& path) {
@@ -82,4 +82,4 @@ std::uint64_t fnv1a(std::string_view bytes) noexcept {
   return sum;
 }
 
-}  // namespace tandem::kxo::detail
+}  // namespace tandem::kxo

@@ -7,7 +7,7 @@
 
 #include "tandem/base/result.hpp"
 
-namespace tandem::kxo::detail {
+namespace tandem::kxo {
 
 /// Writes the file at once or not at all: who reads it finds the old one or the new one, also when
 /// the machine stops meanwhile. Everybody may read it. Errors: a sentence about the file.
@@ -20,4 +20,4 @@ Result<std::string, std::string> read_whole_file(const std::string& path, std::u
 /// A checksum: one byte that is changed changes it.
 std::uint64_t fnv1a(std::string_view bytes) noexcept;
 
-}  // namespace tandem::kxo::detail
+}  // namespace tandem::kxo
