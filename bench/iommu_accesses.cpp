@@ -2,6 +2,7 @@
 #include "bench/iommu_accesses.hpp"
 
 #include <cstring>
+#include <optional>
 #include <span>
 
 #include "bench/harness.hpp"
@@ -12,7 +13,9 @@
 namespace tandem::bench {
 
 Walks::Walks(bool nested)
-    : board_(nested), port_(board_.iommu().attach(IommuBoard::kDevice, device_).value()) {
+    : nested_(nested),
+      board_(nested),
+      port_(board_.iommu().attach(IommuBoard::kDevice, device_).value()) {
   const Tables tables = board_.make_tables();
   for (std::uint64_t i = 0; i < kPages; ++i) {
     board_.map(tables, page(i).value, board_.allocate(iommu::kPageBytes));
@@ -28,6 +31,25 @@ double Walks::ns(long rounds) {
   const double result = ns_each(rounds, once);
   TANDEM_CHECK(board_.iommu().stats().walks - before == static_cast<std::uint64_t>(rounds));
   return result;
+}
+
+double Walks::ns_of_first(long rounds) {
+  const auto gscid = nested_ ? std::optional(IommuBoard::kGscid) : std::nullopt;
+  return ns_after(rounds, iommu::iotinval_vma(std::nullopt, Hits::kPasid.value, gscid));
+}
+
+double Walks::ns_cold(long rounds) {
+  return ns_after(rounds, iommu::iodir_inval_ddt(IommuBoard::kDevice.value));
+}
+
+double Walks::ns_after(long rounds, const iommu::Command& command) {
+  const iommu::Requester requester{Hits::kPasid, false};
+  const double alone = ns_each(rounds, [&](std::uint64_t) { board_.run({command}); });
+  const double both = ns_each(rounds, [&](std::uint64_t i) {
+    board_.run({command});
+    translate(*port_, requester, page(i));
+  });
+  return both - alone;
 }
 
 Dma::Dma() {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -101,13 +102,28 @@ void add_threads(std::vector<Case>& list, const std::shared_ptr<Hits>& hits, lon
 void add_walks(std::vector<Case>& list, long rounds) {
   for (const bool nested : {false, true}) {
     const auto walks = std::make_shared<Walks>(nested);
-    list.push_back({.name = nested ? "iommu/walk/sv48-sv48x4" : "iommu/walk/sv48",
+    const std::string name = nested ? "iommu/walk/sv48-sv48x4" : "iommu/walk/sv48";
+    const auto reference = [=] { return nested ? kReferenceNestedNs : kReferenceSv48Ns; };
+    list.push_back({.name = name,
                     .unit = "ns",
                     .peer_name = kReferencePeer,
                     .target = Target::kAtMost,
                     .limit = nested ? 150.0 : 60.0,
                     .ours = [=] { return on_one_cpu([&] { return walks->ns(rounds / 10); }); },
-                    .peer = [=] { return nested ? kReferenceNestedNs : kReferenceSv48Ns; }});
+                    .peer = reference});
+    list.push_back(
+        {.name = name + "/first",
+         .unit = "ns",
+         .peer_name = kReferencePeer,
+         .target = Target::kNone,
+         .ours = [=] { return on_one_cpu([&] { return walks->ns_of_first(rounds / 10); }); },
+         .peer = reference});
+    list.push_back({.name = name + "/cold",
+                    .unit = "ns",
+                    .peer_name = "",
+                    .target = Target::kNone,
+                    .ours = [=] { return on_one_cpu([&] { return walks->ns_cold(rounds / 10); }); },
+                    .peer = {}});
   }
 }
 
