@@ -106,11 +106,11 @@ void add_walks(std::vector<Case>& list, long rounds) {
     const auto reference = [=] { return nested ? kReferenceNestedNs : kReferenceSv48Ns; };
     list.push_back({.name = name,
                     .unit = "ns",
-                    .peer_name = kReferencePeer,
+                    .peer_name = "",
                     .target = Target::kAtMost,
                     .limit = nested ? 150.0 : 60.0,
                     .ours = [=] { return on_one_cpu([&] { return walks->ns(rounds / 10); }); },
-                    .peer = reference});
+                    .peer = {}});
     list.push_back(
         {.name = name + "/first",
          .unit = "ns",

@@ -26,18 +26,8 @@ std::uint64_t Generations::domain_index(std::optional<std::uint32_t> gscid) noex
   return gscid ? 2 + *gscid % (kDomains - 1) : 1;
 }
 
-std::uint64_t Generations::space_key(AddressSpaceId space) noexcept {
-  const std::uint64_t domain = space.gscid ? std::uint64_t{*space.gscid} + 1 : 0;
-  return domain << kPasidBits | space.pscid;
-}
-
 std::uint64_t Generations::space_index(std::uint64_t space_key) noexcept {
   return 1 + mix(space_key) % kOthers;
-}
-
-std::uint64_t Generations::page_index(std::uint64_t space_key, unsigned page_class,
-                                      std::uint64_t page) noexcept {
-  return 1 + mix(page * 31 + (space_key << 3 | page_class)) % kOthers;
 }
 
 void Generations::raise(Counter& counter) noexcept {
@@ -74,12 +64,16 @@ void Generations::invalidate_range(AddressSpaceId space, Iova at, unsigned log2_
   constexpr unsigned kMostLog2Pages = 5;
   if (log2_size > kPageClasses[0] + kMostLog2Pages) return invalidate_address_space(space);
   const std::uint64_t key = space_key(space);
-  for (unsigned page_class = 0; page_class < kPageClasses.size(); ++page_class) {
+  constexpr unsigned kClasses = kPageClasses.size();
+  const bool smallest_first = planted_fault("iommu-raise-pages-first");
+  for (unsigned i = 0; i < kClasses; ++i) {
+    const unsigned page_class = smallest_first ? i : kClasses - 1 - i;
+    if (smallest_first) std::this_thread::sleep_for(std::chrono::microseconds(20));
     const unsigned shift = kPageClasses[page_class];
     const std::uint64_t count = log2_size > shift ? std::uint64_t{1} << (log2_size - shift) : 1;
     const std::uint64_t first = (at.value >> shift) & ~(count - 1);
-    for (std::uint64_t i = 0; i < count; ++i) {
-      raise(page_[page_index(key, page_class, first + i)]);
+    for (std::uint64_t page = first; page < first + count; ++page) {
+      raise(page_[page_index(key, page_class, page)]);
     }
   }
 }
@@ -114,11 +108,21 @@ void Generations::Snapshot::add_space(AddressSpaceId space, Iova at) noexcept {
 Generations::Stamp Generations::Snapshot::of_translation(unsigned leaf_log2_size) const noexcept {
   const unsigned leaf = page_class(leaf_log2_size);
   const Stamp stamp = space_ + Stamp{pages_[leaf], page_sums_[leaf]};
-  if (planted_fault("iommu-late-stamp")) {
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-    return {stamp.which, generations_.sum_of(stamp.which)};
-  }
+  if (planted_fault("iommu-late-stamp")) return generations_.late(stamp);
   return stamp;
+}
+
+Generations::Stamp Generations::LeafSnapshot::of_translation(
+    unsigned leaf_log2_size) const noexcept {
+  const unsigned leaf = page_class(leaf_log2_size);
+  const Stamp stamp = above_ + Stamp{pages_[leaf], page_sums_[leaf]};
+  if (planted_fault("iommu-late-leaf-stamp")) return generations_.late(stamp);
+  return stamp;
+}
+
+Generations::Stamp Generations::late(const Stamp& stamp) const noexcept {
+  std::this_thread::sleep_for(std::chrono::microseconds(20));
+  return {stamp.which, sum_of(stamp.which)};
 }
 
 }  // namespace tandem::iommu::detail

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <initializer_list>
+
 namespace tandem::iommu::detail {
 namespace {
 
@@ -113,6 +116,44 @@ TEST_F(GenerationsTest, ARangeTakesEveryPageThatItMeets) {
   const Stamps made = stamps(kHostSpace);
   generations_.invalidate_range(kHostSpace, Iova{kAt.value ^ 0x10000}, 14);
   EXPECT_TRUE(generations_.holds(made.translation)) << "a range beside it";
+}
+
+// [iommu §3.8]
+TEST_F(GenerationsTest, ATranslationThroughATableOutlivesTheInvalidationOfItsNeighbours) {
+  for (const AddressSpaceId space : {kHostSpace, kGuestSpace}) {
+    for (const unsigned log2_size : {12U, 16U}) {
+      const auto made = [&] {
+        Generations::LeafSnapshot snapshot(generations_);
+        EXPECT_TRUE(snapshot.take(stamps(space, 21).translation, space, kAt));
+        return snapshot.of_translation(log2_size);
+      };
+      const auto kept = made();
+      EXPECT_TRUE(generations_.holds(kept));
+      generations_.invalidate_range(space, Iova{kAt.value ^ 0x10'0000}, 12);
+      EXPECT_TRUE(generations_.holds(kept));
+      const std::uint64_t last = (std::uint64_t{1} << log2_size) - kPageBytes;
+      for (const auto& invalidate : std::initializer_list<std::function<void()>>{
+               [&] { generations_.invalidate_range(space, kAt, 12); },
+               [&] { generations_.invalidate_range(space, Iova{kAt.value ^ last}, 12); },
+               [&] { generations_.invalidate_address_space(space); },
+               [&] { generations_.invalidate_domain(space.gscid); },
+               [&] { generations_.invalidate_process(kDevice, kProcess); },
+               [&] { generations_.invalidate_device(kDevice); }}) {
+        const auto stamp = made();
+        invalidate();
+        EXPECT_FALSE(generations_.holds(stamp));
+      }
+    }
+  }
+}
+
+TEST_F(GenerationsTest, WhatWasReadThroughATableBeforeAnInvalidationIsNotRemembered) {
+  Generations::LeafSnapshot snapshot(generations_);
+  ASSERT_TRUE(snapshot.take(stamps(kHostSpace, 21).translation, kHostSpace, kAt));
+  EXPECT_TRUE(snapshot.table_holds());
+  generations_.invalidate_range(kHostSpace, kAt, 12);  // while the leaf is read
+  EXPECT_FALSE(snapshot.table_holds());
+  EXPECT_FALSE(generations_.holds(snapshot.of_translation(12)));
 }
 
 TEST_F(GenerationsTest, WhatWasReadBeforeAnInvalidationIsNotRemembered) {

@@ -10,8 +10,8 @@
 ///
 /// Life of one request: IOTLB → (a hit: translation), or device directory → (device context) →
 /// process directory → (process context) → walk of the first and the second stage → translation;
-/// contexts are cached, too. Every failure is a Cause, recorded in the fault queue where the
-/// specification says so.
+/// contexts are cached, too, and where tables of leaves are. Every failure is a Cause, recorded in
+/// the fault queue where the specification says so.
 ///
 /// When an invalidation is over: IOFENCE.C waits for the accesses that use translations made before
 /// the IOTINVAL and IODIR commands ahead of it. It knows them by their reader sections of

@@ -108,6 +108,17 @@ class MustNotHit : public Board {
       store(pte_slot(roots_[domain][space], 3, at, level), entry);
     }
   }
+  /// All pieces of the first 2 MiB at once, by a new table for them. Few take turns.
+  void change_table(std::size_t domain, std::size_t space) {
+    auto& tables = leaf_tables_[domain][space];
+    std::uint64_t& table = tables[++table_turns_ % std::size(tables)];
+    if (table == 0) table = allocate_page();
+    for (std::uint64_t at = 0; at < kPageBytes; at += 8) store((table << kPageShift) + at, 0);
+    store(pte_slot(roots_[domain][space], 3, 0, 1), Pte::make_pointer(table));
+    for (std::size_t piece = 0; kPieces[piece].log2_size < 21; ++piece) {
+      change_entry(domain, space, piece, random(4) != 0);
+    }
+  }
   /// A guest page of data is mapped in its first 4 KiB only, or nowhere.
   void change_guest_page(std::size_t page) {
     const bool mapped = random(8) != 0;
@@ -238,6 +249,8 @@ class MustNotHit : public Board {
   std::uint64_t guest_root_ = 0;
   std::uint64_t pdt_[kDomains] = {};
   std::uint64_t roots_[kDomains][kSpaces] = {};
+  std::uint64_t leaf_tables_[kDomains][kSpaces][3] = {};
+  std::uint64_t table_turns_ = 0;
   std::uint64_t next_frame_ = std::uint64_t{1} << 40;
   std::uint64_t answers_ = 0;
   Remembered<std::size_t> processes_[kDomains][kProcesses];  // the address space of each
@@ -255,6 +268,8 @@ TEST_F(MustNotHit, ATranslationWasPossibleSinceItsLastInvalidation) {
     const std::uint64_t kind = random(100);
     if (kind < 80) {
       random_request();
+    } else if (kind < 81) {
+      change_table(random(kDomains), random(kSpaces));
     } else if (kind < 88) {
       change_entry(random(kDomains), random(kSpaces), random(kPieceCount), random(4) != 0);
     } else if (kind < 91) {

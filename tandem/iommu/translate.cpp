@@ -67,6 +67,16 @@ void combine(Translation& first, const detail::GuestPage& second) {
   }
 }
 
+/// What of a walk the transaction says.
+inline void set_request(detail::Walk& to, const Transaction& transaction) {
+  const Requester& requester = transaction.requester;
+  to.at = transaction.at;
+  to.access = transaction.access;
+  to.report_permissions = is_translation_request(transaction.type);
+  to.wants_write = transaction.wants_write;
+  to.supervisor = requester.pasid.has_value() && requester.privileged;
+}
+
 /// Step 7: whether the device context allows the transaction.
 bool type_allowed(const Transaction& transaction, const DeviceContext& context) {
   const bool needs_ats =
@@ -158,10 +168,11 @@ Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId devic
 
 /// Step 17: to a guest physical address where there is a second stage, else to the result.
 [[gnu::always_inline]] inline Result<Translation, WalkFault> Iommu::State::walk_first(
-    detail::TableReader& reader, const Transaction& transaction, const detail::Walk& walk) {
+    detail::TableReader& reader, const Transaction& transaction, const detail::Walk& walk,
+    std::optional<detail::LastTable>& last) {
   if (walk.scheme.is_bare()) return pass_through(transaction);
   walks.add();
-  return detail::walk_first_stage(reader, config, walk);
+  return detail::walk_first_stage(reader, config, walk, &last);
 }
 
 /// Step 18.
@@ -221,12 +232,50 @@ Result<Translation, WalkFault> Iommu::State::pass(detail::TableReader& reader,
   return passed;
 }
 
+/// Steps 17 and 19 from a cached table on. The table's stamp, which the new translation takes over,
+/// speaks for the contexts that led to it; a context read now has to be of the same time.
+[[gnu::always_inline]] inline std::optional<Translation> Iommu::State::translate_from_table(
+    detail::TableReader& reader, const Transaction& transaction, detail::IotlbContext context,
+    detail::WalkCounts& counts) {
+  iotlb_misses.add();
+  if (transaction.for_debug || !detail::pasid_exists(transaction.requester)) return std::nullopt;
+  detail::CachedTable cached;
+  Generations::LeafSnapshot snapshot(generations);
+  detail::Walk walk;
+  if (!tables.find(context, transaction.at, cached, walk, snapshot)) return std::nullopt;
+  set_request(walk, transaction);
+  auto made = detail::walk_last_table(reader, config, walk, cached.table);
+  if (!made) return std::nullopt;
+  const unsigned leaf_log2_size = made->log2_size;
+  if (cached.gscid) {
+    ExtendedDeviceContext device;
+    if (!contexts.find_device(transaction.device, device) || !snapshot.table_holds() ||
+        detail::is_interrupt_file(device, made->address.value)) {
+      return std::nullopt;
+    }
+    const auto stage = detail::make_second_stage(config, device);
+    if (!walk_second(reader, transaction, device, stage, *made)) return std::nullopt;
+  }
+  walks.add();
+  ++counts.tlb_misses;
+  counts.ids.gscid = cached.gscid;
+  counts.ids.pscid = walk.pscid;
+  if (cached.default_process) counts.ids.process = Pasid{0};
+  iotlb.fill(context, transaction.at, *made, snapshot.of_translation(leaf_log2_size));
+  return *made;
+}
+
 Result<Translation, TransactionFault> Iommu::State::translate(const Transaction& transaction,
                                                               detail::IotlbContext context) {
   detail::WalkCounts counts{
       .ids = {.device = transaction.device, .process = transaction.requester.pasid}};
-  const auto made = [&] {
+  const auto made = [&]() -> Result<Translation, TransactionFault> {
     detail::TableReader reader(memory);
+    const auto found = translate_from_table(reader, transaction, context, counts);
+    if (found) [[likely]] {
+      counts.loads = reader.loads;
+      return *found;
+    }
     const auto translated = translate_counted(reader, transaction, context, counts);
     counts.loads = reader.loads;
     return translated;
@@ -238,7 +287,6 @@ Result<Translation, TransactionFault> Iommu::State::translate(const Transaction&
 Result<Translation, TransactionFault> Iommu::State::translate_counted(
     detail::TableReader& reader, const Transaction& transaction, detail::IotlbContext context,
     detail::WalkCounts& counts) {
-  iotlb_misses.add();
   Generations::Snapshot snapshot(generations, transaction.device,
                                  process_of(transaction.requester));
   const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
@@ -278,17 +326,13 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   }
   space.pscid = walk.pscid;
   snapshot.add_space(space, transaction.at);
-  const Requester& requester = transaction.requester;
-  walk.at = transaction.at;
-  walk.access = transaction.access;
-  walk.report_permissions = is_translation_request(transaction.type);
-  walk.wants_write = transaction.wants_write;
-  walk.supervisor = requester.pasid.has_value() && requester.privileged;
+  set_request(walk, transaction);
   walk.updates_ad = device.updates_accessed_dirty();
   walk.second_stage = detail::make_second_stage(config, device);
   if (!walk.scheme.is_bare()) counts.ids.pscid = walk.pscid;
   ++counts.tlb_misses;
-  auto made = walk_first(reader, transaction, walk);
+  std::optional<detail::LastTable> last;
+  auto made = walk_first(reader, transaction, walk, last);
   if (!made) return fault(made.error());
   const unsigned leaf_log2_size = made->log2_size;
   const auto reached = detail::is_interrupt_file(device, made->address.value)
@@ -297,6 +341,11 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
   if (!reached) return fault(reached.error());
   if (!made->mrif) {
     iotlb.fill(context, transaction.at, *made, snapshot.of_translation(leaf_log2_size));
+  }
+  if (last && !made->msi) {
+    const bool default_process = counts.ids.process && !transaction.requester.pasid;
+    tables.fill(context, transaction.at, {*last, space.gscid, default_process}, walk,
+                snapshot.of_translation(detail::TableCache::kLog2Region));
   }
   return *made;
 }

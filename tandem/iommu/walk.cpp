@@ -19,6 +19,13 @@ bool privilege_ok(std::uint64_t pte, const Walk& walk) {
   return walk.sum && walk.access != Access::kExecute;
 }
 
+/// Whether a leaf is well formed and allows what is asked.
+bool usable(std::uint64_t pte, unsigned level, const Walk& walk) {
+  if (!privilege_ok(pte, walk)) return false;
+  if (!walk.report_permissions && !AccessTypes::of(walk.access).allowed_by(pte)) return false;
+  return is_aligned(walk.scheme, pte, level);
+}
+
 Translation make_translation(std::uint64_t pte, unsigned level, bool global, const Walk& walk) {
   const unsigned log2_size = log2_size_of(walk.scheme, pte, level);
   Translation translation;
@@ -72,7 +79,7 @@ std::uint64_t used_bits(std::uint64_t pte, const Walk& walk) {
 }  // namespace
 
 Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Config& config,
-                                                const Walk& walk) {
+                                                const Walk& walk, std::optional<LastTable>* last) {
   const auto fault = [&] { return Unexpected{WalkFault{page_fault(walk.access)}}; };
   const Scheme& scheme = walk.scheme;
   if (!canonical(walk.at.value, scheme)) return fault();
@@ -97,17 +104,29 @@ Result<Translation, WalkFault> walk_first_stage(TableReader& reader, const Confi
       continue;
     }
 
-    if (!privilege_ok(pte, walk)) return fault();
-    if (!walk.report_permissions && !AccessTypes::of(walk.access).allowed_by(pte)) return fault();
-    if (!is_aligned(scheme, pte, level)) return fault();
+    if (!usable(pte, level, walk)) return fault();
     const std::uint64_t used = pte | used_bits(pte, walk);
     if (used != pte) [[unlikely]] {
       const auto updated = update_leaf(reader, config, walk, address, pte, used);
       if (!updated) return Unexpected{updated.error()};
       if (!*updated) continue;  // judge the new one
     }
+    if (last != nullptr && level == 0) {
+      *last = LastTable{PhysAddr{entry->value & ~(kPageBytes - 1)}, global};
+    }
     return make_translation(used, level, global || Pte::G::get(used) != 0, walk);
   }
+}
+
+std::optional<Translation> walk_last_table(TableReader& reader, const Config& config,
+                                           const Walk& walk, const LastTable& table) {
+  ++reader.loads.first_stage;
+  const PhysAddr at = table.page.plus(walk.scheme.offset(0, walk.at.value));
+  const auto loaded = load_entry(reader, walk.scheme, at);
+  if (!loaded || kind_of(config, *loaded, 0) != EntryKind::kLeaf) return std::nullopt;
+  const std::uint64_t pte = *loaded;
+  if (!usable(pte, 0, walk) || (pte | used_bits(pte, walk)) != pte) return std::nullopt;
+  return make_translation(pte, 0, table.global || Pte::G::get(pte) != 0, walk);
 }
 
 }  // namespace tandem::iommu::detail

@@ -41,6 +41,8 @@ struct AddressSpaceId {
 /// caller changed the tables before, raises the counter (I).
 ///   * F1 sees I: then F2 sees the new tables, and no cached entry that I has voided.
 ///   * F1 does not see I: then the stamp is void once I is done.
+/// One invalidation may raise several counters (I), those of larger pages first; so who sees the
+/// one of a page sees those of the larger pages that hold it.
 ///
 /// Thread safety: any thread; nothing waits.
 class Generations {
@@ -55,6 +57,7 @@ class Generations {
     }
   };
   class Snapshot;
+  class LeafSnapshot;
 
   /// Whether nothing that the stamp's counters speak for was invalidated since it was made.
   bool holds(const Stamp& stamp) const noexcept { return sum_of(stamp.which) == stamp.sum; }
@@ -94,15 +97,22 @@ class Generations {
   static std::uint64_t process_index(DeviceId device, std::uint32_t process) noexcept;
   static std::uint64_t domain_index(std::optional<std::uint32_t> gscid) noexcept;
   /// The domain and the process-soft-context id, in one word.
-  static std::uint64_t space_key(AddressSpaceId space) noexcept;
+  static std::uint64_t space_key(AddressSpaceId space) noexcept {
+    const std::uint64_t domain = space.gscid ? std::uint64_t{*space.gscid} + 1 : 0;
+    return domain << kPasidBits | space.pscid;
+  }
   static std::uint64_t space_index(std::uint64_t space_key) noexcept;
   static std::uint64_t page_index(std::uint64_t space_key, unsigned page_class,
-                                  std::uint64_t page) noexcept;
+                                  std::uint64_t page) noexcept {
+    return 1 + mix(page * 31 + (space_key << 3 | page_class)) % kOthers;
+  }
   static void raise(Counter& counter) noexcept;
   static std::uint64_t load(const Counter& counter) noexcept {
     return counter.load(std::memory_order_acquire);
   }
   std::uint64_t sum_of(std::uint64_t which) const noexcept;
+  /// What a planted fault stamps with: the counters as they are now.
+  Stamp late(const Stamp& stamp) const noexcept;
 
   alignas(kCacheLine) std::array<Counter, kDevices + 1> device_{};
   std::array<Counter, kDomains + 1> domain_{};
@@ -138,12 +148,54 @@ class Generations::Snapshot {
   std::array<std::uint64_t, kPageClasses.size()> page_sums_;
 };
 
+/// The same for a translation that begins at a cached table of leaves. What speaks for the table
+/// speaks for the translation, but in place of the range that the table maps the page alone: the
+/// translation outlives an invalidation of its neighbours.
+class Generations::LeafSnapshot {
+ public:
+  explicit LeafSnapshot(const Generations& generations) : generations_(generations) {}
+  /// Before the leaf of `at` is read. `table`: the stamp of the table. Returns: whether it holds;
+  /// the rest is for who was told so.
+  [[nodiscard]] bool take(const Stamp& table, AddressSpaceId space, Iova at) noexcept;
+  /// Whether it still does: what was read elsewhere meanwhile is of the same time as the table.
+  bool table_holds() const noexcept { return generations_.holds(table_); }
+  Stamp of_translation(unsigned leaf_log2_size) const noexcept;
+
+ private:
+  static constexpr std::size_t kClasses = 2;  // 4 KiB and 64 KiB: larger leaves are in other tables
+  static_assert(kPageClasses[kClasses] > 16);
+
+  const Generations& generations_;
+  Stamp table_;
+  Stamp above_;  // of the table, without its page
+  std::array<std::uint64_t, kClasses> pages_{};
+  std::array<std::uint64_t, kClasses> page_sums_{};
+};
+
 inline std::uint64_t Generations::sum_of(std::uint64_t which) const noexcept {
   return load(device_.data()[Which::Device::get(which)]) +
          load(domain_.data()[Which::Domain::get(which)]) +
          load(process_.data()[Which::Process::get(which)]) +
          load(space_.data()[Which::Space::get(which)]) +
          load(page_.data()[Which::Page::get(which)]);
+}
+
+/// An invalidation of the page may be one of the table, too, because an entry above was changed. It
+/// raises the table's counter first (I). So those of the page are read before the table's (F1): who
+/// sees that the page was invalidated sees that the table was.
+[[gnu::always_inline]] inline bool Generations::LeafSnapshot::take(const Stamp& table,
+                                                                   AddressSpaceId space,
+                                                                   Iova at) noexcept {
+  const std::uint64_t key = space_key(space);
+  for (unsigned i = 0; i < kClasses; ++i) {
+    const std::uint64_t page = page_index(key, i, at.value >> kPageClasses.data()[i]);
+    pages_.data()[i] = Which::Page::make(page);
+    page_sums_.data()[i] = load(generations_.page_.data()[page]);  // (F1)
+  }
+  const std::uint64_t of_table = load(generations_.page_.data()[Which::Page::get(table.which)]);
+  table_ = table;
+  above_ = {Which::Page::set(table.which, 0), table.sum - of_table};
+  return generations_.holds(above_);
 }
 
 }  // namespace tandem::iommu::detail

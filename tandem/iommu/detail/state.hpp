@@ -17,6 +17,7 @@
 #include "tandem/iommu/detail/performance_monitor.hpp"
 #include "tandem/iommu/detail/record_queue.hpp"
 #include "tandem/iommu/detail/sharded_counter.hpp"
+#include "tandem/iommu/detail/table_cache.hpp"
 #include "tandem/iommu/detail/walk.hpp"
 #include "tandem/iommu/iommu.hpp"
 
@@ -74,13 +75,21 @@ struct Iommu::State {
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
   Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
                                                           detail::IotlbContext context);
+  /// The same where its last table is cached, and nothing but a translation comes of it.
+  /// (translate.cpp)
+  std::optional<Translation> translate_from_table(detail::TableReader& reader,
+                                                  const detail::Transaction& transaction,
+                                                  detail::IotlbContext context,
+                                                  detail::WalkCounts& counts);
   Result<Translation, detail::TransactionFault> translate_counted(
       detail::TableReader& reader, const detail::Transaction& transaction,
       detail::IotlbContext context, detail::WalkCounts& counts);
-  /// Step 17: through the first stage. (translate.cpp)
+  /// Step 17: through the first stage. `last`: the table of the leaf, where there is one.
+  /// (translate.cpp)
   Result<Translation, detail::WalkFault> walk_first(detail::TableReader& reader,
                                                     const detail::Transaction& transaction,
-                                                    const detail::Walk& walk);
+                                                    const detail::Walk& walk,
+                                                    std::optional<detail::LastTable>& last);
   /// Step 18: `found`, what the first stage found, to an interrupt file. (translate.cpp)
   Result<void, detail::WalkFault> reach_interrupt_file(detail::TableReader& reader,
                                                        const detail::Transaction& transaction,
@@ -171,6 +180,7 @@ struct Iommu::State {
   detail::Generations generations;
   detail::Iotlb iotlb{generations};
   detail::ContextCache contexts{generations};
+  detail::TableCache tables;
   std::atomic<std::uint64_t> ddtp;  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;
   detail::Deadline deadline;
