@@ -76,6 +76,7 @@ TEST_F(PageRequests, ARecordHoldsTheMessage) {
   EXPECT_EQ(records[1].process_id(), std::nullopt);
   EXPECT_FALSE(records[1].privileged() || records[1].execute()) << "0 without a PASID";
   EXPECT_FALSE(records[1].last());
+  EXPECT_EQ(iommu_->stats().page_requests, 2U);
 }
 
 // [iommu §3.7]
