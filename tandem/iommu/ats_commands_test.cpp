@@ -321,6 +321,7 @@ TEST_F(AtsCommands, ACompletionInsideASectionIsADeadlineOfNow) {
     const std::scoped_lock section(rcu::rcu_default_domain());
     port_->complete_invalidation(sent[0].itag);
   }
+  EXPECT_EQ(interrupts(Iommu::Interrupt::kCommandQueue), 0) << "nothing has come of it yet";
   ASSERT_EQ(told.size(), 1U);
   EXPECT_LT(told[0], std::chrono::steady_clock::now());
   EXPECT_EQ(iommu_->next_deadline(), told[0]);
