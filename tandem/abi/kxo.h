@@ -39,7 +39,13 @@ enum tandem_kxo_player {
 };
 #define TANDEM_KXO_PLAYERS 7u
 
-/** What GET_ID asks for. 64 bytes. Reserved words are zero. */
+/**
+ * What GET_ID asks for. 64 bytes. Reserved words are zero.
+ *
+ * Agents are those of tandem::kxo; docs/kxo-engines.md says how to get the same moves without a
+ * device. What they find out for one move they keep for the next ones of the same game as far as
+ * `memory_kib` goes; SET_PERMISSION makes them forget. 0: they begin anew with every move.
+ */
 struct tandem_kxo_setup {
   uint64_t ring;     /* address of struct tandem_kxo_ring, in reserved memory, 64-byte aligned */
   uint32_t capacity; /* moves that the ring holds: a power of two, 2 … 65536 */
@@ -49,7 +55,9 @@ struct tandem_kxo_setup {
   uint16_t moves_per_second;  /* of agents; 0: as fast as they can */
   uint32_t work;              /* nodes or iterations an agent may spend on a move; 0: its default */
   uint64_t seed;              /* game g of the user has the random numbers of (seed, g) */
-  uint64_t reserved[4];
+  uint32_t memory_kib;        /* that its agents may keep from move to move, each the half of it */
+  uint32_t reserved1;
+  uint64_t reserved[3];
 };
 
 #define TANDEM_KXO_MIN_CAPACITY 2u

@@ -65,7 +65,8 @@ struct Setup {
   std::uint16_t moves_per_second = 0;  ///< of agents; 0: as fast as they can
   std::uint32_t work = 0;              ///< nodes or iterations for a move; 0: the agent's default
   std::uint64_t seed = 0;
-  std::uint32_t capacity = 64;  ///< moves that wait to be read, a power of two
+  std::uint32_t memory_kib = 0;  ///< that its agents may keep from move to move of a game
+  std::uint32_t capacity = 64;   ///< moves that wait to be read, a power of two
 };
 
 namespace detail {
@@ -451,6 +452,7 @@ class Device {
     wanted.moves_per_second = setup.moves_per_second;
     wanted.work = setup.work;
     wanted.seed = setup.seed;
+    wanted.memory_kib = setup.memory_kib;
     wd_request request = detail::operation(WD_OP_KXO_GET_ID, 0);
     request.src = &wanted;
     request.src_len = sizeof wanted;

@@ -3,8 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <chrono>
+#include <iterator>
+#include <new>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -20,20 +25,44 @@ constexpr std::array<std::string_view, TANDEM_KXO_PLAYERS> kNames = {
 /// What a move may take whose work is the client's to say.
 constexpr std::chrono::seconds kLongestMove{1};
 
-/// An agent of module kxo. It is told of the game before each move, and so forgets the move before.
+/// Of MCTS, a node in both of its arrays, with the room that they grow by.
+constexpr std::size_t kNodeBytes = 128;
+/// Of negamax, in its table.
+constexpr std::size_t kEntryBytes = 16;
+
+/// The agent's name, with options that keep it within `memory_bytes`.
+std::string text_of(std::uint8_t player, std::size_t memory_bytes) {
+  std::string text(kNames[player]);
+  if (memory_bytes == 0) return text;
+  if (player == TANDEM_KXO_MCTS) {
+    text += ":nodes=" + std::to_string(std::max<std::size_t>(1, memory_bytes / kNodeBytes));
+  } else if (player == TANDEM_KXO_NEGAMAX) {
+    const auto log2 = std::bit_width(memory_bytes / kEntryBytes) - 1;
+    text += ":table=" + std::to_string(std::clamp<int>(static_cast<int>(log2), 4, 30));
+  }
+  return text;
+}
+
+/// An agent of module kxo. One that keeps nothing is told of the game before each move, and so
+/// forgets the move before.
 class RegisteredAgent final : public Agent {
  public:
-  explicit RegisteredAgent(std::unique_ptr<tandem::kxo::Agent> agent) : agent_(std::move(agent)) {}
+  RegisteredAgent(std::unique_ptr<tandem::kxo::Agent> agent, bool keeps)
+      : agent_(std::move(agent)), keeps_(keeps) {}
 
   Result<int> choose(const tandem::kxo::Position& position, const Game& game) override {
     tandem::kxo::Budget budget;
     if (game.work != 0) budget = {kLongestMove, game.work};
-    agent_->begin({game.seed, game.number});
+    const tandem::kxo::GameKey key{game.seed, game.number};
+    if (!keeps_ || begun_ != key) agent_->begin(key);
+    begun_ = key;
     return agent_->choose(position, budget);
   }
 
  private:
   const std::unique_ptr<tandem::kxo::Agent> agent_;
+  const bool keeps_;
+  std::optional<tandem::kxo::GameKey> begun_;
 };
 
 class RegisteredAgents final : public AgentSource {
@@ -44,10 +73,12 @@ class RegisteredAgents final : public AgentSource {
     return std::any_of(kinds.begin(), kinds.end(),
                        [&](const auto& kind) { return kind.name == kNames[player]; });
   }
-  std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules) const override {
+  std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
+                              std::size_t memory_bytes) const override {
     if (!knows(player)) return nullptr;
-    auto made = tandem::kxo::make_agent(kNames[player], rules);
-    return made ? std::make_unique<RegisteredAgent>(std::move(*made)) : nullptr;
+    auto made = tandem::kxo::make_agent(text_of(player, memory_bytes), rules);
+    if (!made) return nullptr;
+    return std::make_unique<RegisteredAgent>(std::move(*made), memory_bytes != 0);
   }
 };
 
@@ -57,20 +88,41 @@ std::shared_ptr<const AgentSource> registered_agents() {
   return std::make_shared<RegisteredAgents>();
 }
 
-Result<int> AgentCache::choose(std::uint8_t player, const tandem::kxo::Rules& rules,
-                               const tandem::kxo::Position& position, const Game& game) {
+Agent* AgentCache::find(std::uint8_t player, const tandem::kxo::Rules& rules) {
   const auto at = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
     return entry.player == player && entry.rules == rules;
   });
   if (at != entries_.end()) {
     std::rotate(at, at + 1, entries_.end());
   } else {
-    auto agent = source_->make(player, rules);
-    if (agent == nullptr) return errno_error(EINVAL);
+    auto agent = source_->make(player, rules, 0);
+    if (agent == nullptr) return nullptr;
     if (entries_.size() == kMost) entries_.erase(entries_.begin());
     entries_.push_back({player, rules, std::move(agent)});
   }
-  const Result<int> cell = entries_.back().agent->choose(position, game);
+  return entries_.back().agent.get();
+}
+
+Agent* AgentCache::find_kept(std::uint8_t player, const tandem::kxo::Rules& rules,
+                             const tandem::kxo::Position& position, KeptAgents& kept) {
+  auto& agent = kept.sides[position.to_move() == tandem::kxo::Player::kO ? 0 : 1];
+  if (agent == nullptr) {
+    try {
+      agent = source_->make(player, rules, kept.memory_bytes / std::size(kept.sides));
+    } catch (const std::bad_alloc&) {
+      return nullptr;  // the client says how much
+    }
+  }
+  return agent.get();
+}
+
+Result<int> AgentCache::choose(std::uint8_t player, const tandem::kxo::Rules& rules,
+                               const tandem::kxo::Position& position, const Game& game,
+                               KeptAgents& kept) {
+  Agent* const agent =
+      kept.memory_bytes == 0 ? find(player, rules) : find_kept(player, rules, position, kept);
+  if (agent == nullptr) return errno_error(EINVAL);
+  const Result<int> cell = agent->choose(position, game);
   if (!cell) return cell;
   const bool on_board = *cell >= 0 && *cell < rules.cells();
   if (!on_board || (rules.free(position) & tandem::kxo::cell_bit(*cell)) == 0) {

@@ -94,7 +94,8 @@ Completion KxoWorker::get_id(const tandem_descriptor& descriptor, const AddressS
   const auto is_zero = [](std::uint64_t word) { return word == 0; };
   if (!std::has_single_bit(wanted.capacity) || wanted.capacity < TANDEM_KXO_MIN_CAPACITY ||
       wanted.capacity > TANDEM_KXO_MAX_CAPACITY || wanted.ring % kRingAlignment != 0 ||
-      wanted.reserved0 != 0 || !std::ranges::all_of(wanted.reserved, is_zero)) {
+      wanted.reserved0 != 0 || wanted.reserved1 != 0 ||
+      !std::ranges::all_of(wanted.reserved, is_zero)) {
     return refused(TANDEM_STATUS_BAD_DESCRIPTOR);
   }
   if (!may_play(wanted.player_o) || !may_play(wanted.player_x)) {

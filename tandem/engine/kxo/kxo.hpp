@@ -24,6 +24,7 @@
 /// Left out: spectators of other owners' boards, games against other owners.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -41,12 +42,14 @@ struct Game {
   std::uint32_t work = 0;    ///< nodes or iterations for a move; 0: the agent's default
 };
 
-/// Chooses moves, for all boards that one thread serves. Thread safety: one thread at a time.
+/// Chooses moves, for all boards that one thread serves, or for a player of one board that pays
+/// for what it keeps. Thread safety: one thread at a time.
 class Agent {
  public:
   virtual ~Agent() = default;
   /// A free cell for the player whose turn it is: a function of its arguments alone, whatever was
-  /// asked before. Errors: what the agent says of itself.
+  /// asked before. An agent with memory: also of the positions of the same game that it was asked
+  /// about before. Errors: what the agent says of itself.
   virtual Result<int> choose(const tandem::kxo::Position& position, const Game& game) = 0;
 };
 
@@ -55,9 +58,10 @@ class AgentSource {
  public:
   virtual ~AgentSource() = default;
   virtual bool knows(std::uint8_t player) const = 0;
+  /// `memory_bytes`: what it may keep from move to move; 0: nothing.
   /// Returns: nullptr when that agent does not play by `rules`.
-  virtual std::unique_ptr<Agent> make(std::uint8_t player,
-                                      const tandem::kxo::Rules& rules) const = 0;
+  virtual std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
+                                      std::size_t memory_bytes) const = 0;
 };
 
 struct Options {
@@ -68,6 +72,7 @@ struct Options {
   std::uint32_t users_per_owner = 1u << 15;
   std::uint32_t users_per_tenant = 1u << 17;
   std::uint32_t users = 1u << 20;
+  std::uint32_t memory_kib_per_owner = 64u << 10;  ///< of all its users' memory_kib
   /// @}
   /// nullptr: those that module kxo has registered.
   std::shared_ptr<const AgentSource> agents;

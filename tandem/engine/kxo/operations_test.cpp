@@ -174,7 +174,8 @@ TEST_F(Operations, SetupsThatMeanNothingAreRefused) {
   }
   refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.ring += 4; });
   refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.reserved0 = 1; });
-  refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.reserved[3] = 1; });
+  refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.reserved1 = 1; });
+  refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.reserved[2] = 1; });
   refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.width = 4; });
   refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.width = s.height = 9, s.goal = 5; });
   refused(TANDEM_STATUS_BAD_DESCRIPTOR, [](S& s) { s.width = s.height = 3, s.goal = 4; });

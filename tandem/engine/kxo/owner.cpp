@@ -56,12 +56,20 @@ void Owner::link_locked(User& user) {
   if (youngest_ != nullptr) youngest_->younger = &user;
   youngest_ = &user;
   ++count_;
+  memory_kib_ += user.memory_kib();
 }
 
 void Owner::unlink_locked(User& user) {
   (user.younger == nullptr ? youngest_ : user.younger->older) = user.older;
   if (user.older != nullptr) user.older->younger = user.younger;
   --count_;
+  memory_kib_ -= user.memory_kib();
+}
+
+bool Owner::has_room_locked(const tandem_kxo_setup& wanted) const {
+  const Options& limits = device_.options();
+  return count_ < limits.users_per_owner &&
+         wanted.memory_kib <= limits.memory_kib_per_owner - memory_kib_;
 }
 
 void Owner::give_back() {
@@ -75,7 +83,7 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
   const Options& limits = device_.options();
   {
     const MutexLock lock(mutex_);
-    if (count_ >= limits.users_per_owner) return Unexpected{TANDEM_STATUS_NO_ROOM};
+    if (!has_room_locked(wanted)) return Unexpected{TANDEM_STATUS_NO_ROOM};
   }
   if (!take(account_->users, limits.users_per_tenant)) return Unexpected{TANDEM_STATUS_NO_ROOM};
   if (!take(device_.live_, limits.users)) {

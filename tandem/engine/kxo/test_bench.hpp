@@ -60,7 +60,8 @@ class TestAgents final : public AgentSource {
   bool knows(std::uint8_t player) const override {
     return player != TANDEM_KXO_USER && player != TANDEM_KXO_PERFECT && player < TANDEM_KXO_PLAYERS;
   }
-  std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules) const override {
+  std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
+                              std::size_t) const override {
     return std::make_unique<TestAgent>(rules, player, *this);
   }
 

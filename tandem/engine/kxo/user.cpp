@@ -87,6 +87,7 @@ User::User(Setup setup, const pcie::AddressSpace& space)
       player_o_(setup_.wanted.player_o),
       player_x_(setup_.wanted.player_x) {
   setup_.objects->fetch_add(1, std::memory_order_relaxed);
+  kept_.memory_bytes = std::size_t{setup_.wanted.memory_kib} * 1024;
 }
 
 User::~User() { setup_.objects->fetch_sub(1, std::memory_order_relaxed); }
@@ -216,46 +217,64 @@ User::Step User::thrown_off(const pcie::DmaFault& fault, Clock::time_point& due_
   return Step::kLater;
 }
 
+/// What there is to think about; nothing, and why in `step`, where there is not.
+std::optional<User::Turn> User::next_turn(Step& step, Clock::time_point& due_at) {
+  const MutexLock lock(mutex_);
+  const std::uint8_t player = player_to_move();
+  step = Step::kIdle;
+  if (ended_ || player == TANDEM_KXO_USER) return std::nullopt;
+  if (pace_ != pace_.zero() && Clock::now() < next_move_) {
+    due_at = next_move_;
+    step = Step::kLater;
+    return std::nullopt;
+  }
+  if (full()) {  // as far as is known
+    auto ring = Ring::map(*this);
+    if (!ring) {
+      step = thrown_off(ring.error(), due_at);
+      return std::nullopt;
+    }
+    taken_ = ring->taken();
+    if (full()) taken_ = ring->stall();
+    stalled_ = full();
+    if (stalled_) return std::nullopt;
+    ring->unstall();
+  }
+  Turn turn{current(), games_, published_, revision_, player, std::nullopt};
+  if (found_ && found_->number == published_ && found_->revision == revision_) {
+    turn.cell = found_->cell;
+  }
+  return turn;
+}
+
+Result<int> User::think(const Turn& turn, AgentCache& agents) {
+  if (turn.cell) return *turn.cell;
+  kept_.follow(turn.revision);
+  TANDEM_TRACE(think_begin, id(), turn.player, traced_pasid(), turn.position.plies());
+  const auto cell = agents.choose(turn.player, *setup_.rules, turn.position,
+                                  {setup_.wanted.seed, turn.game, setup_.wanted.work}, kept_);
+  TANDEM_TRACE(think_end, id(), cell ? *cell : -1);
+  return cell;
+}
+
 /// The agent thinks on a copy. What it found counts if nothing was said meanwhile: moves come from
 /// here alone while it is an agent's turn, so it is enough to look at permissions and the end.
 User::Step User::step(AgentCache& agents, Clock::time_point& due_at) {
-  tandem::kxo::Position position;
-  std::uint32_t revision = 0;
-  std::uint64_t game = 0;
-  std::uint8_t player = 0;
-  {
-    const MutexLock lock(mutex_);
-    player = player_to_move();
-    if (ended_ || player == TANDEM_KXO_USER) return Step::kIdle;
-    if (pace_ != pace_.zero() && Clock::now() < next_move_) {
-      due_at = next_move_;
-      return Step::kLater;
-    }
-    if (full()) {  // as far as is known
-      auto ring = Ring::map(*this);
-      if (!ring) return thrown_off(ring.error(), due_at);
-      taken_ = ring->taken();
-      if (full()) taken_ = ring->stall();
-      stalled_ = full();
-      if (stalled_) return Step::kIdle;
-      ring->unstall();
-    }
-    position = current();
-    revision = revision_;
-    game = games_;
-  }
-  TANDEM_TRACE(think_begin, id(), player, traced_pasid(), position.plies());
-  const auto cell = agents.choose(player, *setup_.rules, position,
-                                  {setup_.wanted.seed, game, setup_.wanted.work});
-  TANDEM_TRACE(think_end, id(), cell ? *cell : -1);
+  Step why = Step::kIdle;
+  const auto turn = next_turn(why, due_at);
+  if (!turn) return why;
+  const auto cell = think(*turn, agents);
 
   const MutexLock lock(mutex_);
   if (ended_) return Step::kIdle;
-  if (revision_ != revision) return Step::kMoved;
+  if (revision_ != turn->revision) return Step::kMoved;
   auto ring = Ring::map(*this);
-  if (!ring) return thrown_off(ring.error(), due_at);
+  if (!ring) {
+    if (cell) found_ = Found{turn->number, turn->revision, *cell};
+    return thrown_off(ring.error(), due_at);
+  }
   if (!cell) {  // an agent that cannot play leaves its player to the client
-    (position.to_move() == Player::kO ? player_o_ : player_x_) = TANDEM_KXO_USER;
+    (turn->position.to_move() == Player::kO ? player_o_ : player_x_) = TANDEM_KXO_USER;
     ++revision_;
     ring->publish(published_, state());
     return Step::kIdle;

@@ -80,6 +80,7 @@ class Owner final : public uacce::Session {
   void link_locked(User& user) TANDEM_REQUIRES(mutex_);
   void unlink_locked(User& user) TANDEM_REQUIRES(mutex_);
   void give_back();
+  bool has_room_locked(const tandem_kxo_setup& wanted) const TANDEM_REQUIRES(mutex_);
 
   Device& device_;
   const std::uint64_t number_;
@@ -87,6 +88,7 @@ class Owner final : public uacce::Session {
   Mutex mutex_;
   User* youngest_ TANDEM_GUARDED_BY(mutex_) = nullptr;
   std::uint32_t count_ TANDEM_GUARDED_BY(mutex_) = 0;
+  std::uint64_t memory_kib_ TANDEM_GUARDED_BY(mutex_) = 0;  // that its users' agents may keep
   bool stopped_ TANDEM_GUARDED_BY(mutex_) = false;
 };
 

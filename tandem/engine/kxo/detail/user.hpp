@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "tandem/abi/kxo.h"
@@ -41,6 +42,7 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
 
   std::uint64_t id() const noexcept { return setup_.id; }
   std::uint64_t owner() const noexcept { return setup_.owner; }
+  std::uint32_t memory_kib() const noexcept { return setup_.wanted.memory_kib; }
   Account& account() const noexcept { return *setup_.account; }
 
   /// \name References
@@ -90,6 +92,15 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
 
  private:
   class Ring;
+  /// An agent's turn, as it was when it began.
+  struct Turn {
+    tandem::kxo::Position position;
+    std::uint64_t game;
+    std::uint32_t number;    // of the move
+    std::uint32_t revision;  // of the permissions
+    std::uint8_t player;
+    std::optional<int> cell;  // what the agent said when it was asked before
+  };
 
   tandem::kxo::Position current() const TANDEM_REQUIRES(mutex_) {
     return over_ ? tandem::kxo::Position{} : position_;
@@ -101,6 +112,8 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
     return published_ - taken_ >= setup_.wanted.capacity;
   }
   tandem_kxo_state state() const TANDEM_REQUIRES(mutex_);
+  std::optional<Turn> next_turn(Step& step, Clock::time_point& due);
+  Result<int> think(const Turn& turn, AgentCache& agents);
   /// Makes and publishes the move of the player whose turn it is; `cell` is free.
   std::uint32_t move(Ring& ring, int cell) TANDEM_REQUIRES(mutex_);
   void trace_move(const tandem::kxo::Position& before, int cell, tandem::kxo::Outcome outcome) const
@@ -112,6 +125,7 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
   const pcie::AddressSpace space_;
   const Clock::duration pace_;
   std::atomic<std::uint32_t> references_{1};
+  KeptAgents kept_;  // of the one thread that is in step()
 
   Mutex mutex_;
   tandem::kxo::Position position_ TANDEM_GUARDED_BY(mutex_);
@@ -127,6 +141,12 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
   std::uint64_t games_ TANDEM_GUARDED_BY(mutex_) = 0;
   bool stalled_ TANDEM_GUARDED_BY(mutex_) = false;
   Clock::time_point next_move_ TANDEM_GUARDED_BY(mutex_){};
+  /// A move that could not be published: who keeps what it finds out is not asked twice.
+  struct Found {
+    std::uint32_t number = 0, revision = 0;
+    int cell = 0;
+  };
+  std::optional<Found> found_ TANDEM_GUARDED_BY(mutex_);
 };
 
 /// A reference to a user, or none.
