@@ -33,7 +33,7 @@ void add_demo(CLI::App& app, Registry& registry) {
   demo->require_subcommand(1);
   demo->footer(
       "\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n  tandem demo "
-      "rcu\n");
+      "rcu\n  tandem demo kxo\n");
 
   auto settings = std::make_shared<ShareSettings>();
   CLI::App* share =
@@ -55,6 +55,9 @@ void add_demo(CLI::App& app, Registry& registry) {
   CLI::App* rcu = demo->add_subcommand("rcu", "What RCU can do now, a checked line each");
   rcu->footer("\nExample:\n  tandem demo rcu\n");
   registry.emplace_back(rcu, demo_rcu);
+  CLI::App* kxo = demo->add_subcommand("kxo", "64 boards of one device, each move checked");
+  kxo->footer("\nExamples:\n  tandem demo kxo\n  TANDEM=embedded tandem demo kxo\n");
+  registry.emplace_back(kxo, demo_kxo);
 }
 
 void add_internal(CLI::App& app, Registry& registry) {

@@ -19,6 +19,7 @@ int demo_share(const ShareSettings& settings);
 int demo_fork();
 int demo_pasid();
 int demo_rcu();
+int demo_kxo();
 
 /// `tandem internal-exec-probe`: what the fork demo's second child becomes by exec.
 int run_exec_probe(int ready_fd, int go_fd);

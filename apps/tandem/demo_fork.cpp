@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// tandem demo fork: what happens to an open device at fork and at exec, step by step.
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 
 #include "apps/broker_process/broker_process.hpp"
 #include "apps/tandem/demo.hpp"
+#include "apps/tandem/pipe.hpp"
 #include "apps/tandem/queue.hpp"
 #include "tandem/base/mapping.hpp"
 
@@ -52,21 +52,6 @@ std::uint64_t reference_crc32c(const char* data, std::size_t size) {
     for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ ((crc & 1) != 0 ? 0x82f63b78u : 0u);
   }
   return ~crc;
-}
-
-struct Pipe {
-  UniqueFd read_end, write_end;
-  static Result<Pipe, Failure> make() {
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC) != 0) return Unexpected{from_errno("a pipe", errno)};
-    return Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  }
-};
-
-bool read_exactly(int fd, void* to, std::size_t size) {
-  pollfd readable{fd, POLLIN, 0};
-  if (::poll(&readable, 1, static_cast<int>(kPatience.count())) != 1) return false;
-  return ::read(fd, to, size) == static_cast<ssize_t>(size);
 }
 
 class Story {
@@ -208,7 +193,7 @@ std::optional<Failure> Story::fork_child() {
 
 std::optional<Failure> Story::hear_from_child(const broker::BrokerProcess::Event& child) {
   ChildReport report;
-  if (!read_exactly(pipe_.read_end.get(), &report, sizeof report)) {
+  if (!read_exactly(pipe_.read_end.get(), &report, sizeof report, kPatience)) {
     return Failure{kFailure, "the child does not say anything"};
   }
   if (report.error != 0) return from_wd("in the child", report.error);
@@ -283,7 +268,7 @@ std::optional<Failure> Story::exec_child() {
     return ::waitpid(child, &status, 0) == child && status == 0;
   };
   char byte = 0;
-  if (!read_exactly(ready->read_end.get(), &byte, 1)) {
+  if (!read_exactly(ready->read_end.get(), &byte, 1, kPatience)) {
     finish();
     return Failure{kFailure, "the program that the child became does not answer"};
   }

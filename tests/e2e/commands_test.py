@@ -95,6 +95,23 @@ class Demos(unittest.TestCase):
             self.assertIn(words, result.stdout)
         self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
 
+    def test_kxo_checks_every_move_of_64_boards(self):
+        for mode in ({}, {"TANDEM": "embedded"}, {"TANDEM": "inline"}):
+            result = run("demo", "kxo", env=mode)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            for words in ("64 boards", "O wins", "moves/s", "CPU/move", "negamax - mcts",
+                          "O becomes perfect", "all right",
+                          "left out: the device is in this process" if mode else "taken back"):
+                self.assertIn(words, result.stdout)
+            self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
+
+    @unittest.skipUnless(PLANTED, "this build carries no planted faults")
+    def test_kxo_catches_moves_that_are_lost_or_doubled(self):
+        for fault in ("kxo-lost-move", "kxo-doubled-move"):
+            result = run("demo", "kxo", env={"TANDEM_PLANT": fault})
+            self.assertEqual(result.returncode, 1, result.stdout)
+            self.assertRegex(result.stderr, r"tandem: demo kxo: board \d+ .*: it was the turn of")
+
     def test_pasid_lists_the_messages(self):
         result = run("demo", "pasid")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
@@ -217,7 +234,7 @@ class Devices(unittest.TestCase):
 class Command(unittest.TestCase):
     def test_help_has_examples_everywhere(self):
         for command in ([], ["compress"], ["decompress"], ["devices"], ["demo"], ["demo", "share"],
-                        ["demo", "fork"], ["demo", "pasid"], ["version"]):
+                        ["demo", "fork"], ["demo", "pasid"], ["demo", "kxo"], ["version"]):
             result = run(*command, "--help")
             self.assertEqual(result.returncode, 0)
             self.assertIn("Example", result.stdout)
