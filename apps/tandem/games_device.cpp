@@ -4,6 +4,7 @@
 #include <array>
 
 #include "apps/tandem/queue.hpp"
+#include "tandem/kxo/solution.hpp"
 
 namespace tandem::cli {
 namespace {
@@ -34,10 +35,14 @@ std::string_view name_of(wd::kxo::Player player) {
   return kNames[static_cast<std::size_t>(player)];
 }
 
-std::string device_agents() {
-  std::string names;
+std::vector<std::string> playing_agents(const kxo::Rules& rules) {
+  std::vector<std::string> names;
   for (std::size_t i = 1; i < kNames.size(); ++i) {
-    names += (i == 1 ? "" : ", ") + std::string(kNames[i]);
+    const auto player = static_cast<wd::kxo::Player>(i);
+    // Perfect play is a table, and who learns needs one, or a model of its own.
+    const bool needs_table = player == wd::kxo::Player::kPerfect ||
+                             player == wd::kxo::Player::kTd || player == wd::kxo::Player::kQ;
+    if (!needs_table || rules.cells() <= kxo::Solution::kMostCells) names.emplace_back(kNames[i]);
   }
   return names;
 }

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "apps/tandem/cli.hpp"
 #include "tandem/base/result.hpp"
+#include "tandem/kxo/rules.hpp"
 #include "tandem/wd/kxo.hpp"
 
 namespace tandem::cli {
@@ -16,7 +20,7 @@ Result<wd::kxo::Device, Failure> open_games_device();
 /// Returns: nothing when there is none of that name.
 std::optional<wd::kxo::Player> device_player(std::string_view name);
 std::string_view name_of(wd::kxo::Player player);
-/// "mcts, negamax, …": those that play by themselves.
-std::string device_agents();
+/// Those that play this game by themselves, without being told more than their names.
+std::vector<std::string> playing_agents(const kxo::Rules& rules);
 
 }  // namespace tandem::cli

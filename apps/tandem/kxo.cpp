@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::string_view kExamples = R"(
 Examples:
+  tandem kxo play                     against an agent; tandem kxo watch: agents
   tandem kxo agents                   who can play, and their options
   tandem kxo solve --game 4x4-4       perfect play of a whole game
   tandem kxo regret mcts negamax      how close to perfect agents play
@@ -51,6 +52,9 @@ void add_kxo(CLI::App& app, Registry& registry) {
       "and TEXT: none.\n");
   registry.emplace_back(agents, list_agents);
   add_kxo_match(*kxo, registry);
+  add_kxo_play(*kxo, registry);
+  add_kxo_watch(*kxo, registry);
+  add_kxo_replay(*kxo, registry);
   add_kxo_regret(*kxo, registry);
   add_kxo_solve(*kxo, registry);
   add_kxo_train(*kxo, registry);

@@ -16,8 +16,11 @@ namespace tandem::cli {
 
 void add_kxo_export(CLI::App& kxo, Registry& registry);
 void add_kxo_match(CLI::App& kxo, Registry& registry);
+void add_kxo_play(CLI::App& kxo, Registry& registry);
 void add_kxo_regret(CLI::App& kxo, Registry& registry);
+void add_kxo_replay(CLI::App& kxo, Registry& registry);
 void add_kxo_solve(CLI::App& kxo, Registry& registry);
+void add_kxo_watch(CLI::App& kxo, Registry& registry);
 void add_kxo_train(CLI::App& kxo, Registry& registry);
 
 /// Adds `--game WxH-G`. `rules` has to outlive the parsing; what it is now is the default.

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The screens of tandem kxo, in a real terminal: tmux, keys, and the text that is to be seen."""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+TANDEM = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "tandem"
+PATIENCE = 120  # seconds; a sanitized build on a busy machine is slow
+
+
+def wait_until(condition, what):
+    """What `condition` gives, once that is true."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise AssertionError(what() if callable(what) else what)
+        time.sleep(0.05)
+
+
+class Screen:
+    """A terminal in which a command runs."""
+
+    def __init__(self, command, columns=80, rows=24, **environment):
+        self.directory = tempfile.TemporaryDirectory()
+        self.pid_file = os.path.join(self.directory.name, "pid")
+        self.modes_file = os.path.join(self.directory.name, "modes")
+        script = os.path.join(self.directory.name, "run")
+        with open(script, "w", encoding="utf-8") as file:
+            # ^C is for the command alone.
+            file.write("trap : INT\n"
+                       f"sh -c 'echo $$ > {self.pid_file}; exec {command}'\n"
+                       f"echo \"ENDED $?\"\nstty -a > {self.modes_file}.new\n"
+                       f"mv {self.modes_file}.new {self.modes_file}\ncat\n")
+        configuration = os.path.join(self.directory.name, "tmux.conf")
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write("set -g history-limit 50000\n")
+        settings = {**os.environ, "TANDEM": "embedded", **environment}
+        settings.pop("TMUX", None)
+        if "NO_COLOR" not in environment:
+            settings.pop("NO_COLOR", None)
+        self.tmux("-f", configuration, "new-session", "-d", "-x", str(columns), "-y", str(rows),
+                  "sh", script, env=settings)
+
+    def tmux(self, *arguments, env=None):
+        result = subprocess.run(
+            ["tmux", "-u", "-S", os.path.join(self.directory.name, "socket"), *arguments],
+            capture_output=True, text=True, timeout=PATIENCE, env=env)
+        if result.returncode != 0:
+            raise AssertionError(f"tmux {arguments}: {result.stderr}")
+        return result.stdout
+
+    def close(self):
+        subprocess.run(["tmux", "-S", os.path.join(self.directory.name, "socket"), "kill-server"],
+                       capture_output=True, timeout=PATIENCE)
+        self.directory.cleanup()
+
+    def keys(self, *keys):
+        self.tmux("send-keys", *keys)
+
+    def resize(self, columns, rows):
+        self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
+
+    def text(self, *options):
+        return self.tmux("capture-pane", "-p", *options)
+
+    def everything(self):
+        """With what has scrolled away; lines that were too long are one again."""
+        return self.text("-J", "-S", "-")
+
+    def wait_for(self, pattern):
+        """The match of `pattern` on the screen."""
+        return wait_until(lambda: re.search(pattern, self.text()),
+                          lambda: f"no {pattern!r} on the screen:\n{self.text()}")
+
+    def pid(self):
+        wait_until(lambda: os.path.exists(self.pid_file), "it does not start")
+        with open(self.pid_file, encoding="utf-8") as file:
+            return int(file.read())
+
+    def modes(self):
+        """Of the terminal, after the command has ended."""
+        wait_until(lambda: os.path.exists(self.modes_file), lambda: "no end:\n" + self.text())
+        with open(self.modes_file, encoding="utf-8") as file:
+            return file.read().split()
+
+
+class OnScreen(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if shutil.which("tmux") is None:
+            raise unittest.SkipTest("no tmux; try: tools/setup test")
+
+    def screen(self, arguments, **options):
+        screen = Screen(f"{TANDEM} kxo {arguments}", **options)
+        self.addCleanup(screen.close)
+        return screen
+
+    def assert_restored(self, screen):
+        modes = screen.modes()
+        for mode in ("icanon", "echo", "isig", "ixon", "icrnl", "opost"):
+            self.assertIn(mode, modes)
+
+
+def board_lines(text):
+    return [line[:24] for line in text.splitlines()[2:6]]
+
+
+def moves_of(match):
+    return int(match.group(1))
+
+
+class Watch(OnScreen):
+    RANDOM = "watch --o random --x random"
+    MOVES = r"(\d+) moves\b(?!/)"
+
+    def test_pause_stops_the_drawing_and_quit_prints_every_move(self):
+        screen = self.screen(self.RANDOM + " --boards 4 --rate 50")
+        screen.wait_for(r"kxo 4x4-3  4 boards  50 moves/s each, \d+ in all")
+        wait_until(lambda: moves_of(screen.wait_for(self.MOVES)) >= 20, "no moves")
+        screen.keys("C-p")
+        screen.wait_for("DRAWING PAUSED")
+        frozen = screen.text()
+        paused_at = moves_of(screen.wait_for(self.MOVES))
+        screen.resize(100, 30)  # drawn anew, and the same
+        wait_until(lambda: "^Q end" in "".join(screen.text().splitlines()[29:]), "not resized")
+        screen.resize(80, 24)
+        wait_until(lambda: screen.text() == frozen, lambda: frozen + screen.text())
+        screen.keys("C-p")
+        wait_until(lambda: "PAUSED" not in screen.text(), "still paused")
+        wait_until(lambda: moves_of(screen.wait_for(self.MOVES)) > paused_at, "moves stopped")
+        shown = moves_of(screen.wait_for(self.MOVES))
+        screen.keys("C-q")
+        screen.wait_for("ENDED 0")
+        games = re.findall(r"^board (\d) game (\d+): random - random: (.*?): ([a-d1-4 ]+)$",
+                           screen.everything(), re.M)
+        self.assertEqual({board for board, *_ in games}, {"1", "2", "3", "4"}, screen.everything())
+        self.assertGreaterEqual(sum(len(moves.split()) for *_, moves in games), shown)
+        for _, _, result, moves in games:
+            self.assertEqual(len(set(moves.split())), len(moves.split()))
+            if result != "open":
+                self.assertGreaterEqual(len(moves.split()), 5)
+        for board in "1234":
+            numbers = [int(number) for its, number, *_ in games if its == board]
+            self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+        self.assert_restored(screen)
+
+    def test_agents_and_speed_change_while_it_runs(self):
+        screen = self.screen(self.RANDOM + " --boards 3")
+        screen.wait_for(r">1\b")
+        screen.keys("Right")
+        screen.wait_for(r">2\b")
+        screen.keys("x")
+        screen.wait_for(r"X random .*X perfect .*X random")
+        screen.keys("+")
+        screen.wait_for("20 moves/s each")
+        screen.keys("-", "-")
+        screen.wait_for("5 moves/s each")
+        before = moves_of(screen.wait_for(self.MOVES))
+        wait_until(lambda: moves_of(screen.wait_for(self.MOVES)) > before + 20, "moves stopped")
+        screen.keys("C-q")
+        screen.wait_for("ENDED 0")
+        self.assertRegex(screen.everything(), r"board 2 game \d+: random - (random, )?perfect: ")
+
+    def test_the_grid_follows_the_size_of_the_terminal(self):
+        screen = self.screen(self.RANDOM + " --boards 64")
+        screen.wait_for("page 1/6")
+        self.assertIn("#12", screen.text())
+        self.assertNotIn("#13", screen.text())
+        screen.resize(140, 50)
+        screen.wait_for("page 1/2")
+        self.assertIn("#45", screen.text())
+        screen.keys("NPage")
+        screen.wait_for(r"(?s)page 2/2.*>46")
+        screen.resize(80, 24)
+        screen.wait_for(r"(?s)page 4/6.*>46")
+        screen.resize(20, 5)
+        screen.wait_for("a board needs 7 rows")
+        screen.resize(80, 24)
+        screen.wait_for("page 4/6")
+        self.assertLessEqual(max(map(len, screen.text().splitlines())), 80)
+
+    def test_signals_give_the_terminal_back(self):
+        for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)):
+            screen = self.screen(self.RANDOM)
+            screen.wait_for("moves/s each")
+            os.kill(screen.pid(), number)
+            screen.wait_for(f"ENDED {status}")
+            self.assert_restored(screen)
+
+    def test_who_loses_the_terminal_ends(self):
+        screen = self.screen(self.RANDOM)
+        screen.wait_for("moves/s each")
+        pid = screen.pid()
+        screen.tmux("kill-server")
+
+        def gone():
+            try:
+                with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                    return file.read().rpartition(")")[2].split()[0] == "Z"
+            except (FileNotFoundError, ProcessLookupError):
+                return True
+        wait_until(gone, "it goes on without a terminal")
+
+    def test_it_stops_and_continues_as_other_programs(self):
+        shell = Screen("bash --norc --noprofile -i", PS1="ready> ", TERM="screen")
+        self.addCleanup(shell.close)
+        shell.wait_for("(?m)ready> ?$")
+        shell.keys(f"{TANDEM} kxo {self.RANDOM}", "Enter")
+        shell.wait_for("moves/s each")
+        shell.keys("C-z")
+        shell.wait_for(r"Stopped")
+        shell.keys("stty -a | grep -o ' ixon'; clear; echo so far", "Enter")
+        shell.wait_for("(?m)^so far")
+        shell.keys("fg", "Enter")
+        shell.wait_for(r"(?s)^kxo 4x4-3 .*#12")
+        shell.keys("C-q")
+        shell.wait_for(r"board 12 game \d")
+
+    def test_colours_are_hints_and_can_be_left_out(self):
+        screen = self.screen(self.RANDOM, NO_COLOR="")
+        screen.wait_for("(?s)O random.*[OX] ")
+        wait_until(lambda: re.search("\033\\[[0-9;]*36m", screen.text("-e")), "no colour")
+        plain = self.screen(self.RANDOM, NO_COLOR="1")
+        wait_until(lambda: moves_of(plain.wait_for(self.MOVES)) > 20, "no moves")
+        self.assertNotRegex(plain.text("-e"), "\033\\[[0-9;]*3[0-7]m")
+        self.assertRegex(plain.text("-e"), "\033\\[[0-9;]*[14](;[0-9]+)*m[OX]")  # the last move
+
+    def test_a_terminal_without_a_screen(self):
+        screen = self.screen(self.RANDOM, TERM="dumb")
+        # tmux says what it is itself
+        shell = Screen(f"env TERM=dumb {TANDEM} kxo {self.RANDOM}")
+        self.addCleanup(shell.close)
+        shell.wait_for("ENDED 1")
+        self.assertIn("TERM=dumb has no screen; try: --plain", " ".join(shell.text().split()))
+        screen.wait_for("moves/s each")
+
+
+class Play(OnScreen):
+    def test_a_game_by_cursor_by_name_with_hint_and_undo(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "games")
+            screen = self.screen(f"play --against random --seed 3 --save {path}")
+            screen.wait_for("your turn, O")
+            screen.wait_for(r"kxo 4x4-3   you \(O\) against random")
+            screen.keys("Left", "Up", "Enter")  # from c3 to b2
+            screen.wait_for(r"random played ([a-d][1-4])")
+            screen.wait_for(r"moves: b2 ([a-d][1-4])$")
+            screen.keys("b", "2")
+            screen.wait_for("b2 is taken by O")
+            screen.keys("h")
+            hint = screen.wait_for(r"hint: ([a-d][1-4]), wins in \d+ plies").group(1)
+            screen.keys(hint[0], hint[1])
+            screen.wait_for(rf"moves: b2 [a-d][1-4] {hint} [a-d][1-4]$")
+            screen.keys("u")
+            screen.wait_for(r"moves: b2 [a-d][1-4]$")
+            screen.keys("h")
+            screen.wait_for("hint: ")
+            screen.keys("Enter")  # the hint has moved the cursor
+            screen.wait_for(rf"moves: b2 [a-d][1-4] {hint}")
+            for _ in range(8):
+                wait_until(lambda: re.search("your turn|O wins", screen.text()), "no turn")
+                if "O wins" in screen.text():
+                    break
+                screen.keys("h")
+                screen.wait_for("hint: [a-d]")
+                before = screen.wait_for(r"moves: (.*)").group(1)
+                screen.keys("Enter")
+                wait_until(lambda: screen.wait_for(r"moves: (.*)").group(1) != before, "no move")
+            screen.wait_for("O wins: you won; n: new game")
+            screen.wait_for("won 1, lost 0")
+            screen.keys("t")
+            screen.wait_for(r"against td\b")
+            screen.keys("n")
+            screen.wait_for("moves:$")
+            screen.keys("C-q")
+            screen.wait_for("ENDED 0")
+            self.assertRegex(screen.everything(), r"you - random: O wins: b2 ")
+            self.assert_restored(screen)
+            replay = self.screen(f"replay {path}")
+            replay.wait_for("move 0 of")
+            replay.keys("Right")
+            replay.wait_for("move 1 of .*: O b2")
+            replay.keys("End")
+            replay.wait_for("; O wins")
+            replay.keys("q")
+            replay.wait_for("ENDED 0")
+            self.assert_restored(replay)
+
+    def test_it_fits_after_a_resize(self):
+        screen = self.screen("play --against random --as x --game 8x8-5", columns=120, rows=40)
+        screen.wait_for(r"\+---\+")
+        screen.resize(80, 24)
+        screen.wait_for(r"your turn, X")
+        wait_until(lambda: "+---+" in screen.text() or " a  b  c" in screen.text(), "no board")
+        self.assertLessEqual(max(map(len, screen.text().splitlines())), 80)
+        screen.resize(30, 8)
+        screen.wait_for("the board needs")
+        screen.keys("C-c")
+        screen.wait_for("ENDED 130")
+        self.assert_restored(screen)
+
+
+class Plain(unittest.TestCase):
+    def run_kxo(self, *arguments, text="", **environment):
+        return subprocess.run([TANDEM, "kxo", *arguments], input=text, capture_output=True,
+                              text=True, timeout=PATIENCE,
+                              env={**os.environ, "TANDEM": "embedded", **environment})
+
+    def test_play_reads_moves_from_a_pipe(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "games")
+            result = self.run_kxo("play", "--against", "random", "--seed", "3", "--save", path,
+                                  text="b2\nb2\nzz\nhint\nundo\nnew\na1\nagainst negamax\nquit\n")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual(result.stderr, "")
+            self.assertNotIn("\033", result.stdout)
+            for words in ("    a  b  c  d\n 1  .  .  .  .", "b2 is taken by O", "'zz' is no cell",
+                          "hint: ", "taken back", "new game", "you play against negamax"):
+                self.assertIn(words, result.stdout)
+            replay = self.run_kxo("replay", path)
+            self.assertEqual(replay.returncode, 0, replay.stderr)
+            self.assertIn("move 1: O a1\n    a  b  c  d\n 1 [O] .  .  .\n", replay.stdout)
+            # A second session adds to it.
+            self.run_kxo("play", "--against", "random", "--save", path, text="d4\n")
+            self.assertIn("move 1: O d4", self.run_kxo("replay", path).stdout)
+
+    def test_watch_prints_a_line_for_each_move_and_game(self):
+        for mode in ("embedded", "inline"):
+            result = self.run_kxo("watch", "--boards", "2", "--o", "random", "--x", "random",
+                                  "--rate", "100", "--games", "3", TANDEM=mode)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            games = re.findall(r"^board (\d) game (\d+): random - random: (.*): (.*)$",
+                               result.stdout, re.M)
+            self.assertEqual(len(games), 3, result.stdout)
+            for board, number, _, moves in games:
+                lines = re.findall(rf"^board {board} game {number} move \d+: [OX] (.*)$",
+                                   result.stdout, re.M)
+                self.assertEqual(" ".join(lines), moves)
+
+    def test_watch_saves_what_replay_reads(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "games")
+            result = self.run_kxo("watch", "--boards", "2", "--o", "random", "--x", "random",
+                                  "--rate", "100", "--games", "2", "--save", path)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            replay = self.run_kxo("replay", path)
+            self.assertEqual(replay.returncode, 0, replay.stderr)
+            self.assertEqual(len(re.findall("(?m)^([OX] wins|draw)$", replay.stdout)), 2)
+
+    def test_what_is_wrong_is_said(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("kxo games 1\ngame 4x4-3\nmoves a1 a1\n")
+            file.flush()
+            for arguments, status, words in (
+                    (["play", "--against", "nobody"], 2, "no agent 'nobody'"),
+                    (["play", "--game", "4x4"], 2, "is no game"),
+                    (["play", "--as", "y"], 2, "--as"),
+                    (["play", "--save", __file__], 2, "not a file of games"),
+                    (["play", "--save", "/no/such/directory/file"], 3, "No such file"),
+                    (["watch", "--o", "nobody"], 2, "no agent 'nobody' of the device"),
+                    (["watch", "--game", "8x8-5", "--x", "perfect"], 2, "there are: mcts"),
+                    (["watch", "--boards", "0"], 2, "--boards"),
+                    (["replay", "/no/such/file"], 3, "No such file"),
+                    (["replay", file.name], 1, "line 3: a1 is taken already")):
+                result = self.run_kxo(*arguments)
+                self.assertEqual(result.returncode, status, (arguments, result.stderr))
+                self.assertIn(words, result.stderr)
+                self.assertRegex(result.stderr, "^tandem: ")
+        result = self.run_kxo("watch", TANDEM="unix:/no/such/socket")
+        self.assertEqual(result.returncode, 5)
+
+    def test_help_has_examples(self):
+        for command in ("play", "watch", "replay"):
+            result = self.run_kxo(command, "--help")
+            self.assertIn("Examples:", result.stdout)
+            self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
+
+
+if __name__ == "__main__":
+    unittest.main()
