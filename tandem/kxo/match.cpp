@@ -72,7 +72,8 @@ std::vector<std::uint8_t> random_opening(const Rules& rules, int plies, std::uin
   return {};
 }
 
-Match::Match(MatchSettings settings) : settings_(std::move(settings)) {
+Match::Match(MatchSettings settings, Agents agents)
+    : settings_(std::move(settings)), agents_(std::move(agents)) {
   for (std::size_t a = 0; a < settings_.players.size(); ++a) {
     for (std::size_t b = a + 1; b < settings_.players.size(); ++b) couples_.emplace_back(a, b);
   }
@@ -82,14 +83,16 @@ Match::Match(MatchSettings settings) : settings_(std::move(settings)) {
 
 Result<Match, std::string> Match::make(MatchSettings settings) {
   if (std::string why = nonsense(settings); !why.empty()) return Unexpected{std::move(why)};
+  Agents agents;
   for (const std::string& player : settings.players) {
     if (player.find('\n') != std::string::npos) {
       return Unexpected{"player " + detail::quoted(player) + " has more than one line"};
     }
-    const auto agent = make_agent(player, settings.rules);
+    auto agent = make_agent(player, settings.rules);
     if (!agent) return Unexpected{agent.error()};
+    agents.push_back(std::move(*agent));
   }
-  return Match(std::move(settings));
+  return Match(std::move(settings), std::move(agents));
 }
 
 Match::Pairing Match::pairing(std::uint64_t pair) const noexcept {

@@ -13,8 +13,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tandem/base/result.hpp"
@@ -89,7 +91,8 @@ class Match {
   bool over() const noexcept;
 
   /// Plays on until the match is over or `go_on` says no, which is asked ten times a second and
-  /// after each pair. Games that are not finished then are played anew another time.
+  /// after each pair. Games that are not finished then are played anew another time; moves that
+  /// agents think about are waited for.
   ///
   /// Threads: so many play a pair each, with agents of their own; `go_on` runs on the caller's.
   /// Errors: a player cannot be made, or no thread be started.
@@ -100,11 +103,14 @@ class Match {
   Result<void, std::string> append(GameRecord first, GameRecord second);
 
  private:
-  explicit Match(MatchSettings settings);
+  using Agents = std::vector<std::unique_ptr<Agent>>;
+
+  Match(MatchSettings settings, Agents agents);
   Result<int, std::string> points_of_o(const GameRecord& game, std::uint64_t pair) const;
   void count(std::size_t o, std::size_t x, int points, bool failed) noexcept;
 
   MatchSettings settings_;
+  Agents agents_;  // those of the first thread: what they learned or solved others share
   std::vector<std::pair<std::size_t, std::size_t>> couples_;  // a < b
   std::vector<PairCounts> counts_;                            // of a, by couple
   std::vector<Tally> tallies_;                                // by player

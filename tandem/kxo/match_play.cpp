@@ -27,14 +27,14 @@ using Games = std::pair<GameRecord, GameRecord>;
 /// which are its settings and its pairings.
 class Workers {
  public:
-  Workers(const Match& match, std::vector<Agents> agents)
-      : match_(match), agents_(std::move(agents)), next_(match.played_pairs()), wanted_(next_) {}
+  explicit Workers(const Match& match)
+      : match_(match), next_(match.played_pairs()), wanted_(next_) {}
   ~Workers();
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  /// Returns 0 when at least one runs, or else an errno.
-  int start();
+  /// One more thread, that plays with `agents`. Returns 0 or an errno.
+  int start(Agents& agents);
   /// The next pair in turn; nothing when it was not ready after `patience`.
   std::optional<Games> take(std::chrono::milliseconds patience);
 
@@ -49,7 +49,6 @@ class Workers {
   std::optional<GameRecord> play_game(Agent& o, Agent& x, std::uint64_t pair, int swapped) const;
 
   const Match& match_;
-  std::vector<Agents> agents_;
   std::vector<std::unique_ptr<Seat>> seats_;
   std::atomic<bool> stop_{false};  // the caller writes it, threads read it
   Mutex mutex_;
@@ -59,16 +58,13 @@ class Workers {
   std::map<std::uint64_t, Games> finished_ TANDEM_GUARDED_BY(mutex_);
 };
 
-int Workers::start() {
-  for (Agents& agents : agents_) {
-    auto seat = std::make_unique<Seat>();
-    seat->workers = this;
-    seat->agents = &agents;
-    const int error = start_background_thread(seat->thread, "kxo-match", 0, run, seat.get());
-    if (error != 0) return seats_.empty() ? error : 0;
-    seats_.push_back(std::move(seat));
-  }
-  return 0;
+int Workers::start(Agents& agents) {
+  auto seat = std::make_unique<Seat>();
+  seat->workers = this;
+  seat->agents = &agents;
+  const int error = start_background_thread(seat->thread, "kxo-match", 0, run, seat.get());
+  if (error == 0) seats_.push_back(std::move(seat));
+  return error;
 }
 
 Workers::~Workers() {
@@ -144,18 +140,20 @@ std::optional<GameRecord> Workers::play_game(Agent& o, Agent& x, std::uint64_t p
 
 Result<void, std::string> Match::play(unsigned threads, const std::function<bool()>& go_on) {
   if (over()) return {};
-  std::vector<Agents> agents(std::max(1U, threads));
-  for (Agents& of_thread : agents) {
+  std::vector<Agents> others(std::max(1U, threads) - 1);
+  for (Agents& agents : others) {
     for (const std::string& player : settings_.players) {
       auto agent = make_agent(player, settings_.rules);
       if (!agent) return Unexpected{agent.error()};
-      of_thread.push_back(std::move(*agent));
+      agents.push_back(std::move(*agent));
     }
   }
-  Workers workers(*this, std::move(agents));
-  if (const int error = workers.start(); error != 0) {
+  Workers workers(*this);
+  if (const int error = workers.start(agents_); error != 0) {
     return Unexpected{std::string("no thread can be started: ") + std::strerror(error)};
   }
+  // Fewer threads take longer, and no more.
+  for (Agents& agents : others) (void)workers.start(agents);
   while (!over()) {
     if (go_on && !go_on()) return {};
     auto games = workers.take(std::chrono::milliseconds(100));
