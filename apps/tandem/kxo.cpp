@@ -91,7 +91,7 @@ void add_budget_options(CLI::App& command, kxo::Budget& budget, const std::strin
 }
 
 std::string budget_text(const kxo::Budget& budget) {
-  if (budget.unlimited()) return "without a limit";
+  if (budget.unlimited()) return "limits are the agents' own";
   std::string text = "at most ";
   if (budget.time.count() != 0) text += human_time(budget.time);
   if (budget.time.count() != 0 && budget.work != 0) text += " and ";
