@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -260,6 +262,47 @@ TEST_F(Commands, EnablingTheQueueResetsItsHeadAndErrors) {
   write(reg::kCqcsr, Cqcsr::Cqen::kMask);
   EXPECT_EQ(read(reg::kCqcsr), Cqcsr::Cqen::kMask | Cqcsr::Cqon::kMask);
   EXPECT_EQ(read(reg::kCqh), 0U);
+}
+
+/// A page of registers that takes its time over each write.
+class SlowFile : public memory::IoRegion {
+ public:
+  memory::Outcome read(std::uint64_t, std::span<std::byte>) override {
+    return {0, memory::Fault::kRefused};
+  }
+  memory::Outcome write(std::uint64_t, std::span<const std::byte> from) override {
+    ++writes;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return {from.size(), memory::Fault::kNone};
+  }
+  std::atomic<unsigned> writes{0};
+};
+
+// [iommu §6.15]
+TEST_F(Commands, WhoTurnsTheQueueOffWaitsForTheCommandUnderWayAlone) {
+  constexpr std::uint64_t kFile = 0x2400'0000;
+  constexpr unsigned kLog2Entries = 10;
+  constexpr unsigned kFences = (1U << kLog2Entries) - 1;
+  const auto file = std::make_shared<SlowFile>();
+  ASSERT_TRUE(memory_.add_io(memory::PhysAddr{kFile}, kPageBytes, file).has_value());
+  write(reg::kCqcsr, 0);
+  const std::uint64_t ring = allocate_pages_aligned(sizeof(Command) << kLog2Entries);
+  const Command slow = iofence_c({.address = kFile, .data = 1});
+  for (unsigned i = 0; i < kFences; ++i) {
+    store((ring << kPageShift) + i * sizeof(Command), slow.words[0]);
+    store((ring << kPageShift) + i * sizeof(Command) + 8, slow.words[1]);
+  }
+  write(reg::kCqb, QueueBase::make(kLog2Entries, ring), 8);
+  write(reg::kCqcsr, Cqcsr::Cqen::kMask);
+  std::jthread software([&] { write(reg::kCqt, kFences); });
+  while (file->writes == 0) std::this_thread::yield();
+  write(reg::kCqcsr, 0);
+  const unsigned done = file->writes;
+  EXPECT_LT(done, kFences) << "all of them came first";
+  EXPECT_EQ(read(reg::kCqh), done);
+  EXPECT_EQ(read(reg::kCqcsr) & Cqcsr::Cqon::kMask, 0U);
+  software.join();
+  EXPECT_EQ(file->writes, done) << "none after that";
 }
 
 // [iommu §6.6]

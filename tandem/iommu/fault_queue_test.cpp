@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include "tandem/base/mapping.hpp"
 #include "tandem/iommu/detail/state.hpp"
 #include "tandem/iommu/detail/test_board.hpp"
 
@@ -104,6 +105,16 @@ TEST_F(FaultQueue, AQueueThatCannotBeWrittenReportsAMemoryFault) {
   EXPECT_NE(read(reg::kFqcsr) & Fqcsr::Fqmf::kMask, 0U);
   EXPECT_EQ(read(reg::kFqt), 0U);
   EXPECT_EQ(interrupts(Interrupt::kFaultQueue), 1);
+
+  const auto late = Mapping::anonymous(kPageBytes);
+  const auto region = memory_.add_host_ram(PhysAddr{kHolePpn << kPageShift}, late->bytes());
+  ASSERT_TRUE(region.has_value());
+  EXPECT_FALSE(translate(0x1000).has_value());
+  EXPECT_EQ(read(reg::kFqt), 0U) << "dropped until software clears the bit";
+  write(reg::kFqcsr, Fqcsr::Fqen::kMask | Fqcsr::Fqmf::kMask);
+  EXPECT_FALSE(translate(0x1000).has_value());
+  EXPECT_EQ(read(reg::kFqt), 1U);
+  EXPECT_TRUE(memory_.remove(*region).has_value());
 }
 
 // [iommu §6.16]
