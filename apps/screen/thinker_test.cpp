@@ -3,8 +3,34 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <memory>
+#include <thread>
+
 namespace tandem::screen {
 namespace {
+
+std::atomic<bool> began{false}, go_on{false};
+
+/// Says when it is asked, and answers with cell 15 when it is let.
+class SlowAgent final : public kxo::Agent {
+ public:
+  using Agent::Agent;
+
+ private:
+  Result<int> do_choose(const kxo::Position&, const kxo::Budget&) override {
+    began = true;
+    while (!go_on) std::this_thread::yield();
+    return 15;
+  }
+};
+
+const kxo::AgentRegistration slow({"test-slow", "for tests",
+                                   [](const kxo::Rules& rules, kxo::AgentOptions&)
+                                       -> Result<std::unique_ptr<kxo::Agent>, std::string> {
+                                     return std::unique_ptr<kxo::Agent>(
+                                         std::make_unique<SlowAgent>(rules));
+                                   }});
 
 Thinker::Question question(const char* agent, kxo::Position position = {}) {
   return {agent, kxo::Rules::standard(), position, {1, 2}, {}};
@@ -27,17 +53,33 @@ TEST(Thinker, AnswersAsTheAgentDoes) {
 }
 
 TEST(Thinker, OnlyTheLastQuestionIsAnswered) {
-  Thinker thinker;
-  for (int i = 0; i < 100; ++i) {
-    thinker.ask(question("mcts:iterations=500"));
-    thinker.ask(question("random", kxo::Position{0x7FFF & 0x5555, 0x7FFF & 0xAAAA & ~0x8000}));
+  const kxo::Position wins_by_2{kxo::cell_bit(0) | kxo::cell_bit(1),
+                                kxo::cell_bit(12) | kxo::cell_bit(15)};
+  for (int i = 0; i < 20; ++i) {
+    Thinker thinker;
+    began = go_on = false;
+    thinker.ask(question("test-slow"));
+    while (!began) std::this_thread::yield();
     if (i % 2 == 0) thinker.forget();
-    thinker.ask(question(
-        "negamax", {kxo::cell_bit(0) | kxo::cell_bit(1), kxo::cell_bit(12) | kxo::cell_bit(15)}));
+    thinker.ask(question("random"));
+    thinker.ask(question("negamax", wins_by_2));
+    EXPECT_FALSE(thinker.answer());
+    go_on = true;
     EXPECT_EQ(thinker.wait().value(), 2);
+    EXPECT_FALSE(thinker.answer());
   }
+}
+
+TEST(Thinker, WhatIsForgottenIsNotAnswered) {
+  Thinker thinker;
+  began = go_on = false;
+  thinker.ask(question("test-slow"));
+  while (!began) std::this_thread::yield();
   thinker.forget();
   EXPECT_FALSE(thinker.busy());
+  go_on = true;
+  thinker.ask(question("test-slow"));  // answered after the first one
+  EXPECT_EQ(thinker.wait().value(), 15);
   EXPECT_FALSE(thinker.answer());
 }
 
