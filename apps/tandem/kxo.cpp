@@ -61,16 +61,6 @@ void add_kxo(CLI::App& app, Registry& registry) {
   add_kxo_export(*kxo, registry);
 }
 
-void add_game_option(CLI::App& command, kxo::Rules& rules) {
-  const auto parse = [&rules](const std::string& text) {
-    const auto parsed = kxo::parse_game(text);
-    if (!parsed) throw CLI::ValidationError("--game", parsed.error());
-    rules = *parsed;
-  };
-  command.add_option_function<std::string>("--game", parse, "board and goal")
-      ->option_text("WxH-G [" + kxo::game_name(rules) + "]");
-}
-
 void add_budget_options(CLI::App& command, kxo::Budget& budget, const std::string& otherwise) {
   // What is given replaces the default, and not what else is given.
   auto given = std::make_shared<kxo::Budget>();

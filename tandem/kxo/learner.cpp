@@ -113,14 +113,8 @@ void play_game(const ValueModel& model, const Learning& learning, GameKey key,
       value += lambda * (rest - value);
     }
     const float target = -discount * value;
-    lessons.push_back({step.position, target});
+    lessons.push_back(model.lesson(step.position, target));
     rest = target;
-  }
-}
-
-void learn(ValueModel& model, std::span<const Lesson> lessons, double rate) {
-  for (const Lesson& lesson : lessons) {
-    model.learn(lesson.position, lesson.target, static_cast<float>(rate));
   }
 }
 
@@ -128,7 +122,7 @@ void learn_from_game(ValueModel& model, const Learning& learning, GameKey key) {
   std::vector<Lesson> lessons;
   lessons.reserve(static_cast<std::size_t>(model.rules().cells()));
   play_game(model, learning, key, lessons);
-  learn(model, lessons, learning.rate_at(key.game));
+  model.learn(lessons, static_cast<float>(learning.rate_at(key.game)));
 }
 
 }  // namespace tandem::kxo

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "tandem/kxo/agent.hpp"
@@ -51,19 +50,10 @@ int greedy_move(const ValueModel& model, const Position& position, Random& rando
 /// Who plays by `model`.
 std::unique_ptr<Agent> greedy_agent(std::shared_ptr<const ValueModel> model);
 
-/// What a game says of a position that came up in it.
-struct Lesson {
-  Position position;
-  float target = 0;  ///< a better guess of its value
-};
-
 /// Plays the game `key` by `model` against itself and appends what there is to learn from it, in
 /// the order in which it is to be learned.
 void play_game(const ValueModel& model, const Learning& learning, GameKey key,
                std::vector<Lesson>& lessons);
-/// Moves `model` by the share `rate` of the way, lesson by lesson.
-void learn(ValueModel& model, std::span<const Lesson> lessons, double rate);
-
 /// Plays a game and learns from it. After the same games a model is the same, whoever played them,
 /// and where they were interrupted.
 /// Thread safety: none else uses `model`.

@@ -61,7 +61,7 @@ bool Training::train(const Players& players) {
   if (!players(*model_, plan_.learning, plan_.seed, games_, plan_.generation, lessons_)) {
     return false;
   }
-  learn(*model_, lessons_, plan_.learning.rate_at(games_));
+  model_->learn(lessons_, static_cast<float>(plan_.learning.rate_at(games_)));
   games_ += plan_.generation;
   seconds_ += seconds_since(start);
   return true;

@@ -30,7 +30,7 @@ struct TrainingPlan {
   Rules rules = Rules::standard();
   Learning learning;
   std::uint64_t seed = 1;
-  std::uint64_t generation = 256;          ///< games between two that the model learns from
+  std::uint64_t generation = 2048;         ///< games between two that the model learns from
   std::uint64_t evaluate_every = 100'000;  ///< games
 
   /// What suits the game.

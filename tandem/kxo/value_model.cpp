@@ -6,6 +6,10 @@
 
 namespace tandem::kxo {
 
+void ValueModel::learn(std::span<const Lesson> lessons, float rate) {
+  for (const Lesson& lesson : lessons) learn(lesson.position, lesson.target, rate);
+}
+
 std::unique_ptr<ValueModel> ValueModel::make(const Rules& rules) {
   if (rules.cells() <= detail::ValueTable::kMostCells) {
     return std::make_unique<detail::ValueTable>(rules);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,13 @@
 #include "tandem/kxo/rules.hpp"
 
 namespace tandem::kxo {
+
+/// What a game says of a position that came up in it. ValueModel::lesson() makes it.
+struct Lesson {
+  Position position;
+  float target = 0;       ///< a better guess of its value
+  std::uint32_t key = 0;  ///< by which the model finds the position
+};
 
 /// What has been learned about positions of one game: a guess of their values.
 ///
@@ -32,6 +40,12 @@ class ValueModel {
   /// Moves value(position) by the share `rate` of the way to `target`; a network moves its
   /// neighbours, too.
   virtual void learn(const Position& position, float target, float rate) = 0;
+  /// For models of this game; what is done here need not be done when it is learned.
+  virtual Lesson lesson(const Position& position, float target) const noexcept {
+    return {position, target, 0};
+  }
+  /// Learns from these, one after the other.
+  virtual void learn(std::span<const Lesson> lessons, float rate);
 
   /// The positions that something was learned about, one for all its images; of tables only.
   virtual std::vector<Position> positions() const { return {}; }

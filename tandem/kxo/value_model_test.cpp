@@ -98,6 +98,27 @@ TEST(ValueModelTest, ATableKeepsPositionsApart) {
   for (const Position& position : positions) ASSERT_EQ(copy->value(position), value(position));
 }
 
+TEST(ValueModelTest, ManyLessonsAtOnceTeachWhatTheyDoOneByOne) {
+  for (const Rules& rules : {Rules::standard(), *Rules::make(5, 4, 3)}) {
+    const auto model = ValueModel::make(rules);
+    Random random({4, 4});
+    std::vector<Lesson> lessons;
+    for (int i = 0; i < 3'000; ++i) {
+      Position position{random() & random() & rules.all(), 0};
+      position.x = random() & random() & rules.all() & ~position.o;
+      if (i % 3 == 2) position = lessons.back().position;  // twice in a row
+      lessons.push_back(model->lesson(position, static_cast<float>(random.unit())));
+    }
+    for (const std::size_t count : {0U, 1U, 15U, 16U, 17U, 3'000U}) {
+      const auto one = ValueModel::make(rules), many = ValueModel::make(rules);
+      const std::span<const Lesson> some = std::span(lessons).first(count);
+      for (const Lesson& lesson : some) one->learn(lesson.position, lesson.target, 0.3F);
+      many->learn(some, 0.3F);
+      EXPECT_EQ(many->save(), one->save()) << count;
+    }
+  }
+}
+
 TEST(ValueModelTest, TakesOnlyNumbersThatAreAModel) {
   const auto table = ValueModel::make(Rules::standard());
   const std::uint32_t half = std::bit_cast<std::uint32_t>(0.5F);

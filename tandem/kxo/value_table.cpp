@@ -22,10 +22,14 @@ ValueTable::ValueTable(const Rules& rules)
       indices_(power_of_three(rules.cells())),
       slots_(1 << 10) {}
 
+std::size_t ValueTable::first_slot_of(std::uint32_t index) const noexcept {
+  return (index * std::uint64_t{0x9e3779b97f4a7c15} >> 32) & (slots_.size() - 1);
+}
+
 /// Where `index` is, or would be. Linear probing; the table is never full.
 std::size_t ValueTable::slot_of(std::uint32_t index) const noexcept {
   const std::size_t mask = slots_.size() - 1;
-  std::size_t at = (index * std::uint64_t{0x9e3779b97f4a7c15} >> 32) & mask;
+  std::size_t at = first_slot_of(index);
   while (slots_[at].index != index && slots_[at].index != kEmpty) at = (at + 1) & mask;
   return at;
 }
@@ -35,7 +39,25 @@ float ValueTable::value(const Position& position) const noexcept {
 }
 
 void ValueTable::learn(const Position& position, float target, float rate) {
-  const std::uint32_t index = canonical_.of(position);
+  learn_at(canonical_.of(position), target, rate);
+}
+
+Lesson ValueTable::lesson(const Position& position, float target) const noexcept {
+  return {position, target, canonical_.of(position)};
+}
+
+/// The table does not fit in a cache: its slots are fetched ahead.
+void ValueTable::learn(std::span<const Lesson> lessons, float rate) {
+  constexpr std::size_t kAhead = 16;
+  for (std::size_t i = 0; i < lessons.size(); ++i) {
+    if (i + kAhead < lessons.size()) {
+      __builtin_prefetch(&slots_[first_slot_of(lessons[i + kAhead].key)], 1);
+    }
+    learn_at(lessons[i].key, lessons[i].target, rate);
+  }
+}
+
+void ValueTable::learn_at(std::uint32_t index, float target, float rate) {
   std::size_t at = slot_of(index);
   if (slots_[at].index == kEmpty) {
     if (++used_ * 2 > slots_.size()) {

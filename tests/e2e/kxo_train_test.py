@@ -93,7 +93,7 @@ class Train(Case):
         self.assertLess(float(rows[0]["kept_share"]), 0.8)
 
     def test_killed_at_any_moment_and_resumed_it_is_the_same(self):
-        limits = ("--games", str(4096 if SANITIZED else 16384))
+        limits = ("--games", str(4096 if SANITIZED else 65536))
         self.ok("train", *SMALL, *limits, "--out", "whole")
         seed = random.randrange(1 << 32)
         print(f"seed {seed}", file=sys.stderr)
@@ -102,10 +102,10 @@ class Train(Case):
         for _ in range(40):
             resume = ["--resume"] if os.path.exists(self.path("cut", "checkpoint")) else [*SMALL]
             process = subprocess.Popen(
-                [TANDEM, "kxo", "train", *resume, *limits, "--save-every", "0", "--out", "cut"],
+                [TANDEM, "kxo", "train", *resume, *limits, "--save-every", "0.01", "--out", "cut"],
                 cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             try:
-                process.wait(moments.uniform(0.02, 0.3))
+                process.wait(moments.uniform(0.01, 0.2))
             except subprocess.TimeoutExpired:
                 process.kill()
                 killed += 1

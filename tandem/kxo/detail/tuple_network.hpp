@@ -18,6 +18,7 @@ class TupleNetwork final : public ValueModel {
 
   Kind kind() const noexcept override { return Kind::kNetwork; }
   float value(const Position& position) const noexcept override;
+  using ValueModel::learn;
   void learn(const Position& position, float target, float rate) override;
   std::vector<std::uint32_t> save() const override;
   bool load(const std::vector<std::uint32_t>& words) override;

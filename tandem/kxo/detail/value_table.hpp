@@ -19,6 +19,8 @@ class ValueTable final : public ValueModel {
   Kind kind() const noexcept override { return Kind::kTable; }
   float value(const Position& position) const noexcept override;
   void learn(const Position& position, float target, float rate) override;
+  Lesson lesson(const Position& position, float target) const noexcept override;
+  void learn(std::span<const Lesson> lessons, float rate) override;
   std::vector<Position> positions() const override;
   std::vector<std::uint32_t> save() const override;
   bool load(const std::vector<std::uint32_t>& words) override;
@@ -31,6 +33,8 @@ class ValueTable final : public ValueModel {
   static constexpr std::uint32_t kEmpty = ~0U;
 
   std::vector<Slot> sorted() const;
+  std::size_t first_slot_of(std::uint32_t index) const noexcept;
+  void learn_at(std::uint32_t index, float target, float rate);
   std::size_t slot_of(std::uint32_t index) const noexcept;
   void grow();
 
