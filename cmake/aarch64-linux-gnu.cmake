@@ -13,4 +13,6 @@ set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 include_directories(SYSTEM ${TANDEM_SYSROOT}/usr/include)
-add_link_options(-Wl,-rpath-link,${TANDEM_SYSROOT}/usr/lib/aarch64-linux-gnu)
+# Some libraries' .so in /usr/lib is a script that names one in /lib.
+add_link_options(-L${TANDEM_SYSROOT}/lib/aarch64-linux-gnu
+  -Wl,-rpath-link,${TANDEM_SYSROOT}/usr/lib/aarch64-linux-gnu:${TANDEM_SYSROOT}/lib/aarch64-linux-gnu)
