@@ -15,7 +15,9 @@
 ///             behind which there may be any of those
 ///
 /// Not visible here: memory managed by userfaultfd. Reading it through a mem descriptor fails with
-/// EIO, which AddressKind reports as "needs staging".
+/// EIO, which AddressKind reports as "needs staging". Nor a device whose node is on one of these
+/// file systems instead of devtmpfs: its mapping has the device number of the node's file system.
+/// Who makes such nodes is privileged, and trusted.
 #pragma once
 
 #include <cstdint>
