@@ -168,8 +168,8 @@ TEST_F(Memory, AgentsKeepNoMoreThanTheyMay) {
     EXPECT_GE(most, kMay * 1024 / 8) << player << " keeps hardly anything";
     ASSERT_EQ(client.release(id), TANDEM_STATUS_OK);
     await([&] { return device.device().objects() == 0; });
-    EXPECT_LE(allocated_bytes() - before, 65536)
-        << player << " and what it kept goes with the board";
+    // A board's count goes before its memory does.
+    await([&] { return allocated_bytes() - before <= 65536; });
   }
 }
 
