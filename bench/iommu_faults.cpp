@@ -84,7 +84,7 @@ class Host {
       access.mem = UniqueFd(::open("/proc/self/mem", O_RDWR | O_CLOEXEC));
       access.maps = UniqueFd(::open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
     }
-    return framework_->connect(/*tenant=*/0, std::move(access), /*global_fence=*/false).value();
+    return framework_->connect(/*tenant=*/0, std::move(access)).value();
   }
 
  private:
@@ -96,7 +96,7 @@ class Host {
 class ReadQueue {
  public:
   explicit ReadQueue(Client& client)
-      : client_(client), info_(client.open(kDevice, TANDEM_MIN_DEPTH, false).value()) {
+      : client_(client), info_(client.open(kDevice, TANDEM_MIN_DEPTH).value()) {
     const auto map = [&](std::uint32_t region, std::uint64_t bytes) {
       const auto fd = client_.map(info_.queue, region, bytes).value();
       return Mapping::shared(fd.get(), bytes).value();

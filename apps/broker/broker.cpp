@@ -21,7 +21,6 @@
 #include "apps/broker/message.hpp"
 #include "apps/broker/requests.hpp"
 #include "apps/broker/token_watch.hpp"
-#include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/features.hpp"
 #include "tandem/base/mutex.hpp"
 #include "tandem/engine/comp/comp.hpp"
@@ -78,7 +77,6 @@ struct Broker::State {
   Options options;
   Place place;
   std::shared_ptr<uacce::Framework> framework;
-  bool global_fence = false;
   UniqueFd epoll, stop_event, posted_event, spare;
   TokenWatch tokens;
   std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections;
@@ -140,7 +138,7 @@ struct Broker::State {
   void read_from(Connection& connection);
   void ignore_stranger(Connection& connection, const Incoming& incoming);
   void start_hello(Connection& connection, Incoming incoming);
-  void greet(std::uint64_t id, const tandem_message_header& header, int version, bool fence,
+  void greet(std::uint64_t id, const tandem_message_header& header, int version,
              Result<std::unique_ptr<uacce::Client>> bound);
   void end_unmet(std::uint32_t account, Event event, std::shared_ptr<uacce::Client> client);
   void serve_on_lane(Connection& connection, const Incoming& incoming);
@@ -247,7 +245,6 @@ void Broker::State::start_hello(Connection& connection, Incoming incoming) {
   connection.busy = true;
   connection.waits_since = Clock::now();
   listen_to(connection, false);
-  const bool fence = global_fence && (hello.flags & TANDEM_HELLO_GLOBAL_FENCE) != 0;
   // std::function copies, so what is move-only travels behind a shared_ptr.
   auto mem = std::make_shared<UniqueFd>(std::move(incoming.descriptors[0]));
   auto maps = std::make_shared<UniqueFd>(std::move(incoming.descriptors[1]));
@@ -258,16 +255,16 @@ void Broker::State::start_hello(Connection& connection, Incoming incoming) {
   who.pid = connection.owner;
   who.uid = connection.peer.uid;
   const auto account = account_of(connection);
-  hellos.run(account, [this, id = connection.id, tenant, account, who, header, hello, version,
-                       fence, mem, maps] {
-    auto bound = std::make_shared<Result<std::unique_ptr<uacce::Client>>>(
-        bind_client(*framework, tenant, who.uid, hello, std::move(*mem), std::move(*maps), fence));
-    post([this, id, account, who, header, version, fence, bound] {
-      if (find(id) != nullptr) return greet(id, header, version, fence, std::move(*bound));
-      forget_connection_of(who.uid);
-      if (*bound) end_unmet(account, who, std::move(**bound));
-    });
-  });
+  hellos.run(
+      account, [this, id = connection.id, tenant, account, who, header, hello, version, mem, maps] {
+        auto bound = std::make_shared<Result<std::unique_ptr<uacce::Client>>>(
+            bind_client(*framework, tenant, who.uid, hello, std::move(*mem), std::move(*maps)));
+        post([this, id, account, who, header, version, bound] {
+          if (find(id) != nullptr) return greet(id, header, version, std::move(*bound));
+          forget_connection_of(who.uid);
+          if (*bound) end_unmet(account, who, std::move(**bound));
+        });
+      });
 }
 
 /// Ends the client of a connection that ended during its HELLO.
@@ -279,7 +276,7 @@ void Broker::State::end_unmet(std::uint32_t account, Event event,
 }
 
 void Broker::State::greet(std::uint64_t id, const tandem_message_header& header, int version,
-                          bool fence, Result<std::unique_ptr<uacce::Client>> bound) {
+                          Result<std::unique_ptr<uacce::Client>> bound) {
   Connection* connection = find(id);
   connection->busy = false;
   Event event;
@@ -319,7 +316,6 @@ void Broker::State::greet(std::uint64_t id, const tandem_message_header& header,
   Outgoing reply;
   tandem_hello_reply body{};
   body.version = static_cast<std::uint32_t>(version);
-  body.flags = fence ? TANDEM_HELLO_GLOBAL_FENCE : 0;
   body.client = connection->client_number;
   body.pasid = connection->client->pasid().value;
   reply.set_body(body);
@@ -524,11 +520,9 @@ Result<std::unique_ptr<Broker>> Broker::create(Place place, Options options) {
   auto state = std::make_unique<State>();
   state->options = std::move(options);
   state->place = std::move(place);
-  state->global_fence = register_global_fence();
   for (const Lane* lane : {&state->hellos, &state->requests, &state->endings}) {
     if (!lane->ready()) return errno_error(EAGAIN);
   }
-  state->options.framework.global_fence = state->global_fence;
   // A client costs a few descriptors; take what the system lets us have.
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {

@@ -51,15 +51,13 @@ Outgoing serve_devices(uacce::Framework& framework, const tandem_devices& reques
 
 Outgoing serve_open(uacce::Client& client, const tandem_open& request) {
   const auto algorithm = text_of(request.algorithm);
-  if (!algorithm || (request.flags & ~TANDEM_OPEN_ASYMMETRIC_FENCE) != 0) return Outgoing(-EINVAL);
-  const auto queue =
-      client.open(*algorithm, request.depth, (request.flags & TANDEM_OPEN_ASYMMETRIC_FENCE) != 0);
+  if (!algorithm || request.flags != 0) return Outgoing(-EINVAL);
+  const auto queue = client.open(*algorithm, request.depth);
   if (!queue) return Outgoing(-queue.error().value());
   tandem_open_reply body{};
   set_text(body.device, queue->device);
   body.queue = queue->queue;
   body.depth = queue->depth;
-  body.flags = queue->asymmetric_fence ? TANDEM_OPEN_ASYMMETRIC_FENCE : 0;
   body.device_flags = queue->device_flags;
   body.region_mmio_size = queue->region_mmio_size;
   body.region_dus_size = queue->region_dus_size;
@@ -173,7 +171,7 @@ int check_hello(const tandem_hello& hello, std::size_t descriptor_count) {
   }
   const bool reserved_only = (hello.flags & TANDEM_HELLO_RESERVED_ONLY) != 0;
   if (descriptor_count != (reserved_only ? 0u : 2u)) return -EPROTO;
-  constexpr auto kKnown = TANDEM_HELLO_RESERVED_ONLY | TANDEM_HELLO_GLOBAL_FENCE;
+  constexpr auto kKnown = TANDEM_HELLO_RESERVED_ONLY;
   if ((hello.flags & ~kKnown) != 0 || hello.reserved != 0) return -EINVAL;
   return static_cast<int>(std::min(hello.version_max, TANDEM_PROTOCOL_MAX));
 }
@@ -181,7 +179,7 @@ int check_hello(const tandem_hello& hello, std::size_t descriptor_count) {
 Result<std::unique_ptr<uacce::Client>> bind_client(uacce::Framework& framework,
                                                    std::uint32_t tenant, std::uint32_t user,
                                                    const tandem_hello& hello, UniqueFd mem,
-                                                   UniqueFd maps, bool global_fence) {
+                                                   UniqueFd maps) {
   uacce::MmAccess access;
   const bool with_memory = (hello.flags & TANDEM_HELLO_RESERVED_ONLY) == 0;
   if (with_memory) {
@@ -189,7 +187,7 @@ Result<std::unique_ptr<uacce::Client>> bind_client(uacce::Framework& framework,
     access.mem = std::move(mem);
     access.maps = std::move(maps);
   }
-  auto client = framework.connect(tenant, std::move(access), global_fence, user);
+  auto client = framework.connect(tenant, std::move(access), user);
   if (!client || !with_memory) return client;
   std::uint8_t found[sizeof hello.nonce] = {};
   if (!(*client)->read_memory(hello.nonce_address, std::as_writable_bytes(std::span(found))) ||

@@ -36,6 +36,6 @@ int check_hello(const tandem_hello& hello, std::size_t descriptor_count);
 Result<std::unique_ptr<uacce::Client>> bind_client(uacce::Framework& framework,
                                                    std::uint32_t tenant, std::uint32_t user,
                                                    const tandem_hello& hello, UniqueFd mem,
-                                                   UniqueFd maps, bool global_fence);
+                                                   UniqueFd maps);
 
 }  // namespace tandem::broker

@@ -110,7 +110,7 @@ Result<void> Bench::open() {
   auto client = framework_->connect(0, std::move(access), false);
   if (!client) return Unexpected{client.error()};
   client_ = std::move(*client);
-  const auto queue = client_->open("memory", kDepth, false);
+  const auto queue = client_->open("memory", kDepth);
   if (!queue) return Unexpected{queue.error()};
   queue_ = queue->queue;
   auto mmio = client_->map(queue_, TANDEM_REGION_MMIO, queue->region_mmio_size);

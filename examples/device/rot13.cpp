@@ -76,7 +76,7 @@ class Engine final : public uacce::Engine {
 class Queue {
  public:
   Queue(uacce::Client& client, const char* algorithm)
-      : client_(client), info_(client.open(algorithm, 2, false).value()) {
+      : client_(client), info_(client.open(algorithm, 2).value()) {
     doorbell_ = map(TANDEM_REGION_MMIO, info_.region_mmio_size);
     rings_ = map(TANDEM_REGION_DUS, info_.region_dus_size);
     client_.start(info_.queue).value();

@@ -44,7 +44,6 @@ struct tandem_message_header {
 };
 
 #define TANDEM_HELLO_RESERVED_ONLY 0x1u /* no mem descriptor: only reserved memory is reachable */
-#define TANDEM_HELLO_GLOBAL_FENCE 0x2u  /* sender is registered for membarrier(GLOBAL_EXPEDITED) */
 
 struct tandem_hello {
   uint32_t version_min, version_max;
@@ -57,7 +56,7 @@ struct tandem_hello {
    closes both, so that the end of its address space closes the last mapping */
 struct tandem_hello_reply {
   uint32_t version;
-  uint32_t flags; /* TANDEM_HELLO_GLOBAL_FENCE: the broker is registered too */
+  uint32_t flags; /* 0 */
   uint32_t client;
   uint32_t pasid;
 };
@@ -84,17 +83,16 @@ struct tandem_devices_reply {
 };
 #define TANDEM_DEVICE_SVA 0x1u
 
-#define TANDEM_OPEN_ASYMMETRIC_FENCE 0x1u
 struct tandem_open {
   char algorithm[TANDEM_NAME_SIZE]; /* or a device's name */
   uint32_t depth;                   /* power of two */
-  uint32_t flags;
+  uint32_t flags;                   /* 0 */
 };
 struct tandem_open_reply {
   char device[TANDEM_NAME_SIZE];
   uint32_t queue; /* handle, unique in the broker's life */
   uint32_t depth;
-  uint32_t flags; /* TANDEM_OPEN_ASYMMETRIC_FENCE when both sides can */
+  uint32_t flags; /* 0 */
   uint32_t device_flags;
   uint64_t region_mmio_size, region_dus_size;
 };

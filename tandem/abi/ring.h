@@ -153,9 +153,7 @@ enum tandem_queue_state {
  * The doorbell page. Each block of 64 bytes has one writer.
  *
  * Fences: the client stores `tail`, then loads `parked`; the engine stores `parked`, then loads
- * `tail`. Likewise completion/`waiting`. Between each store and load stands a full fence; when the
- * queue was opened with TANDEM_OPEN_ASYMMETRIC_FENCE, the side about to sleep makes it with
- * membarrier(GLOBAL_EXPEDITED) and the other side needs none.
+ * `tail`. Likewise completion/`waiting`. Between each store and load stands a full fence.
  */
 struct tandem_doorbell {
   /* client */

@@ -26,32 +26,16 @@ void outwait_store_buffers() noexcept {
 
 }  // namespace
 
-bool register_global_fence() noexcept {
-  static const bool registered =
-      feature_allowed(Feature::kMembarrier) && membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
-  return registered;
-}
-
 bool register_process_fence() noexcept {
   static const bool registered = feature_allowed(Feature::kMembarrier) &&
                                  membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
   return registered;
 }
 
-void heavy_fence_global() noexcept {
-  if (!try_heavy_fence_global()) outwait_store_buffers();
-}
-
 bool heavy_fence_process() noexcept {
   if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) return true;
   full_fence();
   outwait_store_buffers();
-  return false;
-}
-
-bool try_heavy_fence_global() noexcept {
-  if (membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)) return true;
-  full_fence();
   return false;
 }
 

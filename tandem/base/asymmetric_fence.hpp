@@ -5,31 +5,21 @@
 
 namespace tandem {
 
-/// Registers this process for heavy_fence_global() by others. Idempotent.
+/// Registers this process for heavy_fence_process(). Idempotent.
 ///
-/// Returns: whether the kernel has the expedited commands and TANDEM_DISABLE allows them. When
-///          false, both sides of a pair must use full_fence().
+/// Returns: whether the kernel has the expedited command and TANDEM_DISABLE allows it. When false,
+///          both sides of a pair must use full_fence().
 /// Fork:    a child inherits the registration.
-bool register_global_fence() noexcept;
-
-/// Registers this process for heavy_fence_process(). Idempotent. Returns as above.
 bool register_process_fence() noexcept;
 
-/// A full fence on every running thread of every process that called register_global_fence().
+/// A full fence on every running thread of this process.
 ///
 /// A sandbox that the process has entered since may refuse it. Then this waits for a millisecond
 /// instead: no architecture promises it, but no processor keeps a store to itself for so long, and
 /// a thread that is switched out has let go of its own.
-/// Cost: 0.3 µs alone, about 10 µs while another CPU runs such a thread.
-void heavy_fence_global() noexcept;
-
-/// A full fence on every running thread of this process; as above when it is refused.
 /// Returns: false then.
+/// Cost: 0.3 µs alone, about 10 µs while another CPU runs such a thread.
 bool heavy_fence_process() noexcept;
-
-/// heavy_fence_global() for who has a better use for the millisecond. Returns: false when the
-/// kernel refuses; this thread alone has made a fence then.
-bool try_heavy_fence_global() noexcept;
 
 /// The cheap half of a pair whose other half is a heavy fence: stops the compiler only.
 inline void light_fence() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }

@@ -17,7 +17,6 @@
 #include <memory>
 #include <utility>
 
-#include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/cpu.hpp"
 #include "tandem/base/mutex.hpp"
 #include "tandem/engine/comp/comp.hpp"
@@ -47,10 +46,8 @@ struct Devices {
 };
 
 Result<std::shared_ptr<Devices>> start_devices(bool in_caller) {
-  const bool global_fence = register_global_fence();
   uacce::Framework::Options options;
   options.engine_threads = in_caller ? 0 : engine_threads();
-  options.global_fence = global_fence;
   auto devices = std::make_shared<Devices>();
   auto framework = uacce::Framework::create(options);
   if (!framework) return Unexpected{framework.error()};
@@ -67,7 +64,7 @@ Result<std::shared_ptr<Devices>> start_devices(bool in_caller) {
   }
   uacce::MmAccess access;
   access.kind = uacce::MmAccess::Kind::kSelf;
-  auto client = devices->framework->connect(::getuid(), std::move(access), global_fence);
+  auto client = devices->framework->connect(::getuid(), std::move(access));
   if (!client) return Unexpected{client.error()};
   devices->client = std::move(*client);
   TANDEM_TRACE(pasid_bind, devices->client->pasid().value, ::getpid());
@@ -109,14 +106,13 @@ class EmbeddedTransport final : public wd::Transport {
 
   Result<tandem_open_reply> open(const std::string& algorithm, std::uint32_t depth) override {
     return with_client([&](uacce::Client& client) -> Result<tandem_open_reply> {
-      auto info = client.open(algorithm, depth, global_fence_);
+      auto info = client.open(algorithm, depth);
       if (!info) return Unexpected{info.error()};
       tandem_open_reply reply{};
       const std::size_t length = std::min(info->device.size(), sizeof reply.device - 1);
       std::memcpy(reply.device, info->device.data(), length);
       reply.queue = info->queue;
       reply.depth = info->depth;
-      reply.flags = info->asymmetric_fence ? TANDEM_OPEN_ASYMMETRIC_FENCE : 0;
       reply.device_flags = info->device_flags;
       reply.region_mmio_size = info->region_mmio_size;
       reply.region_dus_size = info->region_dus_size;
@@ -171,7 +167,6 @@ class EmbeddedTransport final : public wd::Transport {
     if (const auto running = this->running()) (void)running->client->run_in_caller(queue);
   }
   bool reaches_ordinary_memory() const noexcept override { return true; }
-  bool global_fence() const noexcept override { return global_fence_; }
   bool alive() noexcept override { return running() != nullptr; }
 
  private:
@@ -179,7 +174,6 @@ class EmbeddedTransport final : public wd::Transport {
       : devices_(std::move(devices)),
         wake_(std::move(wake)),
         in_caller_(in_caller),
-        global_fence_(register_global_fence()),
         node_(new Node) {
     node_->process = ::getpid();
     node_->transport.store(this, std::memory_order_release);
@@ -204,7 +198,6 @@ class EmbeddedTransport final : public wd::Transport {
   std::shared_ptr<Devices> devices_ TANDEM_GUARDED_BY(mutex_);
   const UniqueFd wake_;
   const bool in_caller_;
-  const bool global_fence_;
   Node* const node_;
 };
 

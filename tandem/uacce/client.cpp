@@ -41,8 +41,7 @@ void Client::State::give_back(detail::Queue& queue) {
   detail::Tenant::give_back(engagement->tenant->ring_bytes, ring_bytes(queue.depth()));
 }
 
-Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint32_t depth,
-                               bool asymmetric_fence) {
+Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint32_t depth) {
   auto& framework = *state_->framework;
   auto& tenant = *state_->engagement->tenant;
   if (!std::has_single_bit(depth) || depth < TANDEM_MIN_DEPTH || depth > TANDEM_MAX_DEPTH) {
@@ -70,8 +69,6 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
   detail::Queue::Setup setup;
   setup.id = framework.next_queue.fetch_add(1, std::memory_order_relaxed);
   setup.depth = depth;
-  setup.asymmetric_fence =
-      asymmetric_fence && state_->global_fence && framework.options.global_fence;
   setup.device = *device;
   setup.engagement = state_->engagement;
   Result<std::shared_ptr<detail::Queue>> created = errno_error(ENOSPC);
@@ -101,7 +98,6 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
   info.queue = queue->id();
   info.device = (*device)->traits().name;
   info.depth = depth;
-  info.asymmetric_fence = queue->asymmetric_fence();
   info.device_flags = (*device)->flags();
   info.region_mmio_size = kPageSize;
   info.region_dus_size = detail::Queue::rings_region_size(depth);

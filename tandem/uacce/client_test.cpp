@@ -139,7 +139,7 @@ class ClientTest : public testing::Test {
   ~ClientTest() override { gate_->open(); }
 
   std::unique_ptr<Client> connect(std::uint32_t tenant, std::uint32_t user = 7) {
-    auto client = framework_->connect(tenant, {}, false, user);
+    auto client = framework_->connect(tenant, {}, user);
     TANDEM_CHECK(client);
     return std::move(*client);
   }
@@ -277,15 +277,15 @@ TEST_F(ClientTest, RingsOfATenantAreLimitedOverItsClients) {
   make(options);
   auto client = connect(1);
   auto other = connect(1);
-  const auto one = client->open("gate", TANDEM_MAX_DEPTH, false);
-  ASSERT_TRUE(one && other->open("gate", TANDEM_MAX_DEPTH, false));
-  EXPECT_EQ(error_of(other->open("gate", TANDEM_MIN_DEPTH, false)), ENOMEM);
-  EXPECT_TRUE(connect(2)->open("gate", TANDEM_MIN_DEPTH, false));
+  const auto one = client->open("gate", TANDEM_MAX_DEPTH);
+  ASSERT_TRUE(one && other->open("gate", TANDEM_MAX_DEPTH));
+  EXPECT_EQ(error_of(other->open("gate", TANDEM_MIN_DEPTH)), ENOMEM);
+  EXPECT_TRUE(connect(2)->open("gate", TANDEM_MIN_DEPTH));
   ASSERT_TRUE(client->put(one->queue));
-  EXPECT_TRUE(other->open("gate", TANDEM_MAX_DEPTH, false));
+  EXPECT_TRUE(other->open("gate", TANDEM_MAX_DEPTH));
   other->disconnect(TANDEM_QUEUE_OWNER_GONE);
-  EXPECT_TRUE(client->open("gate", TANDEM_MAX_DEPTH, false));
-  EXPECT_TRUE(client->open("gate", TANDEM_MAX_DEPTH, false));
+  EXPECT_TRUE(client->open("gate", TANDEM_MAX_DEPTH));
+  EXPECT_TRUE(client->open("gate", TANDEM_MAX_DEPTH));
 }
 
 // ---- Lost engine threads ------------------------------------------------------------------------
@@ -304,10 +304,10 @@ TEST_F(ClientTest, ThatLosesThreadsAndReconnectsIsTheSameUser) {
     client->disconnect(TANDEM_QUEUE_OWNER_GONE);
   }
   EXPECT_EQ(gate_->inside(), 4);
-  EXPECT_EQ(error_of(connect(3)->open("gate", 64, false)), EMFILE);
-  EXPECT_TRUE(connect(3, 8)->open("gate", 64, false)) << "another user";
+  EXPECT_EQ(error_of(connect(3)->open("gate", 64)), EMFILE);
+  EXPECT_TRUE(connect(3, 8)->open("gate", 64)) << "another user";
   gate_->open();
-  EXPECT_TRUE(eventually([&] { return connect(3)->open("gate", 64, false).has_value(); }))
+  EXPECT_TRUE(eventually([&] { return connect(3)->open("gate", 64).has_value(); }))
       << "the threads have come back";
 }
 

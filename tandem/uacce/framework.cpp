@@ -96,7 +96,6 @@ std::vector<tandem_devices_reply> Framework::devices() const {
 }
 
 Result<std::unique_ptr<Client>> Framework::connect(std::uint32_t tenant_id, MmAccess access,
-                                                   bool global_fence,
                                                    std::optional<std::uint32_t> user) {
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake) return last_errno();
@@ -110,8 +109,8 @@ Result<std::unique_ptr<Client>> Framework::connect(std::uint32_t tenant_id, MmAc
     return Unexpected{mm.error()};
   }
   auto engagement = std::make_shared<detail::Engagement>(id, *tenant, std::move(wake));
-  auto client = std::make_shared<Client::State>(state_, std::move(*mm), std::move(engagement),
-                                                of_user, global_fence);
+  auto client =
+      std::make_shared<Client::State>(state_, std::move(*mm), std::move(engagement), of_user);
   {
     const MutexLock lock(state_->mutex);
     state_->clients.emplace(id, client);

@@ -49,7 +49,6 @@ struct QueueInfo {
   std::uint32_t queue = 0;
   std::string device;
   std::uint32_t depth = 0;
-  bool asymmetric_fence = false;
   std::uint32_t device_flags = 0;
   std::uint64_t region_mmio_size = 0, region_dus_size = 0;
 };
@@ -70,8 +69,7 @@ class Client {
  public:
   ~Client();  ///< disconnects
 
-  Result<QueueInfo> open(const std::string& algorithm_or_device, std::uint32_t depth,
-                         bool asymmetric_fence);
+  Result<QueueInfo> open(const std::string& algorithm_or_device, std::uint32_t depth);
   /// The descriptor of a region, once per region (EEXIST); DUS at its exact size (EINVAL).
   Result<UniqueFd> map(std::uint32_t queue, std::uint32_t region, std::uint64_t size_bytes);
   Result<void> start(std::uint32_t queue);
@@ -148,7 +146,6 @@ class Framework {
     /// @}
     /// How long one access to a client's memory may take before its queue is declared stuck.
     std::chrono::milliseconds stuck_after{5000};
-    bool global_fence = false;  ///< this process is registered for global fences
   };
 
   static Result<std::unique_ptr<Framework>> create(Options options);
@@ -165,7 +162,7 @@ class Framework {
   /// all tenants of one user. Errors: EACCES when the descriptors are not what they should be, or
   /// not of one live mm; ENOSPC
   ///         when no PASID is left.
-  Result<std::unique_ptr<Client>> connect(std::uint32_t tenant, MmAccess access, bool global_fence,
+  Result<std::unique_ptr<Client>> connect(std::uint32_t tenant, MmAccess access,
                                           std::optional<std::uint32_t> user = std::nullopt);
 
   iommu::Stats iommu_stats() const;

@@ -44,11 +44,11 @@ TEST(Framework, AnAlgorithmGoesToTheDeviceWithTheFewestQueues) {
   auto framework = make();
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("one")));
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("two")));
-  auto client = framework->connect(1, {}, false);
+  auto client = framework->connect(1, {});
   ASSERT_TRUE(client);
-  EXPECT_EQ((*client)->open("test", 64, false)->device, "one");
-  EXPECT_EQ((*client)->open("test", 64, false)->device, "two");
-  EXPECT_EQ((*client)->open("two-alg", 64, false)->device, "two");
+  EXPECT_EQ((*client)->open("test", 64)->device, "one");
+  EXPECT_EQ((*client)->open("test", 64)->device, "two");
+  EXPECT_EQ((*client)->open("two-alg", 64)->device, "two");
   const auto devices = framework->devices();
   EXPECT_EQ(devices[1].queues_used, 2u);
   EXPECT_EQ(devices[1].clients, 1u);
@@ -59,25 +59,25 @@ TEST(Framework, QueuesOfATenantAreLimitedOverItsClients) {
   options.queues_per_tenant = 3;
   auto framework = make(options);
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("one")));
-  auto a = framework->connect(1, {}, false);
-  auto b = framework->connect(1, {}, false);
-  auto other = framework->connect(2, {}, false);
+  auto a = framework->connect(1, {});
+  auto b = framework->connect(1, {});
+  auto other = framework->connect(2, {});
   ASSERT_TRUE(a && b && other);
-  auto first = (*a)->open("test", 64, false);
-  EXPECT_TRUE(first && (*a)->open("test", 64, false) && (*b)->open("test", 64, false));
-  EXPECT_EQ(error_of((*b)->open("test", 64, false)), EMFILE);
-  EXPECT_TRUE((*other)->open("test", 64, false));
+  auto first = (*a)->open("test", 64);
+  EXPECT_TRUE(first && (*a)->open("test", 64) && (*b)->open("test", 64));
+  EXPECT_EQ(error_of((*b)->open("test", 64)), EMFILE);
+  EXPECT_TRUE((*other)->open("test", 64));
   EXPECT_TRUE((*a)->put(first->queue));
-  EXPECT_TRUE((*b)->open("test", 64, false));
+  EXPECT_TRUE((*b)->open("test", 64));
   (*a)->disconnect(TANDEM_QUEUE_OWNER_GONE);
-  EXPECT_TRUE((*b)->open("test", 64, false));
+  EXPECT_TRUE((*b)->open("test", 64));
 }
 
 TEST(Framework, ReservedMemoryOfATenantIsLimited) {
   Framework::Options options;
   options.reserved_bytes_per_tenant = 3 * kPageSize;
   auto framework = make(options);
-  auto client = framework->connect(1, {}, false);
+  auto client = framework->connect(1, {});
   ASSERT_TRUE(client);
   EXPECT_EQ(error_of((*client)->reserve(0)), EINVAL);
   EXPECT_EQ(error_of((*client)->reserve(~std::uint64_t{0})), ENOMEM);
@@ -96,13 +96,13 @@ TEST(Framework, RemovingADeviceEndsItsQueuesOnly) {
   auto framework = make();
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("one")));
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("two")));
-  auto client = framework->connect(1, {}, false);
+  auto client = framework->connect(1, {});
   ASSERT_TRUE(client);
   RawQueue one(**client, "one");
   RawQueue two(**client, "two");
   ASSERT_TRUE(framework->remove_device("one"));
   EXPECT_EQ(one.state(), TANDEM_QUEUE_DEVICE_REMOVED);
-  EXPECT_EQ(error_of((*client)->open("one", 64, false)), ENOENT);
+  EXPECT_EQ(error_of((*client)->open("one", 64)), ENOENT);
   two.submit(TANDEM_OP_NOP, 5);
   EXPECT_EQ(two.wait()->tag, 5u);
 }
@@ -110,14 +110,14 @@ TEST(Framework, RemovingADeviceEndsItsQueuesOnly) {
 TEST(Framework, DisconnectEndsQueuesAndCountsWhatItCleanedUp) {
   auto framework = make();
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("one")));
-  auto client = framework->connect(1, {}, false);
+  auto client = framework->connect(1, {});
   ASSERT_TRUE(client);
   RawQueue queue(**client, "one");
   ASSERT_TRUE((*client)->reserve(kPageSize));
   (*client)->disconnect(TANDEM_QUEUE_OWNER_GONE);
   (*client)->disconnect(TANDEM_QUEUE_PUT);
   EXPECT_EQ(queue.state(), TANDEM_QUEUE_OWNER_GONE);
-  EXPECT_EQ(error_of((*client)->open("one", 64, false)), ESHUTDOWN);
+  EXPECT_EQ(error_of((*client)->open("one", 64)), ESHUTDOWN);
   EXPECT_EQ(error_of((*client)->put(queue.id())), ESHUTDOWN);
   const auto cleanup = framework->cleanup();
   EXPECT_EQ(cleanup.clients, 1u);
@@ -129,12 +129,12 @@ TEST(Framework, DisconnectEndsQueuesAndCountsWhatItCleanedUp) {
 TEST(Framework, ItsEndIsSeenByClientsThatOutliveIt) {
   auto framework = make();
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("one")));
-  auto client = framework->connect(1, {}, false);
+  auto client = framework->connect(1, {});
   ASSERT_TRUE(client);
   RawQueue queue(**client, "one");
   framework.reset();
   EXPECT_EQ(queue.state(), TANDEM_QUEUE_DEVICE_REMOVED);
-  EXPECT_EQ(error_of((*client)->open("one", 64, false)), ESHUTDOWN);
+  EXPECT_EQ(error_of((*client)->open("one", 64)), ESHUTDOWN);
 }
 
 TEST(Framework, ADeviceWithoutSvaServesOneClientAtATime) {
@@ -142,15 +142,15 @@ TEST(Framework, ADeviceWithoutSvaServesOneClientAtATime) {
   auto engine = std::make_unique<TestEngine>("one");
   engine->sva = false;
   ASSERT_TRUE(framework->add_device(std::move(engine)));
-  auto a = framework->connect(1, {}, false);
-  auto b = framework->connect(2, {}, false);
+  auto a = framework->connect(1, {});
+  auto b = framework->connect(2, {});
   ASSERT_TRUE(a && b);
-  auto queue = (*a)->open("one", 64, false);
+  auto queue = (*a)->open("one", 64);
   ASSERT_TRUE(queue);
   EXPECT_EQ(queue->device_flags, 0u);
-  EXPECT_EQ(error_of((*b)->open("one", 64, false)), EBUSY);
+  EXPECT_EQ(error_of((*b)->open("one", 64)), EBUSY);
   ASSERT_TRUE((*a)->put(queue->queue));
-  EXPECT_TRUE((*b)->open("one", 64, false));
+  EXPECT_TRUE((*b)->open("one", 64));
 }
 
 TEST(FrameworkDeath, AnInlineEngineMustNotRunQueuesItself) {
@@ -166,7 +166,7 @@ TEST(FrameworkDeath, AnInlineEngineMustNotRunQueuesItself) {
               (void)self->run_in_caller(id);
               return Completion{};
             }));
-        auto client = framework->connect(1, {}, false);
+        auto client = framework->connect(1, {});
         self = client->get();
         RawQueue queue(*self, "one");
         id = queue.id();
@@ -181,7 +181,7 @@ TEST(Framework, InlineQueuesNeverAskToBeWokenAndServeCallersOfManyThreads) {
   options.engine_threads = 0;
   auto framework = make(options);
   ASSERT_TRUE(framework->add_device(std::make_unique<TestEngine>("one")));
-  auto client = framework->connect(1, {}, false);
+  auto client = framework->connect(1, {});
   ASSERT_TRUE(client);
   RawQueue queue(**client, "one", 1024);
   EXPECT_EQ(queue.parked(), 0u);

@@ -171,15 +171,11 @@ void Queue::announce() {
 /// system call orders S1 before what the woken thread reads). A thread that unparks concurrently
 /// does it under the same mutex. A client that reads a stale 1 in L1 only writes one wake too many;
 /// a stale 0 is excluded by the above.
-///
-/// With an asymmetric fence F1 is only a compiler barrier and F2 a fence on every CPU that runs the
-/// client: it interrupts the client somewhere between its instructions, so it stands either before
-/// S1's successor L1 (then L1 sees S2) or after S1 became visible (then L2 sees it).
 bool Queue::park() {
   static const bool fenceless = planted_fault("uacce-missing-park-fence");
   std::atomic_ref(doorbell_->parked).store(1, std::memory_order_relaxed);  // S2
   if (!fenceless) {
-    setup_.asymmetric_fence ? heavy_fence_global() : full_fence();  // F2
+    full_fence();  // F2
   }
   if (pending() == 0) {  // L2
     TANDEM_TRACE(park, setup_.id, setup_.mm->pasid().value);
@@ -383,10 +379,9 @@ Queue::Batch Queue::run(std::uint32_t pending, std::uint64_t budget, Executor& e
 /// Wakes the client if it said that it sleeps.
 ///
 /// Ordering: the fence stands between the completions' last words and the load of `waiting`; the
-///           client's stands between its store of `waiting` and its last look at the ring. With an
-///           asymmetric fence the client, about to sleep, makes both.
+///           client's stands between its store of `waiting` and its last look at the ring.
 void Queue::serve_waiter() {
-  setup_.asymmetric_fence ? light_fence() : full_fence();
+  full_fence();
   const std::uint32_t how = std::atomic_ref(doorbell_->waiting).load(std::memory_order_relaxed);
   if (how != TANDEM_WAIT_NONE) wake_client(how);
 }

@@ -25,7 +25,6 @@ class QueueTest : public testing::TestWithParam<int> {
     options.engine_threads = GetParam();
     options.queues_per_tenant = 4096;
     options.spin_before_park = std::chrono::microseconds(20);
-    options.global_fence = register_global_fence();
     auto created = Framework::create(options);
     TANDEM_CHECK(created);
     framework = std::move(*created);
@@ -37,7 +36,7 @@ class QueueTest : public testing::TestWithParam<int> {
           completion.bytes_copied = descriptor.src_len;
           return completion;
         })));
-    auto connected = framework->connect(1, {}, true);
+    auto connected = framework->connect(1, {});
     TANDEM_CHECK(connected);
     client = std::move(*connected);
   }
@@ -71,7 +70,7 @@ INSTANTIATE_TEST_SUITE_P(Threads, QueueTest, testing::Values(0, 1, 2), [](const 
 });
 
 TEST_P(QueueTest, RegionsAreGivenOutOnceAtTheirSize) {
-  auto info = client->open("test", 64, false);
+  auto info = client->open("test", 64);
   ASSERT_TRUE(info);
   EXPECT_EQ(info->device, "test-0");
   EXPECT_EQ(info->region_dus_size, 8192u);
@@ -88,7 +87,7 @@ TEST_P(QueueTest, RegionsAreGivenOutOnceAtTheirSize) {
 }
 
 TEST_P(QueueTest, StatesGoFromInitOverStartedToZombie) {
-  auto info = client->open("test-0", 64, false);
+  auto info = client->open("test-0", 64);
   ASSERT_TRUE(info);
   const auto queue = info->queue;
   EXPECT_TRUE(client->start(queue));
@@ -104,9 +103,9 @@ TEST_P(QueueTest, StatesGoFromInitOverStartedToZombie) {
 
 TEST_P(QueueTest, BadDepthsAndUnknownAlgorithmsAreRefused) {
   for (const std::uint32_t depth : {0u, 1u, 3u, 131072u}) {
-    EXPECT_EQ(error_of(client->open("test", depth, false)), EINVAL) << depth;
+    EXPECT_EQ(error_of(client->open("test", depth)), EINVAL) << depth;
   }
-  EXPECT_EQ(error_of(client->open("no such", 64, false)), ENOENT);
+  EXPECT_EQ(error_of(client->open("no such", 64)), ENOENT);
 }
 
 TEST_P(QueueTest, NopsCompleteInOrderOverManyPasses) {
@@ -206,7 +205,7 @@ TEST_P(QueueTest, ATailBeyondTheRingKillsOnlyThisQueue) {
 }
 
 TEST_P(QueueTest, DescriptorsSubmittedBeforeStartRun) {
-  RawQueue queue(*client, "test", 64, false, false);
+  RawQueue queue(*client, "test", 64, false);
   queue.submit(TANDEM_OP_NOP, 9);
   ASSERT_TRUE(client->start(queue.id()));
   EXPECT_EQ(next(queue)->tag, 9u);
@@ -224,18 +223,16 @@ TEST_P(QueueTest, PutReportsDeathAndRunsNothingAfterwards) {
 
 TEST_P(QueueTest, ASleepingClientIsWokenByCompletionAndByDeath) {
   if (GetParam() == 0) GTEST_SKIP() << "nobody else completes";
-  for (const bool asymmetric : {false, true}) {
-    RawQueue queue(*client, "test", 64, asymmetric);
-    for (std::uint64_t tag = 0; tag < 200; ++tag) {
-      queue.submit(TANDEM_OP_NOP, tag);
-      const auto completion = queue.sleep();
-      ASSERT_TRUE(completion);
-      EXPECT_EQ(completion->tag, tag);
-    }
-    std::jthread putter([&] { (void)client->put(queue.id()); });
-    EXPECT_FALSE(queue.sleep());
-    EXPECT_EQ(queue.state(), TANDEM_QUEUE_PUT);
+  RawQueue queue(*client, "test", 64);
+  for (std::uint64_t tag = 0; tag < 400; ++tag) {
+    queue.submit(TANDEM_OP_NOP, tag);
+    const auto completion = queue.sleep();
+    ASSERT_TRUE(completion);
+    EXPECT_EQ(completion->tag, tag);
   }
+  std::jthread putter([&] { (void)client->put(queue.id()); });
+  EXPECT_FALSE(queue.sleep());
+  EXPECT_EQ(queue.state(), TANDEM_QUEUE_PUT);
 }
 
 TEST_P(QueueTest, TheEventDescriptorBecomesReadable) {
@@ -284,7 +281,7 @@ TEST_P(QueueTest, EveryTagCompletesExactlyOnceUnderStress) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  RawQueue queue(*client, "test", 128, true);
+  RawQueue queue(*client, "test", 128);
   std::uint64_t next_tag = 0;
   std::uint64_t expected = 0;
   constexpr std::uint64_t kTags = 200000;

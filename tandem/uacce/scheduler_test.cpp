@@ -25,7 +25,6 @@ using Clock = std::chrono::steady_clock;
 
 std::unique_ptr<Framework> make(Framework::Options options, TestEngine::Operate operate = {},
                                 bool quick = false) {
-  options.global_fence = register_global_fence();
   options.queues_per_tenant = 20000;
   auto created = Framework::create(options);
   TANDEM_CHECK(created);
@@ -36,7 +35,7 @@ std::unique_ptr<Framework> make(Framework::Options options, TestEngine::Operate 
 }
 
 std::unique_ptr<Client> connect(Framework& framework, std::uint32_t tenant) {
-  auto client = framework.connect(tenant, {}, true);
+  auto client = framework.connect(tenant, {});
   TANDEM_CHECK(client);
   return std::move(*client);
 }
@@ -114,31 +113,29 @@ class Pinned {
 // Planted: uacce-missing-park-fence. A held second queue keeps the engine polling, so that parking
 // and waking are quick and the window is met often; submissions come at random moments around it.
 TEST(Scheduler, NoSubmissionIsMissedWhileParking) {
-  for (const bool asymmetric : {true, false}) {
-    Framework::Options options;
-    options.spin_before_park = microseconds(0);
-    std::unique_ptr<Framework> framework;
-    {
-      const Pinned engine(1);
-      framework = make(options);
-    }
-    const Pinned self(0);
-    auto client = connect(*framework, 1);
-    RawQueue awake(*client, "test");
-    ASSERT_TRUE(client->hold(awake.id(), true));
-    RawQueue queue(*client, "test", 64, asymmetric);
-    const auto seed = std::random_device{}();
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    std::minstd_rand random(seed);
-    const auto end = Clock::now() + milliseconds(1500);
-    for (std::uint64_t tag = 0; Clock::now() < end; ++tag) {
-      queue.submit(TANDEM_OP_NOP, tag);
-      const auto completion = queue.wait(std::chrono::seconds(2));
-      ASSERT_TRUE(completion) << "nobody saw submission " << tag << ", parked " << queue.parked();
-      ASSERT_EQ(completion->tag, tag);
-      const std::uint64_t longest = std::uint64_t{32} << random() % 8;
-      for (std::uint64_t spin = random() % longest; spin > 0; --spin) light_fence();
-    }
+  Framework::Options options;
+  options.spin_before_park = microseconds(0);
+  std::unique_ptr<Framework> framework;
+  {
+    const Pinned engine(1);
+    framework = make(options);
+  }
+  const Pinned self(0);
+  auto client = connect(*framework, 1);
+  RawQueue awake(*client, "test");
+  ASSERT_TRUE(client->hold(awake.id(), true));
+  RawQueue queue(*client, "test", 64);
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::minstd_rand random(seed);
+  const auto end = Clock::now() + milliseconds(2500);
+  for (std::uint64_t tag = 0; Clock::now() < end; ++tag) {
+    queue.submit(TANDEM_OP_NOP, tag);
+    const auto completion = queue.wait(std::chrono::seconds(5));
+    ASSERT_TRUE(completion) << "nobody saw submission " << tag << ", parked " << queue.parked();
+    ASSERT_EQ(completion->tag, tag);
+    const std::uint64_t longest = std::uint64_t{32} << random() % 8;
+    for (std::uint64_t spin = random() % longest; spin > 0; --spin) light_fence();
   }
 }
 
@@ -149,7 +146,7 @@ TEST(Scheduler, IdleQueuesCostNothing) {
   for (std::uint32_t i = 0; i < 100; ++i) {
     clients.push_back(connect(*framework, i));
     for (int q = 0; q < 4; ++q) {
-      auto info = clients.back()->open("test", 64, false);
+      auto info = clients.back()->open("test", 64);
       ASSERT_TRUE(info);
       ASSERT_TRUE(clients.back()->start(info->queue));
     }
@@ -450,7 +447,7 @@ TEST(Scheduler, ATenantThatKeepsGettingStuckIsRefused) {
   for (auto& queue : queues) {
     ASSERT_TRUE(eventually([&] { return queue.state() == TANDEM_QUEUE_STUCK; }));
   }
-  auto refused = bad->open("test", 64, false);
+  auto refused = bad->open("test", 64);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().value(), EMFILE);
   gate->wait_inside(4);
@@ -600,7 +597,7 @@ TEST(Scheduler, QueuesComeAndGoWhileOthersWork) {
   options.spin_before_park = microseconds(5);
   auto framework = make(options);
   auto steady = connect(*framework, 1);
-  RawQueue queue(*steady, "test", 64, true);
+  RawQueue queue(*steady, "test");
   std::atomic<bool> stop{false};
   std::jthread churn([&] {
     for (std::uint32_t i = 0; !stop.load(); ++i) {

@@ -53,7 +53,7 @@ class SessionStop : public testing::TestWithParam<int> {
     options.engine_threads = GetParam();
     framework_ = std::move(*Framework::create(options));
     TANDEM_CHECK(framework_->add_device(std::make_unique<StoryEngine>(story_)));
-    client_ = std::move(*framework_->connect(77, {}, false));
+    client_ = std::move(*framework_->connect(77, {}));
     queue_ = std::make_unique<RawQueue>(*client_, "story");
     story_.queue = queue_.get();
   }

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/wd/detail/trust.hpp"
 
 namespace tandem::wd::detail {
@@ -83,8 +82,6 @@ Result<void> BrokerTransport::hello() {
   tandem_hello request{};
   request.version_min = TANDEM_PROTOCOL_MIN;
   request.version_max = TANDEM_PROTOCOL_MAX;
-  const bool registered = register_global_fence();
-  if (registered) request.flags |= TANDEM_HELLO_GLOBAL_FENCE;
 
   UniqueFd mem, maps;
   if (memory_may_be_sent()) {
@@ -112,7 +109,6 @@ Result<void> BrokerTransport::hello() {
   if (reply.version < TANDEM_PROTOCOL_MIN || reply.version > TANDEM_PROTOCOL_MAX) {
     return errno_error(EPROTO);
   }
-  global_fence_ = registered && (reply.flags & TANDEM_HELLO_GLOBAL_FENCE) != 0;
   wake_ = ledger_.add(std::move(answer->fds[0]));
   return adopt_token(answer->fds[1]);
 }
@@ -273,7 +269,6 @@ Result<tandem_open_reply> BrokerTransport::open(const std::string& algorithm, st
   if (algorithm.size() >= sizeof request.algorithm) return errno_error(EINVAL);
   std::memcpy(request.algorithm, algorithm.data(), algorithm.size());
   request.depth = depth;
-  request.flags = global_fence_ ? TANDEM_OPEN_ASYMMETRIC_FENCE : 0;
   tandem_open_reply reply{};
   auto answer = exchange(TANDEM_MSG_OPEN, bytes_of(request), {}, writable(reply), 0);
   if (!answer) return Unexpected{answer.error()};

@@ -148,7 +148,6 @@ Result<void> Context::set_up() {
   mask_ = depth_ - 1;
   table_ = std::make_unique<wd_request*[]>(depth_);
   ready_ = std::make_unique<wd_request*[]>(depth_);
-  asymmetric_ = (granted_.flags & TANDEM_OPEN_ASYMMETRIC_FENCE) != 0 && transport_.global_fence();
   in_caller_ = transport_.runs_in_caller();
   stages_all_ = !transport_.reaches_ordinary_memory();
   return transport_.start(granted_.queue);
@@ -223,11 +222,7 @@ void Context::ring_doorbell() {
   TANDEM_TRACE(doorbell, granted_.queue, submitted_);
   std::atomic_ref(doorbell_->tail)
       .store(static_cast<std::uint32_t>(submitted_), std::memory_order_release);  // (T)
-  if (!asymmetric_) {
-    full_fence();  // (P)
-  } else {
-    light_fence();  // (P)
-  }
+  full_fence();                                                                   // (P)
   if (std::atomic_ref(doorbell_->parked).load(std::memory_order_relaxed) != 0) [[unlikely]] {
     TANDEM_TRACE(wake, granted_.queue, submitted_);
     transport_.wake();

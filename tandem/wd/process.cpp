@@ -7,7 +7,6 @@
 
 #include <algorithm>
 
-#include "tandem/base/asymmetric_fence.hpp"
 #include "tandem/base/features.hpp"
 #include "tandem/wd/detail/broker_transport.hpp"
 
@@ -45,8 +44,7 @@ Result<Process*> Process::current() {
       auto created = GenerationWord::create();
       if (!created) return Unexpected{created.error()};
       page = *created;
-      // Answered once here, so that no forked child meets them half-initialised.
-      (void)register_global_fence();
+      // Answered once here, so that no forked child meets it half-initialised.
       (void)feature_allowed(Feature::kProcMem);
     }
     const std::uint32_t generation = seen == nullptr ? 1 : seen->generation_ + 1;

@@ -45,8 +45,6 @@ class Transport {
   virtual void run_in_caller(std::uint32_t /*queue*/) noexcept {}
   /// Whether ordinary pointers reach the device; false: only reserved memory (the rest is staged).
   virtual bool reaches_ordinary_memory() const noexcept = 0;
-  /// Whether both sides are registered for global fences.
-  virtual bool global_fence() const noexcept = 0;
   /// Whether the other side still answers. May make a system call.
   virtual bool alive() noexcept = 0;
   /// A descriptor that polls as hung up when the other side goes away; −1: it cannot go away.

@@ -27,22 +27,13 @@ constexpr nanoseconds kHopelessSpin{5'000};
 constexpr int kLooksPerClockRead = 256;
 // A sleeper looks at this interval whether its queue and its broker still live.
 constexpr std::chrono::milliseconds kCheckInterval{200};
-// One whom the other side may not have seen going to sleep looks at the ring itself so often.
-constexpr std::chrono::milliseconds kUnfencedInterval{1};
 
 }  // namespace
 
 void Context::store_waiting(std::uint32_t value) {
   std::atomic_ref(doorbell_->waiting).store(value, std::memory_order_relaxed);
+  if (value != TANDEM_WAIT_NONE) full_fence();  // (W)
   armed_ = value == TANDEM_WAIT_FD;
-}
-
-/// Returns false when the other side may have missed that we wait: a sandbox that the program has
-/// entered since forbids the fence that we would make for both.
-bool Context::fence_before_sleep() const {
-  if (asymmetric_) return try_heavy_fence_global();  // (W), for both sides
-  full_fence();                                      // (W)
-  return true;
 }
 
 void Context::learn(nanoseconds gap) { usual_gap_ += (gap - usual_gap_) / 8; }
@@ -75,11 +66,10 @@ void Context::sleep_until_something_happens() {
   auto& event = *reinterpret_cast<std::atomic<std::uint32_t>*>(&doorbell_->event);
   const std::uint32_t seen = event.load(std::memory_order_acquire);
   store_waiting(TANDEM_WAIT_FUTEX);
-  const auto longest = fence_before_sleep() ? kCheckInterval : kUnfencedInterval;
   bool woken = true;
   if (!completion_waits() && load_state() == TANDEM_QUEUE_ALIVE) {
     TANDEM_TRACE(wait_begin, granted_.queue, 0);
-    woken = futex_wait(event, seen, longest);
+    woken = futex_wait(event, seen, kCheckInterval);
     TANDEM_TRACE(wait_end, granted_.queue, 0);
   }
   store_waiting(TANDEM_WAIT_NONE);
@@ -116,7 +106,6 @@ int Context::arm() {
   while (::read(event_, signals.data(), signals.size()) == static_cast<ssize_t>(signals.size())) {
   }
   store_waiting(TANDEM_WAIT_FD);
-  if (!fence_before_sleep()) heavy_fence_global();  // nobody looks at the ring in poll(): wait now
   if (outstanding() != 0 && !transport_.alive()) dead_ = true;
   wd_request* const request = reap_thoroughly();
   if (request == nullptr && !died()) return 0;

@@ -92,49 +92,54 @@ class Train(Case):
         self.assertGreaterEqual(float(rows[-1]["kept_share"]), 0.99)
         self.assertLess(float(rows[0]["kept_share"]), 0.8)
 
+    def begin(self, run):
+        """Training that does not end by itself, new or where its checkpoint is."""
+        plan = ["--resume"] if os.path.exists(self.path(run, "checkpoint")) else SMALL
+        return subprocess.Popen(
+            [TANDEM, "kxo", "train", *plan, "--seconds", "600", "--save-every", "0.01", "--out", run],
+            cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def saved(self, run):
+        try:
+            return os.stat(self.path(run, "checkpoint")).st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def stop(self, run, number):
+        """Has it interrupted after it saved. Returns: the games of its checkpoint."""
+        before = self.saved(run)
+        process = self.begin(run)
+        while self.saved(run) == before and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 1, errors)
+        self.assertEqual(output, "")
+        self.assertRegex(errors, r"tandem: kxo train: interrupted after \d+ games, all saved; "
+                                 rf"try: tandem kxo train --resume --out {run}\n$")
+        return int(re.search(r"after (\d+) games", errors).group(1))
+
+    def same_as_a_whole_one(self, run, games):
+        self.ok("train", "--resume", "--games", str(games), "--out", run)
+        self.ok("train", *SMALL, "--games", str(games), "--out", run + "-whole")
+        self.assertEqual(self.timeless(run), self.timeless(run + "-whole"))
+
     def test_killed_at_any_moment_and_resumed_it_is_the_same(self):
-        limits = ("--games", str(4096 if SANITIZED else 65536))
-        self.ok("train", *SMALL, *limits, "--out", "whole")
         seed = random.randrange(1 << 32)
         print(f"seed {seed}", file=sys.stderr)
         moments = random.Random(seed)
-        killed = 0
-        for _ in range(40):
-            resume = ["--resume"] if os.path.exists(self.path("cut", "checkpoint")) else [*SMALL]
-            process = subprocess.Popen(
-                [TANDEM, "kxo", "train", *resume, *limits, "--save-every", "0.01", "--out", "cut"],
-                cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            try:
-                process.wait(moments.uniform(0.01, 0.2))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                killed += 1
-            process.communicate()
-            if process.returncode == 0:
-                break
-        self.ok("train", "--resume", *limits, "--out", "cut")
-        self.assertGreater(killed, 0)
-        self.assertEqual(self.timeless("cut"), self.timeless("whole"))
+        for _ in range(30):
+            process = self.begin("cut")
+            time.sleep(moments.uniform(0.01, 0.5 if SANITIZED else 0.1))
+            process.kill()
+            _, errors = process.communicate()
+            self.assertEqual(process.returncode, -signal.SIGKILL, errors)
+        self.same_as_a_whole_one("cut", self.stop("cut", signal.SIGINT) + 1024)
 
     def test_interrupted_it_saves_and_says_how_to_go_on(self):
-        for stop in (signal.SIGINT, signal.SIGTERM):
-            run = f"run-{stop}"
-            process = subprocess.Popen(
-                [TANDEM, "kxo", "train", *SMALL, "--seconds", "600", "--out", run],
-                cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            while not os.path.exists(self.path(run, "checkpoint")):
-                time.sleep(0.01)
-            process.send_signal(stop)
-            output, errors = process.communicate(timeout=120)
-            self.assertEqual(process.returncode, 1, errors)
-            self.assertEqual(output, "")
-            self.assertRegex(errors, r"tandem: kxo train: interrupted after \d+ games, all saved; "
-                                     rf"try: tandem kxo train --resume --out {run}\n$")
-            games = int(re.search(r"after (\d+) games", errors).group(1))
-            limit = games + 1024
-            self.ok("train", "--resume", "--games", str(limit), "--out", run)
-            self.ok("train", *SMALL, "--games", str(limit), "--out", run + "-whole")
-            self.assertEqual(self.timeless(run), self.timeless(run + "-whole"))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            run = f"run-{number}"
+            self.same_as_a_whole_one(run, self.stop(run, number) + 1024)
 
     def test_a_large_board_is_judged_by_games(self):
         self.ok("train", "--game", "6x3-3", "--games", "64", "--generation", "16",

@@ -61,12 +61,11 @@ struct Framework::State {
 
 struct Client::State : std::enable_shared_from_this<Client::State> {
   State(std::shared_ptr<Framework::State> owner, std::shared_ptr<detail::Mm> space,
-        std::shared_ptr<detail::Engagement> engaged, std::uint32_t of_user, bool fence)
+        std::shared_ptr<detail::Engagement> engaged, std::uint32_t of_user)
       : framework(std::move(owner)),
         mm(std::move(space)),
         engagement(std::move(engaged)),
-        user(of_user),
-        global_fence(fence) {}
+        user(of_user) {}
 
   Result<std::shared_ptr<detail::Queue>> find(std::uint32_t queue) TANDEM_EXCLUDES(mutex);
   /// Gives back a queue that nobody runs.
@@ -82,7 +81,6 @@ struct Client::State : std::enable_shared_from_this<Client::State> {
   const std::shared_ptr<detail::Mm> mm;
   const std::shared_ptr<detail::Engagement> engagement;
   const std::uint32_t user;
-  const bool global_fence;
 
   /// A queue with an operation that ran at some instant.
   struct Running {

@@ -71,7 +71,6 @@ class Queue : public std::enable_shared_from_this<Queue> {
   struct Setup {
     std::uint32_t id = 0;
     std::uint32_t depth = 0;
-    bool asymmetric_fence = false;
     std::shared_ptr<Device> device;
     std::shared_ptr<Mm> mm;
     std::shared_ptr<Engagement> engagement;
@@ -86,7 +85,6 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
   std::uint32_t id() const { return setup_.id; }
   std::uint32_t depth() const { return setup_.depth; }
-  bool asymmetric_fence() const { return setup_.asymmetric_fence; }
   Device& device() const { return *setup_.device; }
   const std::shared_ptr<Device>& shared_device() const { return setup_.device; }
   const Mm& mm() const { return *setup_.mm; }

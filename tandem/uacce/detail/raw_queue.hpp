@@ -23,10 +23,9 @@ namespace tandem::uacce::detail {
 /// Thread safety: one thread submits, one receives.
 class RawQueue {
  public:
-  RawQueue(Client& client, const std::string& device, std::uint32_t depth = 64,
-           bool asymmetric = false, bool start = true)
+  RawQueue(Client& client, const std::string& device, std::uint32_t depth = 64, bool start = true)
       : depth_(depth) {
-    auto info = client.open(device, depth, asymmetric);
+    auto info = client.open(device, depth);
     TANDEM_CHECK(info);
     info_ = *info;
     auto mmio = client.map(info_.queue, TANDEM_REGION_MMIO, info_.region_mmio_size);
@@ -70,7 +69,7 @@ class RawQueue {
   /// Publishes what was written, and wakes the engine if it is parked.
   void publish() {
     word(doorbell().tail).store(sent_, std::memory_order_release);
-    info_.asymmetric_fence ? light_fence() : full_fence();
+    full_fence();
     if (parked() != 0) (void)::eventfd_write(wake_.get(), 1);
   }
   void submit(std::uint16_t opcode, std::uint64_t tag, std::uint32_t src_len = 0,
@@ -124,7 +123,7 @@ class RawQueue {
       const auto event = word(doorbell().event);
       const std::uint32_t seen = event.load(std::memory_order_acquire);
       word(doorbell().waiting).store(TANDEM_WAIT_FUTEX, std::memory_order_relaxed);
-      info_.asymmetric_fence ? heavy_fence_global() : full_fence();
+      full_fence();
       completion = poll();
       if (completion || state() != TANDEM_QUEUE_ALIVE) break;
       futex_wait(reinterpret_cast<std::atomic<std::uint32_t>&>(doorbell().event), seen,

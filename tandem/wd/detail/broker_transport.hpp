@@ -58,7 +58,6 @@ class BrokerTransport final : public Transport {
 
   void wake() noexcept override;
   bool reaches_ordinary_memory() const noexcept override { return !reserved_only_; }
-  bool global_fence() const noexcept override { return global_fence_; }
   bool alive() noexcept override;
   int hangup_descriptor() const noexcept override { return socket_; }
 
@@ -108,7 +107,6 @@ class BrokerTransport final : public Transport {
   const pid_t pid_ = ::getpid();  // whom the broker serves
   Mapping token_;
   bool reserved_only_ = false;
-  bool global_fence_ = false;
   std::atomic<bool> broken_{false};  // any thread sets it: the other side is gone or talks nonsense
   Mutex mutex_;
   std::uint32_t sequence_ TANDEM_GUARDED_BY(mutex_) = 0;

@@ -45,8 +45,7 @@ struct Parameters {
 ///           release store after its last completion. (P) tail store, full fence, load of `parked`;
 ///           pairs with the engine's store of `parked`, full fence, load of the tail: one of us
 ///           sees the other. (W) store of `waiting`, full fence, look at the ring; pairs with the
-///           engine's completion, full fence, load of `waiting`. With an asymmetric queue, who is
-///           about to sleep makes the fence for both: the engine at (P), we at (W).
+///           engine's completion, full fence, load of `waiting`.
 class alignas(64) Context {
  public:
   static Result<std::unique_ptr<Context>> open(Process& process, Parameters parameters);
@@ -112,7 +111,6 @@ class alignas(64) Context {
 
   std::uint32_t load_state() const;
   void store_waiting(std::uint32_t value);
-  bool fence_before_sleep() const;
 
   // The fast path, in two cache lines.
   const GenerationWord* word_;
@@ -129,7 +127,6 @@ class alignas(64) Context {
   std::uint32_t in_flight_ = 0;
   std::uint32_t ready_count_ = 0;
   std::uint32_t empty_polls_ = 0;
-  bool asymmetric_ = false;
   bool in_caller_ = false;
   bool stages_all_ = false;  // ordinary memory is out of reach
   bool dead_ = false;

@@ -111,7 +111,6 @@ class FakeTransport final : public Transport {
     tandem_open_reply reply{};
     std::memcpy(reply.device, "fake-0", 7);
     reply.depth = depth;
-    reply.flags = global_fence() ? TANDEM_OPEN_ASYMMETRIC_FENCE : 0;
     reply.device_flags = TANDEM_DEVICE_SVA;
     reply.region_mmio_size = kPageSize;
     reply.region_dus_size = made->rings.size();
@@ -184,7 +183,6 @@ class FakeTransport final : public Transport {
   bool reaches_ordinary_memory() const noexcept override {
     return behaviour_.reaches_ordinary_memory;
   }
-  bool global_fence() const noexcept override { return register_global_fence(); }
   bool alive() noexcept override { return alive_.load() && era_ == behaviour_.era.load(); }
 
   bool in_reserved(std::uint64_t address, std::uint64_t size) {
@@ -257,7 +255,7 @@ class FakeTransport final : public Transport {
         ++queue->head;
         complete(*queue, copy);
       }
-      global_fence() ? light_fence() : full_fence();
+      full_fence();
       const auto how = std::atomic_ref(doorbell.waiting).load(std::memory_order_relaxed);
       if (how != TANDEM_WAIT_NONE) signal(*queue, how);
     }
@@ -288,7 +286,7 @@ class FakeTransport final : public Transport {
         continue;
       }
       set_parked(1);
-      global_fence() ? heavy_fence_global() : full_fence();
+      full_fence();
       while (behaviour_.overslept.load() && !stop_.load()) {
         set_parked(1);  // also for queues that are opened meanwhile
         std::this_thread::sleep_for(std::chrono::milliseconds(1));  // lets others have the mutex
