@@ -13,62 +13,31 @@
 #include <thread>
 
 #include "apps/broker_process/broker_process.hpp"
+#include "apps/tandem/checked_boards.hpp"
 #include "apps/tandem/demo.hpp"
 #include "apps/tandem/games_device.hpp"
+#include "apps/tandem/pairing_costs.hpp"
 #include "apps/tandem/pipe.hpp"
 #include "apps/tandem/queue.hpp"
-#include "apps/tandem/referee.hpp"
 #include "tandem/base/cpu.hpp"
 #include "tandem/kxo/solution.hpp"
 
 namespace tandem::cli {
 namespace {
 
-using wd::Code;
 using wd::kxo::Player;
 using Clock = std::chrono::steady_clock;
-using std::chrono::milliseconds;
 
-constexpr std::chrono::seconds kPatience{60};
-constexpr milliseconds kAlone{120};      // each pairing, to be measured
-constexpr milliseconds kTogether{1200};  // all of them
+constexpr auto kPatience = CheckedBoards::kPatience;
 constexpr unsigned kBoardsEach = 8;
 constexpr int kGamesAfterSwitch = 50;
-constexpr int kMostAtOnce = 256;  // more than a ring holds
 
-struct Pairing {
-  Player o, x;
-};
 constexpr std::array kPairings = {
     Pairing{Player::kRandom, Player::kRandom},  Pairing{Player::kPerfect, Player::kRandom},
     Pairing{Player::kRandom, Player::kPerfect}, Pairing{Player::kNegamax, Player::kMcts},
     Pairing{Player::kMcts, Player::kNegamax},   Pairing{Player::kTd, Player::kRandom},
     Pairing{Player::kRandom, Player::kQ},       Pairing{Player::kTd, Player::kQ}};
-constexpr std::size_t kRandomPairing = 0;
-constexpr std::uint32_t kWork = 1000;  // nodes or iterations of a move
-
-struct Score {
-  std::uint64_t o_wins = 0, x_wins = 0, draws = 0;
-  std::uint64_t games() const { return o_wins + x_wins + draws; }
-};
-
-/// A board of the device and what the referee saw of it.
-struct GameBoard {
-  std::size_t pairing;
-  wd::kxo::Board board;
-  Referee referee;
-  Score score;
-};
-
-/// What a pairing costs, measured while nobody else plays.
-struct Cost {
-  double seconds = 0, moves = 0;
-  std::optional<double> cpu_seconds;
-};
-
-std::string title_of(const Pairing& pairing) {
-  return fmt::format("{} - {}", name_of(pairing.o), name_of(pairing.x));
-}
+constexpr std::size_t kSwitchedBoard = 2;  // of the first pairing
 
 double seconds_of(clockid_t clock) {
   timespec time{};
@@ -92,81 +61,21 @@ class Story {
     std::fflush(stdout);
   }
   std::optional<Failure> open();
-  std::optional<Failure> measure_each();
-  std::optional<Failure> measure(std::size_t pairing);
-  std::optional<Failure> all_together();
+  std::optional<Failure> measure();
   std::optional<Failure> switch_agent();
-  std::optional<Failure> stop_amid_a_game(GameBoard& table);
-  std::optional<Failure> follow_perfect(GameBoard& table, Score& after, int& moves);
+  std::optional<Failure> stop_amid_a_game(std::size_t board);
+  std::optional<Failure> follow_perfect(CheckedBoard& board, Score& after, int& moves);
   std::optional<Failure> kill_client();
   std::optional<Failure> await_return_of_queues(std::uint32_t before);
-  void print_results() const;
 
-  Result<int, Failure> take(GameBoard& table);
-  Result<int, Failure> take_all(std::size_t from, std::size_t to);
-  std::optional<Failure> set_players(GameBoard& table, Player o, Player x);
-  std::optional<Failure> hold(std::size_t from, std::size_t to);
   static Result<std::uint32_t, Failure> queues_used();
   std::optional<double> device_cpu_seconds();
-  std::uint64_t moves_checked() const;
 
   int step_ = 0;
   std::unique_ptr<broker::BrokerProcess> broker_;
   std::optional<wd::kxo::Device> device_;
-  std::vector<GameBoard> tables_;
-  std::array<Cost, kPairings.size()> costs_;
-  double together_seconds_ = 0;
-  std::uint64_t together_moves_ = 0;
-  std::optional<double> together_cpu_;
+  std::optional<CheckedBoards> boards_;
 };
-
-/// The next moves of a board, as far as they are there; not for ever where agents move whenever we
-/// look. Returns: how many.
-Result<int, Failure> Story::take(GameBoard& table) {
-  for (int taken = 0;; ++taken) {
-    if (taken == kMostAtOnce) return taken;
-    const auto move = table.board.read();
-    if (!move) {
-      if (move.error().code == Code::kBusy || move.error().code == Code::kWrongTurn) return taken;
-      return Unexpected{Failure{kFailure, fmt::format("reading a move: {}", move.error().hint)}};
-    }
-    if (const std::string wrong = table.referee.check(*move); !wrong.empty()) {
-      return Unexpected{
-          Failure{kFailure, fmt::format("board {} ({}): {}", 1 + (&table - tables_.data()),
-                                        title_of(kPairings[table.pairing]), wrong)}};
-    }
-    if (!move->over) continue;
-    ++(move->draw ? table.score.draws : move->x ? table.score.x_wins : table.score.o_wins);
-  }
-}
-
-/// The same for a range of boards; lets the device have the CPU when it has nothing for us.
-Result<int, Failure> Story::take_all(std::size_t from, std::size_t to) {
-  int taken = 0;
-  for (std::size_t i = from; i < to; ++i) {
-    const auto some = take(tables_[i]);
-    if (!some) return Unexpected{some.error()};
-    taken += *some;
-  }
-  if (taken == 0) std::this_thread::sleep_for(std::chrono::microseconds(50));
-  return taken;
-}
-
-std::optional<Failure> Story::set_players(GameBoard& table, Player o, Player x) {
-  if (const auto set = table.board.set_players(o, x); !set) {
-    return Failure{kFailure, fmt::format("setting who plays: {}", set.error().hint)};
-  }
-  return std::nullopt;
-}
-
-/// Stops boards where they are and takes what they have published.
-std::optional<Failure> Story::hold(std::size_t from, std::size_t to) {
-  for (std::size_t i = from; i < to; ++i) {
-    if (auto failure = set_players(tables_[i], Player::kUser, Player::kUser)) return failure;
-  }
-  const auto taken = take_all(from, to);
-  return taken ? std::nullopt : std::optional(taken.error());
-}
 
 std::optional<double> Story::device_cpu_seconds() {
   if (broker_ != nullptr) {
@@ -184,12 +93,6 @@ std::optional<double> Story::device_cpu_seconds() {
   }
 }
 
-std::uint64_t Story::moves_checked() const {
-  std::uint64_t moves = 0;
-  for (const GameBoard& table : tables_) moves += table.referee.moves();
-  return moves;
-}
-
 std::optional<Failure> Story::open() {
   const char* const mode = std::getenv("TANDEM");
   if (mode == nullptr || *mode == '\0' || std::string_view(mode) == "auto") {
@@ -201,6 +104,7 @@ std::optional<Failure> Story::open() {
   auto device = open_games_device();
   if (!device) return device.error();
   device_.emplace(std::move(*device));
+  boards_.emplace(*device_);
   step(fmt::format("{} boards on the device \"kxo\", {}", kPairings.size() * kBoardsEach,
                    broker_ != nullptr ? fmt::format("in a private broker, pid {}", broker_->pid())
                                       : fmt::format("path {}", path_name(static_cast<std::uint32_t>(
@@ -208,143 +112,42 @@ std::optional<Failure> Story::open() {
   return std::nullopt;
 }
 
-std::optional<Failure> Story::measure(std::size_t pairing) {
-  const std::size_t first = tables_.size();
-  for (unsigned i = 0; i < kBoardsEach; ++i) {
-    auto board = device_->add({.o = kPairings[pairing].o,
-                               .x = kPairings[pairing].x,
-                               .work = kWork,
-                               .seed = tables_.size()});
-    if (!board) return Failure{kFailure, fmt::format("adding a board: {}", board.error().hint)};
-    tables_.push_back({pairing, std::move(*board), Referee(4, 4, 3), {}});
-  }
-  // Some agents learn, or solve the game, before their first move.
-  const auto patience = Clock::now() + kPatience;
-  const auto has_moved = [](const GameBoard& table) { return table.referee.moves() > 1; };
-  const auto from = tables_.begin() + static_cast<std::ptrdiff_t>(first);
-  while (!std::all_of(from, tables_.end(), has_moved)) {
-    if (const auto taken = take_all(first, tables_.size()); !taken) return taken.error();
-    if (Clock::now() > patience) {
-      return Failure{kFailure, title_of(kPairings[pairing]) + ": no move within a minute"};
-    }
-  }
-  Cost& cost = costs_[pairing];
-  const auto start = Clock::now();
-  const auto cpu = device_cpu_seconds();
-  while (Clock::now() < start + kAlone) {
-    const auto taken = take_all(first, tables_.size());
-    if (!taken) return taken.error();
-    cost.moves += *taken;
-  }
-  if (cpu) cost.cpu_seconds = *device_cpu_seconds() - *cpu;
-  cost.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  return hold(first, tables_.size());
-}
-
-std::optional<Failure> Story::measure_each() {
-  tables_.reserve(kPairings.size() * kBoardsEach);
-  for (std::size_t i = 0; i < kPairings.size(); ++i) {
-    if (auto failure = measure(i)) return failure;
-  }
-  tell(fmt::format("{} pairings of {} boards, for {} ms each and then held; now all together",
-                   kPairings.size(), kBoardsEach, kAlone.count()));
+std::optional<Failure> Story::measure() {
+  PairingCosts costs(*boards_, kPairings, [this] { return device_cpu_seconds(); });
+  if (auto failure = costs.measure_each(kBoardsEach)) return failure;
+  if (auto failure = costs.measure_together()) return failure;
+  costs.print();
   return std::nullopt;
-}
-
-std::optional<Failure> Story::all_together() {
-  const std::uint64_t moves = moves_checked();
-  std::vector<std::uint64_t> games;
-  for (GameBoard& table : tables_) {
-    games.push_back(table.score.games());
-    const Pairing& pairing = kPairings[table.pairing];
-    if (auto failure = set_players(table, pairing.o, pairing.x)) return failure;
-  }
-  const auto start = Clock::now();
-  const auto cpu = device_cpu_seconds();
-  const auto every_board_ended_a_game = [&] {
-    for (std::size_t i = 0; i < tables_.size(); ++i) {
-      if (tables_[i].score.games() == games[i]) return false;
-    }
-    return true;
-  };
-  while (Clock::now() < start + kTogether || !every_board_ended_a_game()) {
-    if (const auto taken = take_all(0, tables_.size()); !taken) return taken.error();
-    if (Clock::now() > start + kPatience) {
-      return Failure{kFailure, "a board did not end a game within a minute"};
-    }
-  }
-  if (cpu) together_cpu_ = *device_cpu_seconds() - *cpu;
-  together_seconds_ = std::chrono::duration<double>(Clock::now() - start).count();
-  together_moves_ = moves_checked() - moves;
-  return std::nullopt;
-}
-
-void Story::print_results() const {
-  Table text({"O - X", "games", "O wins", "X wins", "draws", "moves/s", "CPU/move"});
-  for (std::size_t i = 0; i < kPairings.size(); ++i) {
-    Score sum;
-    for (const GameBoard& table : tables_) {
-      if (table.pairing != i) continue;
-      sum.o_wins += table.score.o_wins;
-      sum.x_wins += table.score.x_wins;
-      sum.draws += table.score.draws;
-    }
-    const Cost& cost = costs_[i];
-    const auto share = [&](std::uint64_t games) {
-      return fmt::format("{:.1f} %",
-                         100.0 * static_cast<double>(games) /
-                             static_cast<double>(std::max<std::uint64_t>(sum.games(), 1)));
-    };
-    text.add({title_of(kPairings[i]), human_count(sum.games()), share(sum.o_wins),
-              share(sum.x_wins), share(sum.draws),
-              human_count(static_cast<std::uint64_t>(cost.moves / cost.seconds)),
-              cost.cpu_seconds && cost.moves > 0
-                  ? human_time(std::chrono::nanoseconds(
-                        static_cast<std::int64_t>(*cost.cpu_seconds / cost.moves * 1e9)))
-                  : "-"});
-  }
-  fmt::print("\n");
-  text.print();
-  fmt::print("moves/s and the device's CPU: a pairing's {} boards alone.\n", kBoardsEach);
-  fmt::print("All {} at once: {} moves/s", tables_.size(),
-             human_count(static_cast<std::uint64_t>(static_cast<double>(together_moves_) /
-                                                    together_seconds_)));
-  if (together_cpu_) {
-    fmt::print(", the device used {:.2f} CPUs", *together_cpu_ / together_seconds_);
-  }
-  fmt::print(".\n");
-  std::fflush(stdout);
 }
 
 /// Leaves the board between two moves of a game, with some stones on it.
-std::optional<Failure> Story::stop_amid_a_game(GameBoard& table) {
-  const auto index = static_cast<std::size_t>(&table - tables_.data());
-  const Pairing& pairing = kPairings[table.pairing];
+std::optional<Failure> Story::stop_amid_a_game(std::size_t board) {
+  const CheckedBoard& its = (*boards_)[board];
   const auto patience = Clock::now() + kPatience;
   for (;;) {
-    if (auto failure = hold(index, index + 1)) return failure;
-    if (table.referee.stones() >= 2 && table.referee.stones() <= 6) return std::nullopt;
+    if (auto failure = boards_->hold(board, board + 1)) return failure;
+    if (its.referee.stones() >= 2 && its.referee.stones() <= 6) return std::nullopt;
     if (Clock::now() > patience) return Failure{kFailure, "no game could be stopped in its midst"};
-    if (auto failure = set_players(table, pairing.o, pairing.x)) return failure;
-    if (const auto taken = take_all(index, index + 1); !taken) return taken.error();
+    if (auto failure = boards_->set_players(board, its.pairing)) return failure;
+    if (const auto taken = boards_->take(board, board + 1); !taken) return taken.error();
   }
 }
 
 /// Every move of O has to be a perfect one from now on.
-std::optional<Failure> Story::follow_perfect(GameBoard& table, Score& after, int& moves) {
+std::optional<Failure> Story::follow_perfect(CheckedBoard& board, Score& after, int& moves) {
   const auto solution = kxo::Solution::shared(kxo::Rules::standard());
   if (!solution) return Failure{kFailure, "the game was not solved"};
   const auto patience = Clock::now() + kPatience;
   while (after.games() < kGamesAfterSwitch) {
     kxo::Position position;
-    for (std::size_t cell = 0; cell < table.referee.squares().size(); ++cell) {
-      const char stone = table.referee.squares()[cell];
+    for (std::size_t cell = 0; cell < board.referee.squares().size(); ++cell) {
+      const char stone = board.referee.squares()[cell];
       if (stone == 'O') position.o |= kxo::cell_bit(static_cast<int>(cell));
       if (stone == 'X') position.x |= kxo::cell_bit(static_cast<int>(cell));
     }
-    const auto move = table.board.wait(patience);
+    const auto move = board.board.wait(patience);
     if (!move) return Failure{kFailure, fmt::format("after a switch: {}", move.error().hint)};
-    if (const std::string wrong = table.referee.check(*move); !wrong.empty()) {
+    if (const std::string wrong = board.referee.check(*move); !wrong.empty()) {
       return Failure{kFailure, "after a switch: " + wrong};
     }
     if (!move->x) {
@@ -354,25 +157,27 @@ std::optional<Failure> Story::follow_perfect(GameBoard& table, Score& after, int
                                              move->number, move->cell)};
       }
     }
-    if (move->over) ++(move->draw ? after.draws : move->x ? after.x_wins : after.o_wins);
+    after.count(*move);
   }
   return std::nullopt;
 }
 
 std::optional<Failure> Story::switch_agent() {
-  GameBoard& table = tables_[kRandomPairing * kBoardsEach + 2];
-  if (auto failure = stop_amid_a_game(table)) return failure;
+  if (auto failure = stop_amid_a_game(kSwitchedBoard)) return failure;
   step("An agent is switched in the midst of a game");
-  const Score& before = table.score;
-  tell(fmt::format("board 3, {}: O won {:.0f} % of {} games; {} stones into the next,",
-                   title_of(kPairings[table.pairing]),
+  CheckedBoard& board = (*boards_)[kSwitchedBoard];
+  const Score& before = board.score;
+  tell(fmt::format("board {}, {}: O won {:.0f} % of {} games; {} stones into the next,",
+                   kSwitchedBoard + 1, title_of(board.pairing),
                    100.0 * static_cast<double>(before.o_wins) /
                        static_cast<double>(std::max<std::uint64_t>(before.games(), 1)),
-                   human_count(before.games()), table.referee.stones()));
-  if (auto failure = set_players(table, Player::kPerfect, Player::kRandom)) return failure;
+                   human_count(before.games()), board.referee.stones()));
+  if (auto failure = boards_->set_players(kSwitchedBoard, {Player::kPerfect, Player::kRandom})) {
+    return failure;
+  }
   Score after;
   int moves = 0;
-  if (auto failure = follow_perfect(table, after, moves)) return failure;
+  if (auto failure = follow_perfect(board, after, moves)) return failure;
   // The game in which the switch came may have been lost already.
   if (after.o_wins + 1 < after.games()) {
     return Failure{kFailure, fmt::format("perfect play as O won only {} of {} games", after.o_wins,
@@ -403,7 +208,7 @@ std::optional<Failure> Story::await_return_of_queues(std::uint32_t before) {
     if (Clock::now() > patience) {
       return Failure{kFailure, "the queue of a killed client was not put within a minute"};
     }
-    std::this_thread::sleep_for(milliseconds(1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
 
@@ -456,25 +261,23 @@ std::optional<Failure> Story::kill_client() {
     tell(fmt::format("process {}: its queue with 64 boards was put", child));
   }
   // Nobody else notices.
-  const std::uint64_t moves = moves_checked();
+  const std::uint64_t moves = boards_->moves_checked();
   const auto patience = Clock::now() + kPatience;
-  while (moves_checked() < moves + 1000) {
-    if (const auto taken = take_all(0, tables_.size()); !taken) return taken.error();
+  while (boards_->moves_checked() < moves + 1000) {
+    if (const auto taken = boards_->take(0, boards_->size()); !taken) return taken.error();
     if (Clock::now() > patience) return Failure{kFailure, "our boards stopped with that client"};
   }
-  tell(fmt::format("our {} boards play on", tables_.size()));
+  tell(fmt::format("our {} boards play on", boards_->size()));
   return std::nullopt;
 }
 
 std::optional<Failure> Story::run() {
   if (auto failure = open()) return failure;
-  if (auto failure = measure_each()) return failure;
-  if (auto failure = all_together()) return failure;
-  print_results();
+  if (auto failure = measure()) return failure;
   if (auto failure = switch_agent()) return failure;
   if (auto failure = kill_client()) return failure;
   fmt::print("\n{} moves, each checked by rules written a second time: all right\n",
-             moves_checked());
+             boards_->moves_checked());
   return std::nullopt;
 }
 
