@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a training is saved as.
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -144,6 +146,25 @@ void get_curve(Reader& from, std::vector<Evaluation>& curve) {
   }
 }
 
+bool is_share(double number) {
+  return (number >= 0 && number <= 1) || number == Evaluation::kUnknown;
+}
+
+/// Whether evaluations are in order, begin with one that was published, and none is from a time
+/// that has not come.
+bool makes_sense(const std::vector<Evaluation>& curve, std::uint64_t games) {
+  for (std::size_t i = 0; i < curve.size(); ++i) {
+    const Evaluation& point = curve[i];
+    if (point.games > games || !(point.seconds >= 0) || std::isinf(point.seconds)) return false;
+    if (!is_share(point.kept_share) || !is_share(point.points_share) ||
+        !is_share(point.lost_to_random)) {
+      return false;
+    }
+    if (i == 0 ? !point.published : point.games <= curve[i - 1].games) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string Training::save() const {
@@ -187,6 +208,14 @@ Result<Training, std::string> Training::load(std::string_view bytes) {
   from.get(training.published_);
   Words words;
   from.get(words);
+  // Such a number of games as could be played, in generations, and another one after them.
+  const bool counted = training.games_ % plan->generation == 0 &&
+                       training.games_ <= std::numeric_limits<std::uint64_t>::max() / 2;
+  if (!counted || !(training.seconds_ >= 0) || std::isinf(training.seconds_) ||
+      training.published_games_ > training.games_ || !is_share(training.published_share_) ||
+      !makes_sense(training.curve_, training.games_)) {
+    return fail("has numbers that make no sense");
+  }
   const auto other = ValueModel::make(plan->rules);
   if (!from.complete() || !training.model_->load(words) ||
       (!training.curve_.empty() && !other->load(training.published_))) {

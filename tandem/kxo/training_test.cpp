@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -183,6 +184,23 @@ TEST(TrainingTest, AForgedOneIsRefusedWherePlanOrSizesMakeNoSense) {
   EXPECT_EQ(Training::load(forged(whole, 24, 7, 4)).error(), "names no method");
   EXPECT_EQ(Training::load(forged(whole, 28, 0x7ff8000000000000, 8)).error(),
             "lambda is not in [0, 1]");
+  // Games, seconds and the first evaluation, which the published model is looked up by.
+  const std::uint64_t nan = 0x7ff8000000000000, infinite = 0x7ff0000000000000;
+  for (const auto& [at, word, size] :
+       {std::tuple<std::size_t, std::uint64_t, std::size_t>{96, ~0U, 8},
+        {96, ~std::uint64_t{0} - 15, 8},
+        {96, 1, 8},
+        {104, nan, 8},
+        {104, infinite, 8},
+        {120, 1 << 20, 8},
+        {128, nan, 8},
+        {136, nan, 8},
+        {152, infinite, 8},
+        {160, 0, 4}}) {
+    const auto loaded = Training::load(forged(whole, at, word, size));
+    ASSERT_FALSE(loaded) << at;
+    EXPECT_EQ(loaded.error(), "has numbers that make no sense") << at;
+  }
   // Whatever word is forged, nothing is read beyond the end or allocated without bound.
   for (std::size_t at = 12; at + 12 < whole.size(); at += at < 200 ? 4 : 404) {
     (void)Training::load(forged(whole, at, 0xffffffff, 4));
