@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <new>
 
 #include "tandem/base/check.hpp"
 #include "tandem/kxo/detail/built_in_agents.hpp"
@@ -29,18 +30,31 @@ Budget tighter(const Budget& a, const Budget& b) noexcept {
   const auto smaller = [](auto x, auto y) {
     return x == decltype(x){} ? y : y == decltype(y){} ? x : std::min(x, y);
   };
-  return {smaller(a.time, b.time), smaller(a.work, b.work)};
+  return {smaller(a.time, b.time), smaller(a.work, b.work), a.stop != nullptr ? a.stop : b.stop};
 }
 
 void Agent::begin(GameKey key) {
   key_ = key;
-  do_begin();
+  try {
+    do_begin();
+    lacks_memory_ = false;
+  } catch (const std::bad_alloc&) {
+    lacks_memory_ = true;
+  }
 }
 
 Result<int> Agent::choose(const Position& position, const Budget& budget) {
   work_ = 0;
   if (!is_open(rules_, position)) return errno_error(EINVAL);
-  const Result<int> cell = do_choose(position, budget);
+  if (lacks_memory_) return errno_error(ENOMEM);
+  // Agents think on threads that nobody else looks after.
+  const Result<int> cell = [&]() -> Result<int> {
+    try {
+      return do_choose(position, budget);
+    } catch (const std::bad_alloc&) {
+      return errno_error(ENOMEM);
+    }
+  }();
   if (!cell) return cell;
   const bool on_board = *cell >= 0 && *cell < rules_.cells();
   if (!on_board || (rules_.free(position) & cell_bit(*cell)) == 0) return errno_error(EPROTO);
@@ -79,7 +93,13 @@ Result<std::unique_ptr<Agent>, std::string> make_agent(std::string_view text, co
     };
     auto options = AgentOptions::parse(rest);
     if (!options) return fail(options.error());
-    auto agent = kind.make(rules, *options);
+    auto agent = [&]() -> Result<std::unique_ptr<Agent>, std::string> {
+      try {
+        return kind.make(rules, *options);
+      } catch (const std::bad_alloc&) {
+        return Unexpected{std::string("there is not enough memory for it")};
+      }
+    }();
     // An option that is wrong says more than what came of its fallback.
     if (const std::string error = options->error(); !error.empty()) return fail(error);
     if (!agent) return fail(agent.error());

@@ -6,6 +6,7 @@
 /// positions it was shown since the game began: a device and its client get the same ones.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -25,12 +26,15 @@ namespace tandem::kxo {
 struct Budget {
   std::chrono::nanoseconds time{0};
   std::uint64_t work = 0;  ///< nodes, or iterations: what the agent counts
+  /// Once it is true nobody waits for the move any more: choose() soon returns, a cell or an error.
+  /// Any thread may set it.
+  const std::atomic<bool>* stop = nullptr;
 
   constexpr bool unlimited() const noexcept { return time.count() == 0 && work == 0; }
   friend constexpr bool operator==(const Budget&, const Budget&) = default;
 };
 
-/// The tighter limits of both.
+/// The tighter limits of both; of two that can be stopped, who stops `a`.
 Budget tighter(const Budget& a, const Budget& b) noexcept;
 
 /// Thread safety: one thread at a time; different agents are independent.
@@ -49,8 +53,8 @@ class Agent {
   /// A free cell, for the player whose turn it is. The game may be one that others have played so
   /// far, or any other position.
   ///
-  /// Errors: EINVAL when `position` is none of an open game; what else the agent says of itself. An
-  ///         answer that is no free cell is EPROTO.
+  /// Errors: EINVAL when `position` is none of an open game; ENOMEM; what else the agent says of
+  ///         itself. An answer that is no free cell is EPROTO.
   Result<int> choose(const Position& position, const Budget& budget = {});
   /// What the last choose() took: the nodes or iterations that Budget::work limits.
   std::uint64_t work() const noexcept { return work_; }
@@ -70,6 +74,7 @@ class Agent {
   Rules rules_;
   GameKey key_;
   std::uint64_t work_ = 0;
+  bool lacks_memory_ = false;  // do_begin() ran out of it
 };
 
 /// A kind of agent, as it is registered.
@@ -95,7 +100,8 @@ std::vector<AgentKind> agent_kinds();
 std::vector<AgentOptions::Known> options_of(const AgentKind& kind);
 
 /// The agent that `text` describes: NAME or NAME:OPTION=VALUE,…
-/// Errors: a sentence about what is wrong with `text`, or what the agent says, e.g. of its files.
+/// Errors: a sentence about what is wrong with `text`, or what the agent says, e.g. of its files;
+///         that there is not enough memory.
 Result<std::unique_ptr<Agent>, std::string> make_agent(std::string_view text, const Rules& rules);
 
 }  // namespace tandem::kxo

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
 #include <bit>
+#include <new>
 #include <string>
 
 namespace tandem::kxo {
@@ -34,6 +36,59 @@ class Broken final : public Agent {
   Result<int> do_choose(const Position&, const Budget&) override { return answer_; }
   int answer_;
 };
+
+/// Has no memory to begin, or to move.
+class Greedy final : public Agent {
+ public:
+  using Agent::Agent;
+  bool begins = true, moves = true;
+
+ private:
+  void do_begin() override {
+    if (!begins) throw std::bad_alloc();
+  }
+  Result<int> do_choose(const Position&, const Budget&) override {
+    if (!moves) throw std::bad_alloc();
+    return 0;
+  }
+};
+
+const AgentRegistration greedy(
+    {"test-greedy", "for tests",
+     [](const Rules& rules, AgentOptions& options) -> Result<std::unique_ptr<Agent>, std::string> {
+       if (options.number("now", 0, 0, 1) == 1) throw std::bad_alloc();
+       return std::unique_ptr<Agent>(std::make_unique<Greedy>(rules));
+     }});
+
+TEST(AgentTest, AThoughtCanBeStopped) {
+  const Rules large = *Rules::make(8, 8, 6);
+  const std::atomic<bool> stop{true};
+  for (const char* text : {"mcts:time=3600s", "mcts:time=3600s,threads=2", "negamax:time=3600s",
+                           "mcts:iterations=1000000000000"}) {
+    const auto agent = *make_agent(text, large);
+    EXPECT_TRUE(agent->choose({}, {0ns, 0, &stop})) << text;
+  }
+  const auto silent = *make_agent("external:timeout=3600s,command=sleep 3600", large);
+  EXPECT_FALSE(silent->choose({}, {0ns, 0, &stop}));
+  EXPECT_EQ(tighter({1ms, 0, &stop}, {}).stop, &stop);
+  EXPECT_EQ(tighter({}, {1ms, 0, &stop}).stop, &stop);
+}
+
+TEST(AgentTest, WhoHasNoMemoryGivesNoMove) {
+  const auto no_memory = std::make_error_code(std::errc::not_enough_memory);
+  Greedy agent(Rules::standard());
+  agent.moves = false;
+  EXPECT_EQ(agent.choose({}).error(), no_memory);
+  agent.moves = true;
+  agent.begins = false;
+  agent.begin({1, 2});
+  EXPECT_EQ(agent.choose({}).error(), no_memory);
+  agent.begins = true;
+  agent.begin({1, 2});
+  EXPECT_TRUE(agent.choose({}));
+  EXPECT_EQ(make_agent("test-greedy:now=1", Rules::standard()).error(),
+            "test-greedy: there is not enough memory for it");
+}
 
 TEST(AgentTest, TheTighterLimitCountsAndZeroIsNone) {
   EXPECT_EQ(tighter({1ms, 0}, {0ns, 7}), (Budget{1ms, 7}));

@@ -34,7 +34,7 @@ class ExternalAgent final : public Agent {
     if (!cell || *cell < 0 || (rules().free(position) & cell_bit(*cell)) == 0) engine_.reset();
     return cell;
   }
-  Result<void> start();
+  Result<void> start(const Budget& budget);
   Result<int> ask(const Position& position, const Budget& budget);
   std::string question(const Position& position, std::chrono::nanoseconds time) const;
   Result<std::string> answer(const Deadline& deadline);
@@ -46,11 +46,11 @@ class ExternalAgent final : public Agent {
   std::optional<EngineProcess> engine_;
 };
 
-Result<void> ExternalAgent::start() {
+Result<void> ExternalAgent::start(const Budget& budget) {
   auto started = EngineProcess::start(command_);
   if (!started) return Unexpected{started.error()};
   engine_.emplace(std::move(*started));
-  const Deadline deadline(timeout_);
+  const Deadline deadline(timeout_, budget.stop);
   const std::string width = std::to_string(rules().width());
   const std::string hello =
       rules().width() == rules().height()
@@ -65,10 +65,10 @@ Result<void> ExternalAgent::start() {
 
 Result<int> ExternalAgent::ask(const Position& position, const Budget& budget) {
   if (!engine_) {
-    if (const auto started = start(); !started) return Unexpected{started.error()};
+    if (const auto started = start(budget); !started) return Unexpected{started.error()};
   }
   const auto time = tighter(tighter(own_, budget), {timeout_, 0}).time;
-  const Deadline deadline(time + kGrace);
+  const Deadline deadline(time + kGrace, budget.stop);
   if (const auto sent = engine_->send(question(position, time), deadline); !sent) {
     return Unexpected{sent.error()};
   }

@@ -91,8 +91,8 @@ class Match {
   bool over() const noexcept;
 
   /// Plays on until the match is over or `go_on` says no, which is asked ten times a second and
-  /// after each pair. Games that are not finished then are played anew another time; moves that
-  /// agents think about are waited for.
+  /// after each pair. Games that are not finished then are played anew another time; agents that
+  /// think are stopped.
   ///
   /// Threads: so many play a pair each, with agents of their own; `go_on` runs on the caller's.
   /// Errors: a player cannot be made, or no thread be started.

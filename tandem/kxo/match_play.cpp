@@ -120,12 +120,14 @@ std::optional<GameRecord> Workers::play_game(Agent& o, Agent& x, std::uint64_t p
   Position position;
   for (const std::uint8_t cell : record.cells) position = position.after(cell);
   const GameKey key{settings.seed, 2 * pair + static_cast<std::uint64_t>(swapped)};
+  Budget budget = settings.budget;
+  budget.stop = &stop_;
   o.begin(key);
   x.begin(key);
   while (settings.rules.outcome(position) == Outcome::kOpen) {
     if (stop_.load(std::memory_order_relaxed)) return std::nullopt;
     Agent& mover = position.to_move() == Player::kO ? o : x;
-    const Result<int> cell = mover.choose(position, settings.budget);
+    const Result<int> cell = mover.choose(position, budget);
     if (!cell) {
       record.failure = cell.error().message();
       return record;

@@ -134,6 +134,15 @@ TEST(MatchTest, GoesOnWhereItWasInterrupted) {
   EXPECT_TRUE(std::equal(whole.games().begin(), whole.games().end(), match.games().begin()));
 }
 
+TEST(MatchTest, DoesNotWaitForAMoveThatNobodyWants) {
+  MatchSettings settings = settings_of({"mcts:time=3600s", "random"}, 1, *Rules::make(8, 8, 6));
+  settings.budget = {};
+  Match match = *Match::make(settings);
+  int asked = 0;
+  EXPECT_TRUE(match.play(2, [&] { return ++asked < 3; }));
+  EXPECT_EQ(match.played_pairs(), 0U);
+}
+
 TEST(MatchTest, ATestEndsItAtOnePairWithAnyNumberOfThreads) {
   MatchSettings settings = settings_of({"mcts:iterations=100", "random"}, 500);
   settings.sprt = Sprt{0, 100, 0.05, 0.05};

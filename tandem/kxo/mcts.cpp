@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -27,13 +28,17 @@ struct Search {
   Deadline deadline;
   std::uint64_t iterations = 0;
 
-  void run() {
+  void run() noexcept {
     iterations = 0;
-    while (!tree.proven() && iterations < most_iterations) {
-      // The clock takes as long as a tenth of an iteration.
-      if (iterations % 8 == 0 && deadline.passed()) return;
-      tree.iterate(random);
-      ++iterations;
+    try {
+      while (!tree.proven() && iterations < most_iterations) {
+        // The clock takes as long as a tenth of an iteration.
+        if (iterations % 8 == 0 && deadline.passed()) return;
+        tree.iterate(random);
+        ++iterations;
+      }
+    } catch (const std::bad_alloc&) {
+      // The tree cannot grow: the move is chosen by what was found so far.
     }
   }
 };
@@ -74,7 +79,7 @@ class Mcts final : public Agent {
 
 Result<int> Mcts::do_choose(const Position& position, const Budget& budget) {
   Budget limits = tighter(own_, budget);
-  const Deadline deadline(limits.time);
+  const Deadline deadline(limits.time, limits.stop);
   if (limits.unlimited()) limits.work = kDefaultIterations;
   const std::uint64_t count = searches_.size();
   for (std::uint64_t i = 0; i < count; ++i) {

@@ -88,7 +88,7 @@ void Negamax::find_rows() {
 Result<int> Negamax::do_choose(const Position& position, const Budget& budget) {
   limits_ = tighter(own_, budget);
   if (limits_.unlimited() && deepest_ == Rules::kMostCells) limits_.work = kDefaultNodes;
-  deadline_ = Deadline(limits_.time);
+  deadline_ = Deadline(limits_.time, limits_.stop);
   nodes_ = 0;
   stopped_ = false;
   const Cells free = rules().free(position);

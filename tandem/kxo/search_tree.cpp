@@ -135,14 +135,16 @@ void SearchTree::expand(std::uint32_t at, const Position& position) {
   const bool fills = std::has_single_bit(free);
   if (nodes_[at].proof == Proof::kOpen && fills) nodes_[at].proof = Proof::kDraw;
   if (nodes_[at].proof != Proof::kOpen && at != 0) return;
-  nodes_[at].first_child = static_cast<std::uint32_t>(nodes_.size());
-  nodes_[at].children = static_cast<std::uint8_t>(std::popcount(moves));
-  for (; moves != 0; moves &= moves - 1) {
+  const std::size_t first = nodes_.size();
+  for (Cells rest = moves; rest != 0; rest &= rest - 1) {
     Node child;
-    child.cell = static_cast<std::uint8_t>(std::countr_zero(moves));
+    child.cell = static_cast<std::uint8_t>(std::countr_zero(rest));
     child.proof = wins != 0 ? Proof::kWin : fills ? Proof::kDraw : Proof::kOpen;
     nodes_.push_back(child);
   }
+  // Last: where there was no memory for all of them it stays a leaf.
+  nodes_[at].first_child = static_cast<std::uint32_t>(first);
+  nodes_[at].children = static_cast<std::uint8_t>(std::popcount(moves));
 }
 
 /// The child with the greatest upper confidence bound; one that has not been visited comes first,
