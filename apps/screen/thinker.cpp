@@ -1,65 +1,80 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/screen/thinker.hpp"
 
-#include <csignal>
+#include <system_error>
 #include <utility>
+
+#include "tandem/base/background_thread.hpp"
 
 namespace tandem::screen {
 
 Thinker::Thinker() {
   // Signals are for the thread that draws.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { think(); });
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const int error = start_background_thread(thread_, "kxo-thinker", 0, run, this);
+  if (error != 0) {
+    throw std::system_error(error, std::generic_category(), "no thread can be started to think");
+  }
 }
 
 Thinker::~Thinker() {
   {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
+    const MutexLock lock(mutex_);
+    end_ = true;
+    stop_.store(true, std::memory_order_relaxed);
   }
   changed_.notify_all();
-  thread_.join();
+  ::pthread_join(thread_, nullptr);
 }
 
 void Thinker::ask(Question question) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     question_ = std::move(question);
     answer_.reset();
     waiting_ = true;
     ++asked_;
+    stop_.store(true, std::memory_order_relaxed);
   }
   changed_.notify_all();
 }
 
 void Thinker::forget() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   question_.reset();
   answer_.reset();
   waiting_ = false;
   ++asked_;
+  stop_.store(true, std::memory_order_relaxed);
 }
 
 bool Thinker::busy() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return waiting_;
 }
 
-std::optional<Thinker::Answer> Thinker::answer() {
-  const std::lock_guard lock(mutex_);
+std::optional<Thinker::Answer> Thinker::take_answer_locked() {
   if (answer_) waiting_ = false;
   return std::exchange(answer_, std::nullopt);
 }
 
+std::optional<Thinker::Answer> Thinker::answer() {
+  const MutexLock lock(mutex_);
+  return take_answer_locked();
+}
+
 Thinker::Answer Thinker::wait() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return answer_.has_value(); });
-  waiting_ = false;
-  return *std::exchange(answer_, std::nullopt);
+  for (;;) {
+    if (auto answer = wait_for(std::chrono::hours(1))) return std::move(*answer);
+  }
+}
+
+std::optional<Thinker::Answer> Thinker::wait_for(std::chrono::milliseconds patience) {
+  const auto until = std::chrono::steady_clock::now() + patience;
+  const MutexLock lock(mutex_);
+  while (!answer_) {
+    if (changed_.wait_until(mutex_, until) == std::cv_status::timeout) break;
+  }
+  return take_answer_locked();
 }
 
 Thinker::Answer Thinker::choose(const Question& question) {
@@ -71,21 +86,32 @@ Thinker::Answer Thinker::choose(const Question& question) {
     name_ = question.agent;
   }
   agent_->begin(question.game);
-  const auto cell = agent_->choose(question.position, question.budget);
+  kxo::Budget budget = question.budget;
+  budget.stop = &stop_;
+  const auto cell = agent_->choose(question.position, budget);
   if (!cell) return Unexpected{question.agent + ": " + cell.error().message()};
   return *cell;
 }
 
+void* Thinker::run(void* thinker) {
+  static_cast<Thinker*>(thinker)->think();
+  return nullptr;
+}
+
 void Thinker::think() {
-  std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return stop_ || question_.has_value(); });
-    if (stop_) return;
-    const Question question = *std::exchange(question_, std::nullopt);
-    const std::uint64_t asked = asked_;
-    lock.unlock();
-    Answer answer = choose(question);
-    lock.lock();
+    std::optional<Question> question;
+    std::uint64_t asked = 0;
+    {
+      const MutexLock lock(mutex_);
+      while (!end_ && !question_) changed_.wait(mutex_);
+      if (end_) return;
+      question = std::exchange(question_, std::nullopt);
+      asked = asked_;
+      stop_.store(false, std::memory_order_relaxed);
+    }
+    Answer answer = choose(*question);
+    const MutexLock lock(mutex_);
     if (asked == asked_) answer_ = std::move(answer);
     changed_.notify_all();
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <thread>
 
@@ -93,6 +94,24 @@ TEST(Thinker, ErrorsAreAnswers) {
   EXPECT_FALSE(thinker.wait());
   thinker.ask(question("random"));
   EXPECT_TRUE(thinker.wait());
+}
+
+/// One that would take an hour.
+Thinker::Question long_question() {
+  Thinker::Question question{"mcts:time=3600s", *kxo::Rules::make(8, 8, 6), {}, {1, 2}, {}};
+  return question;
+}
+
+TEST(Thinker, AThoughtThatNobodyWaitsForIsStopped) {
+  Thinker thinker;
+  for (int i = 0; i < 10; ++i) {
+    thinker.ask(long_question());
+    EXPECT_FALSE(thinker.wait_for(std::chrono::milliseconds(i % 2 == 0 ? 0 : 20)));
+    if (i % 3 == 0) thinker.forget();
+    thinker.ask(question("random"));
+    EXPECT_TRUE(thinker.wait());
+  }
+  thinker.ask(long_question());  // and this one ends with the thinker
 }
 
 TEST(Thinker, MayEndAmidAThought) {
