@@ -40,4 +40,14 @@ std::string Canvas::text() const {
   return text;
 }
 
+std::string last_that_fit(const std::vector<std::string>& parts, int columns) {
+  std::string text;
+  for (std::size_t i = parts.size(); i-- > 0;) {
+    const std::string longer = text.empty() ? parts[i] : parts[i] + "  " + text;
+    if (static_cast<int>(longer.size()) > columns) break;
+    text = longer;
+  }
+  return text;
+}
+
 }  // namespace tandem::screen

@@ -52,4 +52,7 @@ class Canvas {
   std::vector<Square> squares_;
 };
 
+/// `parts` with two spaces between them; where `columns` are too few, without the first ones.
+std::string last_that_fit(const std::vector<std::string>& parts, int columns);
+
 }  // namespace tandem::screen

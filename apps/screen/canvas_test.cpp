@@ -30,6 +30,15 @@ TEST(Canvas, CharactersThatATerminalWouldObeyAreNotPut) {
   EXPECT_EQ(canvas.line(0), "a?[2Jb?");
 }
 
+TEST(Canvas, WhatComesLastStaysWhereThereIsLittleRoom) {
+  const std::vector<std::string> parts = {"a", "bb", "ccc"};
+  EXPECT_EQ(last_that_fit(parts, 10), "a  bb  ccc");
+  EXPECT_EQ(last_that_fit(parts, 9), "bb  ccc");
+  EXPECT_EQ(last_that_fit(parts, 3), "ccc");
+  EXPECT_EQ(last_that_fit(parts, 2), "");
+  EXPECT_EQ(last_that_fit({}, 80), "");
+}
+
 TEST(Canvas, MayHaveNoRoom) {
   Canvas canvas({-1, 0});
   canvas.put(0, 0, "text");

@@ -27,6 +27,31 @@ std::string_view result_word(Outcome outcome) {
   }
 }
 
+/// Bytes of a control character that `text` begins with, as terminals that read UTF-8 know them.
+std::size_t control_bytes(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if ((byte(0) < ' ' && byte(0) != '\t') || byte(0) == 0x7F) return 1;
+  return byte(0) == 0xC2 && text.size() > 1 && byte(1) >= 0x80 && byte(1) < 0xA0 ? 2 : 0;
+}
+
+bool has_control(std::string_view text) {
+  for (; !text.empty(); text.remove_prefix(1)) {
+    if (control_bytes(text) != 0) return true;
+  }
+  return false;
+}
+
+/// As a line of a file: with a question mark for each control character.
+std::string one_line(std::string_view text) {
+  std::string line;
+  while (!text.empty()) {
+    const std::size_t control = control_bytes(text);
+    line += control != 0 ? '?' : text.front();
+    text.remove_prefix(std::max<std::size_t>(control, 1));
+  }
+  return line;
+}
+
 std::string_view take_line(std::string_view& text) {
   const std::string_view line = text.substr(0, text.find('\n'));
   text.remove_prefix(std::min(line.size() + 1, text.size()));
@@ -119,8 +144,8 @@ std::string move_names(const Rules& rules, const std::vector<int>& moves) {
 }
 
 std::string record_text(const GameRecord& game) {
-  return "\ngame " + kxo::game_name(game.rules) + "\no " + game.o + "\nx " + game.x + "\nmoves " +
-         move_names(game.rules, game.moves) + "\nresult " +
+  return "\ngame " + kxo::game_name(game.rules) + "\no " + one_line(game.o) + "\nx " +
+         one_line(game.x) + "\nmoves " + move_names(game.rules, game.moves) + "\nresult " +
          std::string(result_word(game.outcome())) + "\n";
 }
 
@@ -133,6 +158,10 @@ Result<std::vector<GameRecord>, std::string> parse_games(std::string_view text) 
   for (int number = 2; !text.empty(); ++number) {
     const std::string_view line = trimmed(take_line(text));
     if (line.empty() || line.front() == '#') continue;
+    // Before any of it is shown on a terminal.
+    if (has_control(line)) {
+      return Unexpected{"line " + std::to_string(number) + " has a control character"};
+    }
     if (const std::string wrong = add_line(games, line); !wrong.empty()) {
       return Unexpected{"line " + std::to_string(number) + ": " + wrong};
     }

@@ -39,9 +39,11 @@ std::string_view outcome_name(kxo::Outcome outcome);
 /// The cells' names, with a space between them.
 std::string move_names(const kxo::Rules& rules, const std::vector<int>& moves);
 
-/// The game as it stands in a file, with an empty line before it.
+/// The game as it stands in a file, with an empty line before it. Control characters in names
+/// become question marks.
 std::string record_text(const GameRecord& game);
-/// All games of a file. Every move is checked by the rules, and the results.
+/// All games of a file. Every move is checked by the rules, and the results; control characters
+/// are refused, so that all of it, and of what is said about it, can be shown on a terminal.
 /// Errors: a sentence about the first line that is wrong, with its number.
 Result<std::vector<GameRecord>, std::string> parse_games(std::string_view text);
 

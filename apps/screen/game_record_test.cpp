@@ -57,6 +57,24 @@ TEST(GameRecord, AFileMayHaveCommentsBlankLinesAndMovesInSeveralLines) {
   EXPECT_TRUE(parse_games(kGamesHeader)->empty());
 }
 
+TEST(GameRecord, ControlCharactersGetNeitherInNorOut) {
+  GameRecord game;
+  game.o =
+      "a\nresult x\033[31m\xC2\x9B"
+      "1m";
+  game.x = "K\xC3\xB6nig";
+  const auto games = parse_games(file("") + record_text(game));
+  ASSERT_TRUE(games) << games.error();
+  EXPECT_EQ(games->front().o, "a?result x?[31m?1m");
+  EXPECT_EQ(games->front().x, game.x);
+  for (const char* line : {"o \033[31mred", "\033]0;title\a", "x \x7F",
+                           "x \xC2\x9B"
+                           "31m"}) {
+    EXPECT_EQ(error_of(std::string("game 4x4-3\n") + line), "line 3 has a control character")
+        << line;
+  }
+}
+
 TEST(GameRecord, WhatIsWrongIsSaidWithItsLine) {
   EXPECT_NE(parse_games("").error().find("not a file of games"), std::string::npos);
   EXPECT_NE(parse_games("kxo games 2\n").error().find("not a file of games"), std::string::npos);

@@ -16,7 +16,12 @@ namespace {
 constexpr std::string_view kHelp[] = {
     "arrows Enter  play", "b2  play there",    "h  hint", "u  undo",
     "n  new game",        "t  other opponent", "^Q  end"};
-constexpr int kInfoColumns = 24, kTop = 2;
+/// The same where there is no room beside the board; the first ones may be left out.
+const std::vector<std::string>& short_help() {
+  static const std::vector<std::string> kParts = {"h hint", "u undo", "n new", "t other", "^Q end"};
+  return kParts;
+}
+constexpr int kInfoColumns = 24, kTop = 2, kBottom = 3;  // columns and rows around the board
 
 char stone_of(kxo::Player player) { return player == kxo::Player::kO ? 'O' : 'X'; }
 
@@ -236,6 +241,9 @@ PlayModel::Wish PlayModel::on_line(std::string_view line) {
   for (const std::string_view word : {"hint", "undo", "new", "quit"}) {
     if (text == word) return command(word.front());
   }
+  if (text.size() == 1) {  // a key, which messages name; no cell is that short
+    if (const Wish wish = command(text.front()); wish != Wish::kUnknown) return wish;
+  }
   if (text == "help") {
     message_ = play_words();
     return Wish::kNothing;
@@ -258,12 +266,13 @@ std::string PlayModel::status(bool thinking) const {
 Canvas PlayModel::draw(Size size, bool thinking) const {
   Canvas canvas(size);
   const Size wide = large_board_size(rules(), true), narrow = large_board_size(rules(), false);
-  const int rows = size.rows - kTop - 3;
+  const int rows = size.rows - kTop - kBottom;
   const bool is_wide = wide.rows <= rows && wide.columns + kInfoColumns <= size.columns;
   const Size board = is_wide ? wide : narrow;
   if (board.rows > rows || board.columns > size.columns) {
-    canvas.put(0, 0, fmt::format("the board needs {} rows", narrow.rows + kTop + 3));
+    canvas.put(0, 0, fmt::format("the board needs {} rows", narrow.rows + kTop + kBottom));
     canvas.put(1, 0, fmt::format("and {} columns", narrow.columns));
+    canvas.put(2, 0, short_help().back(), kDim);
     return canvas;
   }
   canvas.put(0, 0,
@@ -271,17 +280,22 @@ Canvas PlayModel::draw(Size size, bool thinking) const {
                          kxo::game_name(rules()), stone_of(person_), agent_, won_, lost_, drawn_),
              kBold);
   draw_large_board(canvas, kTop, 0, rules(), position(), last(), cursor_, is_wide);
+  int below = kTop + board.rows + 1;
   if (board.columns + kInfoColumns <= size.columns) {
     int row = kTop + 1;
     for (const std::string_view line : kHelp) {
       canvas.put(row++, board.columns + 4, line, kDim);
     }
+    below = std::max(below, row + 1);
+  } else {
+    canvas.put(1, 0, last_that_fit(short_help(), size.columns), kDim);
   }
-  canvas.put(size.rows - 3, 0, status(thinking), kBold);
-  canvas.put(size.rows - 2, 0, typed_.empty() ? message_ : "> " + typed_ + "_");
+  const int row = std::min(below, size.rows - kBottom);
+  canvas.put(row, 0, status(thinking), kBold);
+  canvas.put(row + 1, 0, typed_.empty() ? message_ : "> " + typed_ + "_");
   const std::string moves = move_names(rules(), game_.moves);
   const auto room = static_cast<std::size_t>(std::max(size.columns - 7, 0));
-  canvas.put(size.rows - 1, 0,
+  canvas.put(row + 2, 0,
              "moves: " + (moves.size() > room ? moves.substr(moves.size() - room) : moves));
   return canvas;
 }

@@ -23,8 +23,8 @@ class PlayModel {
   };
   explicit PlayModel(const Setup& setup);
 
-  /// What somebody else has to do now. With kEnded the game is still here, to be kept; new_game()
-  /// comes with the next move or wish.
+  /// What somebody else has to do now. With kNewGame the game is still here, to be kept before
+  /// new_game().
   enum class Wish { kNothing, kHint, kNewGame, kTakenBack, kAgent, kQuit, kUnknown };
 
   const kxo::Rules& rules() const { return game_.rules; }
@@ -43,7 +43,7 @@ class PlayModel {
   /// A key of the screen. Letters of columns begin a move ("b2"); others are commands. An upper
   /// case letter is always a command.
   Wish on_key(int key);
-  /// A line: a move, or a word that says what a key does.
+  /// A line: a move, a word that says what a key does, or that key's letter.
   Wish on_line(std::string_view line);
 
   /// The person's move. What is wrong with it is said in message(). Returns: whether it was made.

@@ -6,6 +6,7 @@
 
 #include "apps/screen/board_view.hpp"
 #include "apps/screen/keys.hpp"
+#include "tandem/kxo/notation.hpp"
 
 namespace tandem::screen {
 namespace {
@@ -17,8 +18,7 @@ constexpr Size kSmall{24, 80};
 
 PlayModel model_of(const char* game = "4x4-3", kxo::Player person = kxo::Player::kO) {
   PlayModel::Setup setup;
-  if (std::string(game) == "9x7-5") setup.rules = kxo::Rules::make(9, 7, 5).value();
-  if (std::string(game) == "2x12-5") setup.rules = kxo::Rules::make(2, 12, 5).value();
+  setup.rules = kxo::parse_game(game).value();
   setup.person = person;
   setup.agent = "random";
   setup.agents = {"mcts", "random"};
@@ -141,6 +141,10 @@ TEST(PlayModel, LinesAreMovesOrWords) {
   EXPECT_EQ(model.on_line("HINT"), Wish::kHint);
   EXPECT_EQ(model.on_line("b2"), Wish::kUnknown);
   EXPECT_EQ(model.on_line("wat"), Wish::kUnknown);
+  EXPECT_EQ(model.on_line("h"), Wish::kHint);  // as messages say
+  EXPECT_EQ(model.on_line("T"), Wish::kAgent);
+  EXPECT_EQ(model.on_line("n"), Wish::kNewGame);
+  EXPECT_EQ(model.on_line("b"), Wish::kUnknown);
   EXPECT_THAT(model.message(), HasSubstr("there are:"));
   EXPECT_EQ(model.on_line("# a comment"), Wish::kNothing);
   EXPECT_EQ(model.on_line("undo"), Wish::kTakenBack);
@@ -159,6 +163,18 @@ TEST(PlayModel, TheScreenShowsBoardCursorTurnAndHelp) {
     EXPECT_THAT(text, HasSubstr(words));
   }
   EXPECT_THAT(model.draw(kSmall, true).text(), HasSubstr("random thinks"));
+}
+
+TEST(PlayModel, HowItEndsIsSaidInEverySize) {
+  for (const char* game : {"4x4-3", "8x8-5", "20x3-3", "3x3-3"}) {
+    const PlayModel model = model_of(game);
+    for (const Size size : {Size{24, 80}, {12, 40}, {14, 40}, {60, 200}, {5, 40}, {24, 30}}) {
+      const Canvas canvas = model.draw(size, false);
+      EXPECT_THAT(canvas.text(), HasSubstr("^Q")) << game << '\n' << canvas.text();
+    }
+  }
+  // What is said stands near the board.
+  EXPECT_THAT(model_of("4x4-3").draw({60, 200}, false).line(13), HasSubstr("your turn"));
 }
 
 TEST(PlayModel, LargeBoardsStandCloserAndTooLargeOnesAreTold) {

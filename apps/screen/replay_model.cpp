@@ -60,6 +60,7 @@ Canvas ReplayModel::draw(Size size) const {
   if (board.rows + 6 > size.rows || board.columns > size.columns) {
     canvas.put(0, 0, fmt::format("this game needs {} rows", board.rows + 6));
     canvas.put(1, 0, fmt::format("and {} columns", board.columns));
+    canvas.put(2, 0, "^Q end", kDim);
     return canvas;
   }
   canvas.put(
@@ -75,10 +76,13 @@ Canvas ReplayModel::draw(Size size) const {
     where += fmt::format(": {} {}", ply_ % 2 == 1 ? 'O' : 'X', kxo::cell_name(game.rules, last));
   }
   if (at_end) where += fmt::format("; {}", outcome_name(game.outcome()));
-  canvas.put(size.rows - 3, 0, where, kBold);
-  canvas.put(size.rows - 2, 0, "left right  move  Home End  up down  game  ^Q end", kDim);
+  const int row = std::min(2 + board.rows + 1, size.rows - 3);
+  canvas.put(row, 0, where, kBold);
+  canvas.put(row + 1, 0,
+             last_that_fit({"Home End", "left right move", "up down game", "^Q end"}, size.columns),
+             kDim);
   const std::string moves = move_names(game.rules, game.moves);
-  canvas.put(size.rows - 1, 0, "moves: " + moves);
+  canvas.put(row + 2, 0, "moves: " + moves);
   return canvas;
 }
 

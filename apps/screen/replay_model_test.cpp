@@ -40,6 +40,9 @@ TEST(ReplayModel, KeysStepThroughMovesAndGames) {
 
 TEST(ReplayModel, ATerminalThatIsTooSmallIsTold) {
   EXPECT_THAT(two_games().draw({5, 80}).line(0), HasSubstr("this game needs 11 rows"));
+  for (const Size size : {Size{5, 80}, {12, 20}, {12, 40}, {60, 200}}) {
+    EXPECT_THAT(two_games().draw(size).text(), HasSubstr("^Q end"));
+  }
 }
 
 }  // namespace

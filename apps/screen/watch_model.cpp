@@ -15,8 +15,14 @@ namespace {
 constexpr int kHeaderRows = 2, kFooterRows = 1;
 constexpr int kInfoColumns = 15, kInfoRows = 4;
 constexpr Size kGap{1, 2};
-constexpr std::string_view kHelp =
-    "arrows board  o x its agents  + - speed  PgUp PgDn  ^P pause drawing  ^Q end";
+constexpr std::string_view kPaused = " DRAWING PAUSED ";
+
+/// Keys; the first ones may be left out.
+const std::vector<std::string>& help() {
+  static const std::vector<std::string> kParts = {"arrows board", "o x its agents",   "+ - speed",
+                                                  "PgUp PgDn",    "^P pause drawing", "^Q end"};
+  return kParts;
+}
 
 std::string count(std::uint64_t n) {
   if (n < 100'000) return std::to_string(n);
@@ -183,21 +189,18 @@ WatchModel::Wish WatchModel::on_key(int key, Size size) {
 }
 
 void WatchModel::draw_header(Canvas& canvas, const Grid& boxes, double speed) const {
-  std::string text = fmt::format("kxo {}  {} board{}  {} moves/s each", kxo::game_name(rules_),
-                                 boards(), boards() == 1 ? "" : "s", rate_);
-  if (paused()) {
-    text += fmt::format("  {} moves", frozen_moves_);
-  } else {
-    text += fmt::format(", {:.0f} in all  {} moves", speed, moves_);
-  }
-  canvas.put(0, 0, text, kBold);
+  const std::string in_all = paused() ? "" : fmt::format(", {:.0f} in all", speed);
+  std::vector<std::string> parts = {fmt::format("{} board{}", boards(), boards() == 1 ? "" : "s"),
+                                    fmt::format("{} moves/s each{}", rate_, in_all),
+                                    fmt::format("{} moves", paused() ? frozen_moves_ : moves_)};
   if (boxes.pages() > 1) {
-    const std::string page =
-        fmt::format("  page {}/{}", boxes.page_of(selected_) + 1, boxes.pages());
-    canvas.put(0, static_cast<int>(text.size()), page);
-    text += page;
+    parts.push_back(fmt::format("page {}/{}", boxes.page_of(selected_) + 1, boxes.pages()));
   }
-  if (paused()) canvas.put(0, static_cast<int>(text.size()) + 2, " DRAWING PAUSED ", kReversed);
+  std::string text = "kxo " + kxo::game_name(rules_) + "  ";
+  const std::size_t taken = text.size() + (paused() ? kPaused.size() + 2 : 0);
+  text += last_that_fit(parts, canvas.size().columns - static_cast<int>(taken));
+  canvas.put(0, 0, text, kBold);
+  if (paused()) canvas.put(0, static_cast<int>(text.size()) + 2, kPaused, kReversed);
 }
 
 void WatchModel::draw_board(Canvas& canvas, Grid::Place at, int board) const {
@@ -227,6 +230,7 @@ Canvas WatchModel::draw(Size size, double speed) const {
   if (size.rows < needed.rows || size.columns < needed.columns) {
     canvas.put(0, 0, fmt::format("a board needs {} rows and", needed.rows));
     canvas.put(1, 0, fmt::format("{} columns", needed.columns));
+    canvas.put(2, 0, help().back(), kDim);
     return canvas;
   }
   const Grid boxes = grid(size);
@@ -236,7 +240,7 @@ Canvas WatchModel::draw(Size size, double speed) const {
     const Grid::Place at = boxes.place(board);
     draw_board(canvas, {at.row + kHeaderRows, at.column}, board);
   }
-  canvas.put(size.rows - 1, 0, kHelp, kDim);
+  canvas.put(size.rows - 1, 0, last_that_fit(help(), size.columns), kDim);
   return canvas;
 }
 

@@ -100,6 +100,13 @@ TEST(WatchModel, ATerminalThatIsTooSmallIsTold) {
   EXPECT_THAT(model.draw({5, 80}, 0).line(0), HasSubstr("needs 7 rows"));
   EXPECT_THAT(model.draw({24, 10}, 0).line(0), HasSubstr("a board"));
   EXPECT_EQ(model.draw({0, 0}, 0).text(), "");
+  for (const Size size : {Size{5, 80}, {12, 40}, {24, 24}, {60, 200}}) {
+    EXPECT_THAT(model.draw(size, 0).text(), HasSubstr("^Q end"));
+  }
+  // What matters most is left.
+  WatchModel many = model_of(9);
+  many.on_key(ctrl('P'), {12, 40});
+  EXPECT_EQ(many.draw({12, 40}, 0).line(0), "kxo 4x4-3  page 1/5   DRAWING PAUSED");
 }
 
 TEST(WatchModel, KeysChangeAgentsOfTheSelectedBoardAndTheSpeed) {
