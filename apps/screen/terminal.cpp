@@ -218,10 +218,4 @@ int Terminal::ended_by() {
   return end_signal;
 }
 
-void end_by(int signal) {
-  std::signal(signal, SIG_DFL);
-  ::raise(signal);
-  std::_Exit(128 + signal);
-}
-
 }  // namespace tandem::screen

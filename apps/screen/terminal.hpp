@@ -41,7 +41,4 @@ class Terminal {
   std::unique_ptr<Saved> saved_;
 };
 
-/// Ends this process by `signal`, as if nobody had handled it.
-[[noreturn]] void end_by(int signal);
-
 }  // namespace tandem::screen

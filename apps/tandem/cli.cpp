@@ -20,6 +20,10 @@ Failure from_errno(std::string_view what, int error) {
   return {code, fmt::format("{}: {}", what, std::generic_category().message(error))};
 }
 
+ExitCode code_of_unreadable(const std::string& path) {
+  return ::access(path.c_str(), R_OK) == 0 ? kFailure : from_errno(path, errno).code;
+}
+
 Failure from_wd(std::string_view what, int error) {
   const char* const set = std::getenv("TANDEM");
   const std::string_view mode = set != nullptr ? set : "auto";

@@ -39,6 +39,8 @@ struct Failure {
 
 /// A failure from an errno: ENOENT is "not found", EACCES and EPERM are "denied".
 Failure from_errno(std::string_view what, int error);
+/// For a file that could not be read: there is none, it may not be read, or something else.
+ExitCode code_of_unreadable(const std::string& path);
 /// A failure to open a queue: `error` is a negative errno of wd.
 Failure from_wd(std::string_view what, int error);
 

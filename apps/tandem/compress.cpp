@@ -147,7 +147,7 @@ ExitCode Job::replace(const std::string& name, const UniqueFd& from, const struc
       there.st_ino == source.st_ino) {
     return fail({kUsage, *output_path + ": is the source itself; try: -o another name"});
   }
-  auto output = OutputFile::create(*output_path, settings_.force);
+  auto output = OutputFile::create(*output_path, settings_.force, "-c");
   if (!output) return fail(output.error());
   const auto totals =
       transfer(name, from.get(), output->fd(), static_cast<std::uint32_t>(source.st_mtim.tv_sec));

@@ -3,10 +3,9 @@
 #include "apps/tandem/demo.hpp"
 
 #include <CLI/CLI.hpp>
-#include <cmath>
-#include <cstdlib>
 #include <memory>
 
+#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/tenant.hpp"
 
 namespace tandem::cli {
@@ -20,11 +19,6 @@ Examples:
 
 Exit status 0: every result was verified and every bad pointer faulted.
 )";
-
-/// Why `text` is none, which a Range lets pass: nothing is outside of it.
-std::string not_a_number(const std::string& text) {
-  return std::isnan(std::strtod(text.c_str(), nullptr)) ? "not a number: " + text : std::string();
-}
 
 }  // namespace
 
@@ -42,7 +36,7 @@ void add_demo(CLI::App& app, Registry& registry) {
   share->add_flag("--embedded", settings->embedded, "tenants as threads, without a broker");
   share->add_option("--seconds", settings->seconds, "how long at least")
       ->option_text("N [6]")
-      ->check(CLI::Range(0.5, 86400.0) & CLI::Validator(not_a_number, ""));
+      ->check(number_in(0.5, 86400.0));
   share->footer(std::string(kShareExamples));
   registry.emplace_back(share, [settings] { return demo_share(*settings); });
 

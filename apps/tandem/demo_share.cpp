@@ -13,6 +13,7 @@
 #include "apps/tandem/demo.hpp"
 #include "apps/tandem/direct.hpp"
 #include "apps/tandem/progress.hpp"
+#include "apps/tandem/stop_signals.hpp"
 #include "apps/tandem/tenant.hpp"
 #include "tandem/base/cpu.hpp"
 #include "tandem/trace/trace.hpp"
@@ -30,8 +31,6 @@ constexpr double kProbeAt = 0.25, kForkAt = 0.5, kKillAt = 0.7;
 // Below this index, over at least so many seconds, the scheduler has failed; noise of a busy
 // machine stays above it.
 constexpr double kLeastFair = 0.8, kFairSeconds = 0.2;
-
-volatile std::sig_atomic_t interrupted = 0;  // by this signal
 
 class Show {
  public:
@@ -143,7 +142,7 @@ std::optional<Failure> Show::check_tenants() {
   if (broker_ != nullptr && !broker_->running()) {
     return Failure{kFailure, "the private broker ended early"};
   }
-  if (interrupted != 0) return Failure{kFailure, "interrupted"};
+  if (stop_signal() != 0) return Failure{kFailure, "interrupted"};
   return std::nullopt;
 }
 
@@ -419,20 +418,13 @@ int demo_share(const ShareSettings& settings) {
   auto corpus =
       settings.files.empty() ? Corpus::of_this_machine(kCorpusBytes) : Corpus::of(settings.files);
   if (!corpus) return report(corpus.error());
-  struct sigaction stop {};
-  stop.sa_handler = [](int signal) { interrupted = signal; };
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
-    struct sigaction before {};
-    ::sigaction(signal, nullptr, &before);
-    if (before.sa_handler != SIG_IGN) ::sigaction(signal, &stop, nullptr);  // nohup
-  }
+  note_stop_signals({SIGPIPE});
   std::optional<Failure> failure;
   {
     Show show(settings, std::move(*corpus));
     failure = show.run();
   }
-  std::signal(SIGPIPE, SIG_DFL);
-  if (interrupted == SIGPIPE) ::raise(SIGPIPE);  // nobody reads what we could say
+  if (stop_signal() == SIGPIPE) end_by(SIGPIPE);  // nobody reads what we could say
   return failure ? report({failure->code, "demo share: " + failure->text}) : kOk;
 }
 

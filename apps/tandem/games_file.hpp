@@ -15,7 +15,7 @@ Result<std::vector<screen::GameRecord>, Failure> read_games(std::string_view com
                                                             const std::string& path);
 /// Whether games can be added to the file, which is made if there is none; no path is fine.
 std::optional<Failure> check_games_file(std::string_view command, const std::string& path);
-/// Adds them behind those that are there.
+/// Adds them behind those that are there: all of them, or none when there is no space.
 std::optional<Failure> add_games(std::string_view command, const std::string& path,
                                  const std::vector<screen::GameRecord>& games);
 

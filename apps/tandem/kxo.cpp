@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "apps/tandem/option_checks.hpp"
 #include "tandem/kxo/notation.hpp"
 
 namespace tandem::cli {
@@ -77,7 +78,8 @@ void add_budget_options(CLI::App& command, kxo::Budget& budget, const std::strin
   command.add_option_function<std::string>("--time", set_time, "of a move, at most")
       ->option_text("TIME [" + otherwise + "]");
   command.add_option_function<std::uint64_t>("--work", set_work, "nodes or iterations of a move")
-      ->option_text("N");
+      ->option_text("N")
+      ->check(whole_number());
 }
 
 std::string budget_text(const kxo::Budget& budget) {

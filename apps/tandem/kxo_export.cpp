@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "apps/tandem/kxo.hpp"
+#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/output_file.hpp"
 #include "tandem/kxo/learner.hpp"
 #include "tandem/kxo/notation.hpp"
@@ -136,8 +137,7 @@ int run(const Settings& settings) {
   struct stat source {};
   const auto trained = kxo::load_model(settings.model);
   if (!trained || ::stat(settings.model.c_str(), &source) != 0) {
-    const bool there = ::access(settings.model.c_str(), F_OK) == 0;
-    return report(failure_of(there ? kFailure : kNotFound,
+    return report(failure_of(code_of_unreadable(settings.model),
                              (trained ? settings.model : trained.error()) +
                                  "; try: tandem kxo train, which writes DIR/model"));
   }
@@ -145,7 +145,7 @@ int run(const Settings& settings) {
   if (const auto refused = refusal(settings, model)) return report(*refused);
   std::optional<OutputFile> file;
   if (!settings.output.empty()) {
-    auto created = OutputFile::create(settings.output, settings.replace);
+    auto created = OutputFile::create(settings.output, settings.replace, "without -o,");
     if (!created) return report(created.error());
     file.emplace(std::move(*created));
   }
@@ -174,7 +174,8 @@ void add_kxo_export(CLI::App& kxo, Registry& registry) {
       ->option_text("csv|jsonl|state_value [csv]")
       ->check(CLI::IsMember({"csv", "jsonl", "state_value"}));
   command->add_option("-o,--output", settings->output, "instead of standard output")
-      ->option_text("FILE");
+      ->option_text("FILE")
+      ->check(not_empty());
   command->add_flag("-f,--force", settings->replace, "replace FILE");
   command->footer(std::string(kExamples));
   registry.emplace_back(command, [settings] { return run(*settings); });

@@ -4,12 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <csignal>
 #include <optional>
 
 #include "apps/tandem/kxo.hpp"
 #include "apps/tandem/kxo_match_report.hpp"
+#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/progress.hpp"
+#include "apps/tandem/stop_signals.hpp"
 #include "tandem/kxo/match.hpp"
 #include "tandem/kxo/notation.hpp"
 
@@ -43,19 +44,6 @@ struct Settings {
   bool resume = false, as_json = false;
 };
 
-volatile std::sig_atomic_t stopped_by = 0;
-
-/// What stops us lets the games so far be saved and counted.
-void stop_on_signals() {
-  struct sigaction action {};
-  action.sa_handler = [](int signal) { stopped_by = signal; };
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction before {};
-    ::sigaction(signal, nullptr, &before);
-    if (before.sa_handler != SIG_IGN) ::sigaction(signal, &action, nullptr);
-  }
-}
-
 std::string time_left(double seconds) {
   const auto whole = static_cast<std::uint64_t>(std::min(seconds, 1e9));
   if (whole >= 3600) return fmt::format("{}h{:02}m", whole / 3600, whole / 60 % 60);
@@ -73,7 +61,7 @@ class Watch {
     const auto now = Clock::now();
     if (now - drawn_at_ >= std::chrono::milliseconds(100)) draw(now);
     if (now - saved_at_ >= std::chrono::seconds(5)) save();
-    return stopped_by == 0 && failed_.empty();
+    return stop_signal() == 0 && failed_.empty();
   }
   /// What went wrong; empty when all was written.
   std::string finish() {
@@ -146,9 +134,8 @@ std::optional<kxo::Sprt> parse_test(std::string_view text) {
 Result<kxo::Match, Failure> resumed(const Settings& settings, const CLI::App& command) {
   auto match = kxo::load_match(settings.file);
   if (!match) {
-    const bool missing = ::access(settings.file.c_str(), F_OK) != 0 && errno == ENOENT;
     return Unexpected{Failure{
-        missing ? kNotFound : kFailure,
+        code_of_unreadable(settings.file),
         fmt::format("kxo match: {}; try: without --resume, another --save", match.error())}};
   }
   const kxo::MatchSettings &mine = settings.match, &theirs = match->settings();
@@ -198,7 +185,7 @@ Result<kxo::Match, Failure> prepared(Settings& settings, const CLI::App& command
 int run(Settings& settings, const CLI::App& command) {
   auto match = prepared(settings, command);
   if (!match) return report(match.error());
-  stop_on_signals();
+  note_stop_signals();  // the games so far are saved and counted
   Watch watch(*match, settings.file);
   const auto played = match->play(settings.threads, [&] { return watch.go_on(); });
   const std::string failed = watch.finish();
@@ -235,16 +222,22 @@ void add_kxo_match(CLI::App& kxo, Registry& registry) {
   add_game_option(*command, match.rules);
   command->add_option("--pairs", match.pairs, "pairs of games of each two")
       ->option_text("N [100; --sprt: 10000]")
-      ->check(CLI::Range(std::uint64_t{1}, kxo::MatchSettings::kMostPairs));
-  command->add_option("--opening", match.opening_plies, "random moves")->option_text("N [4]");
+      ->check(whole_number(1, kxo::MatchSettings::kMostPairs));
+  command->add_option("--opening", match.opening_plies, "random moves")
+      ->option_text("N [4]")
+      ->check(whole_number(0, kxo::Rules::kMostCells - 1));
   add_budget_options(*command, match.budget, "1ms");
   command->add_option("--sprt", settings->sprt, "test of two differences in Elo")
       ->option_text("ELO0,ELO1[,ALPHA,BETA]");
   command->add_option("--threads", settings->threads, "games at the same time")
       ->option_text("N [1]")
-      ->check(CLI::Range(1U, 256U));
-  command->add_option("--seed", match.seed, "of openings and agents")->option_text("S [1]");
-  command->add_option("--save", settings->file, "keep the games")->option_text("FILE");
+      ->check(whole_number(1, 256));
+  command->add_option("--seed", match.seed, "of openings and agents")
+      ->option_text("S [1]")
+      ->check(whole_number());
+  command->add_option("--save", settings->file, "keep the games")
+      ->option_text("FILE")
+      ->check(not_empty());
   command->add_flag("--resume", settings->resume, "go on with what FILE has");
   command->add_flag("--json", settings->as_json, "as JSON");
   command->footer(std::string(kExamples));

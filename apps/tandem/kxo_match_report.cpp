@@ -132,7 +132,8 @@ void print_match_json(const kxo::Match& match) {
                     {"llr", test->llr(match.counts(0, 1))},
                     {"verdict", name_of(match.verdict())}};
   }
-  fmt::print("{}\n", json.dump(2));
+  // Names of agents are bytes that somebody typed.
+  fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 }  // namespace tandem::cli

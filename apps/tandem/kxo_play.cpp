@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <iostream>
+#include <optional>
 #include <random>
 
 #include "apps/screen/board_view.hpp"
@@ -14,6 +16,8 @@
 #include "apps/tandem/games_device.hpp"
 #include "apps/tandem/games_file.hpp"
 #include "apps/tandem/kxo.hpp"
+#include "apps/tandem/option_checks.hpp"
+#include "apps/tandem/stop_signals.hpp"
 #include "tandem/kxo/solution.hpp"
 
 namespace tandem::cli {
@@ -39,7 +43,7 @@ constexpr milliseconds kLook{50};  // for keys and answers
 struct Settings {
   kxo::Rules rules = kxo::Rules::standard();
   std::string as = "o", against = "mcts", save;
-  std::uint64_t seed = 0;
+  std::optional<std::uint64_t> seed;
   bool plain = false;
 };
 
@@ -72,7 +76,7 @@ class Session {
   /// Does what a key or a line asked for. Returns: whether it goes on.
   bool act(PlayModel::Wish wish);
   /// Has agents think where they have to, and takes their answers. Returns: whether anything
-  /// changed. `wait`: until there is nothing to wait for.
+  /// changed. `wait`: until there is nothing to wait for, or a signal stops us.
   bool go_on(bool wait);
   /// Keeps the game as it is. Errors: of the file.
   std::optional<Failure> keep();
@@ -83,6 +87,7 @@ class Session {
   void ask_opponent();
   void answered(const Thinker::Answer& answer);
   void hinted(const Thinker::Answer& answer);
+  bool has_answers(bool wait);
   void stop_thinking() {
     opponent_.forget();
     hinter_.forget();
@@ -92,6 +97,7 @@ class Session {
   const Settings& settings_;
   PlayModel model_;
   Thinker opponent_, hinter_;
+  kxo::Position hint_for_;    // that is thought of
   std::uint64_t number_ = 0;  // of the game
   bool failed_ = false;       // the agent cannot move; not asked again before something changes
   bool kept_ = false;         // this game, as it is
@@ -103,7 +109,8 @@ bool Session::act(PlayModel::Wish wish) {
   switch (wish) {
     case PlayModel::Wish::kHint: {
       const bool solved = model_.rules().cells() <= kxo::Solution::kMostCells;
-      hinter_.ask({solved ? "perfect" : "mcts:time=1s", model_.rules(), model_.position(), {}, {}});
+      hint_for_ = model_.position();
+      hinter_.ask({solved ? "perfect" : "mcts:time=1s", model_.rules(), hint_for_, {}, {}});
       model_.say("hint: thinking");
       return true;
     }
@@ -115,9 +122,11 @@ bool Session::act(PlayModel::Wish wish) {
       model_.new_game();
       return !failure_;
     case PlayModel::Wish::kTakenBack:
-    case PlayModel::Wish::kAgent:
       stop_thinking();
       kept_ = false;
+      return true;
+    case PlayModel::Wish::kAgent:
+      stop_thinking();
       return true;
     case PlayModel::Wish::kQuit:
       return false;
@@ -127,7 +136,8 @@ bool Session::act(PlayModel::Wish wish) {
 }
 
 void Session::ask_opponent() {
-  opponent_.ask({model_.agent(), model_.rules(), model_.position(), {settings_.seed, number_}, {}});
+  opponent_.ask(
+      {model_.agent(), model_.rules(), model_.position(), {*settings_.seed, number_}, {}});
 }
 
 void Session::answered(const Thinker::Answer& answer) {
@@ -155,28 +165,37 @@ void Session::hinted(const Thinker::Answer& answer) {
   model_.show_hint(*answer, why);
 }
 
+/// Takes the answers that are there, or those that there will be soon.
+bool Session::has_answers(bool wait) {
+  const auto patience = wait ? kLook : milliseconds(0);
+  bool any = false;
+  if (const auto answer = opponent_.busy() ? opponent_.wait_for(patience) : std::nullopt) {
+    answered(*answer);
+    any = true;
+  }
+  if (const auto answer = hinter_.busy() ? hinter_.wait_for(patience) : std::nullopt) {
+    hinted(*answer);
+    any = true;
+  }
+  return any;
+}
+
 bool Session::go_on(bool wait) {
+  // What was asked about another position does not help any more.
+  if (hinter_.busy() && model_.position() != hint_for_) hinter_.forget();
   bool changed = false;
-  for (;;) {
+  do {
     if (model_.agents_turn() && !opponent_.busy() && !failed_) {
       ask_opponent();
       changed = true;
     }
-    const bool thinks = opponent_.busy();
-    const bool hints = hinter_.busy();
-    if (const auto answer = wait && thinks ? opponent_.wait() : opponent_.answer()) {
-      answered(*answer);
-      changed = true;
-    }
-    if (const auto answer = wait && hints ? hinter_.wait() : hinter_.answer()) {
-      hinted(*answer);
-      changed = true;
-    }
+    if (has_answers(wait)) changed = true;
     if (model_.is_over() && !kept_) {
       if (auto failed = keep()) failure_ = failed;
     }
-    if (!wait || (!thinks && !hints && !(model_.agents_turn() && !failed_))) return changed;
-  }
+  } while (wait && stop_signal() == 0 &&
+           (opponent_.busy() || hinter_.busy() || (model_.agents_turn() && !failed_)));
+  return changed;
 }
 
 std::optional<Failure> Session::keep() {
@@ -195,6 +214,7 @@ void show_plain(const PlayModel& model) {
 }
 
 std::optional<Failure> play_lines(Session& session) {
+  note_stop_signals({SIGPIPE});  // what waits for a line gets none then
   PlayModel& model = session.model();
   (void)session.go_on(true);
   show_plain(model);
@@ -203,6 +223,7 @@ std::optional<Failure> play_lines(Session& session) {
     model.say("");
     if (!session.act(model.on_line(line))) break;
     (void)session.go_on(true);
+    if (stop_signal() != 0) break;
     if (auto failure = session.failure()) return failure;
     if (model.position() == before && !model.message().empty()) {
       fmt::print("{}\n", model.message());
@@ -238,7 +259,7 @@ std::optional<Failure> play_on_screen(Session& session, int& signal) {
 
 int run(const Settings& given) {
   Settings settings = given;
-  if (settings.seed == 0) settings.seed = std::random_device{}();
+  if (!settings.seed) settings.seed = std::random_device{}();
   if (auto failure = check_games_file("kxo play", settings.save)) return report(*failure);
   // Kept alive: what it learned, or solved, is shared by those of its kind.
   const auto agent = make_agent("kxo play", settings.against, settings.rules);
@@ -248,7 +269,8 @@ int run(const Settings& given) {
   Session session(settings);
   int signal = 0;
   const auto failure = on_screen ? play_on_screen(session, signal) : play_lines(session);
-  if (signal != 0) screen::end_by(signal);
+  if (!on_screen) signal = stop_signal();
+  if (signal != 0) end_by(signal);
   if (failure) return report(*failure);
   if (!on_screen) return kOk;
   for (const screen::GameRecord& game : session.games()) {
@@ -269,8 +291,12 @@ void add_kxo_play(CLI::App& kxo, Registry& registry) {
       ->check(CLI::IsMember({"o", "x"}));
   command->add_option("--against", settings->against, "who plays the other side")
       ->option_text("AGENT [mcts]");
-  command->add_option("--save", settings->save, "add your games to this file")->option_text("FILE");
-  command->add_option("--seed", settings->seed, "of the agent")->option_text("S");
+  command->add_option("--save", settings->save, "add your games to this file")
+      ->option_text("FILE")
+      ->check(not_empty());
+  command->add_option("--seed", settings->seed, "of the agent")
+      ->option_text("S")
+      ->check(whole_number());
   command->add_flag("--plain", settings->plain, "no screen: lines in, boards out");
   command->footer(std::string(kExamples));
   registry.emplace_back(command, [settings] { return run(*settings); });

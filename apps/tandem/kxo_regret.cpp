@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/tandem/kxo.hpp"
+#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/progress.hpp"
 #include "tandem/kxo/notation.hpp"
 #include "tandem/kxo/regret.hpp"
@@ -78,7 +79,8 @@ void print_json(const Settings& settings, const Measured& measured) {
                               {"longest_ns", regret.longest.count()},
                               {"work", regret.work}});
   }
-  fmt::print("{}\n", json.dump(2));
+  // Names of agents are bytes that somebody typed.
+  fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 int run(const Settings& settings) {
@@ -133,9 +135,10 @@ void add_kxo_regret(CLI::App& kxo, Registry& registry) {
   add_game_option(*command, settings->rules);
   command->add_option("--positions", settings->positions, "how many each agent is asked about")
       ->option_text("N [1000]")
-      ->check(CLI::Range(1U, 10'000'000U));
+      ->check(whole_number(1, 10'000'000));
   command->add_option("--seed", settings->seed, "of the positions and the agents")
-      ->option_text("S [1]");
+      ->option_text("S [1]")
+      ->check(whole_number());
   add_budget_options(*command, settings->budget, "1ms");
   command->add_flag("--json", settings->as_json, "as JSON");
   command->footer(std::string(kExamples));

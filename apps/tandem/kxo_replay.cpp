@@ -9,6 +9,7 @@
 #include "apps/screen/terminal.hpp"
 #include "apps/tandem/games_file.hpp"
 #include "apps/tandem/kxo.hpp"
+#include "apps/tandem/stop_signals.hpp"
 #include "tandem/kxo/notation.hpp"
 
 namespace tandem::cli {
@@ -64,7 +65,7 @@ int run(const Settings& settings) {
       if (key != screen::kNoKey && !model.on_key(key)) break;
     }
   }
-  if (signal != 0) screen::end_by(signal);
+  if (signal != 0) end_by(signal);
   return kOk;
 }
 

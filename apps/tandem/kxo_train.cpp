@@ -3,11 +3,14 @@
 #include "apps/tandem/kxo_train.hpp"
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <memory>
 #include <set>
-#include <sstream>
 
 #include "apps/tandem/kxo.hpp"
+#include "apps/tandem/option_checks.hpp"
+#include "apps/tandem/stop_signals.hpp"
+#include "apps/tandem/toml_lines.hpp"
 #include "tandem/kxo/whole_file.hpp"
 
 namespace tandem::cli {
@@ -40,73 +43,75 @@ std::string configurable_names(const CLI::App& command) {
   return names;
 }
 
+/// Takes what the command line did not say. Returns: what is wrong; empty when nothing is.
+std::string take_toml(CLI::App& command, const std::string& text) {
+  const auto lines = parse_toml_lines(text);
+  if (!lines) return lines.error();
+  std::set<std::string> seen;
+  for (const auto& [number, name, value] : *lines) {
+    CLI::Option* const option =
+        is_configurable(name) ? command.get_option_no_throw("--" + name) : nullptr;
+    if (option == nullptr) {
+      return fmt::format("line {}: no option '{}'; there are: {}", number, name,
+                         configurable_names(command));
+    }
+    if (!seen.insert(name).second) return fmt::format("line {}: '{}' is there twice", number, name);
+    if (option->count() > 0) continue;
+    try {
+      option->add_result(value);
+      option->run_callback();
+    } catch (const CLI::ParseError& error) {
+      return fmt::format("line {}: {}", number, error.what());
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 void add_train_options(CLI::App& command, TrainSettings& settings) {
-  command.add_option("--config", "options from a TOML file")->option_text("FILE");
+  const auto add = [&](const char* name, auto& value, const char* help, const char* text,
+                       const CLI::Validator& check) {
+    command.add_option(name, value, help)->option_text(text)->check(check);
+  };
+  // The plan has limits of its own.
+  const CLI::Validator any_number = number_in(-1e9, 1e9);
+  add("--config", settings.config, "options from a TOML file", "FILE", not_empty());
   add_game_option(command, settings.rules);
-  command.add_option("--method", settings.method, "of learning")
-      ->option_text("td|q [td]")
-      ->check(CLI::IsMember({"td", "q"}));
-  command.add_option("--games", settings.games, "stop after so many")->option_text("N");
-  command.add_option("--seconds", settings.seconds, "stop after so many [60]")
-      ->option_text("S")
-      ->check(CLI::Range(0.0, 1e9));
-  command.add_option("--out", settings.out, "directory [kxo-GAME-METHOD]")->option_text("DIR");
+  add("--method", settings.method, "of learning", "td|q [td]", CLI::IsMember({"td", "q"}));
+  add("--games", settings.games, "stop after so many", "N", whole_number());
+  add("--seconds", settings.seconds, "stop after so many [60]", "S", number_in(0, 1e9));
+  add("--out", settings.out, "directory [kxo-GAME-METHOD]", "DIR", not_empty());
   command.add_flag("--resume", settings.resume, "go on with the checkpoint in DIR");
-  command.add_option("--save-every", settings.save_every, "seconds between checkpoints")
-      ->option_text("S [10]")
-      ->check(CLI::Range(0.0, 1e6));
-  command.add_option("--seed", settings.seed, "of all random numbers")->option_text("N [1]");
-  command.add_option("--generation", settings.generation, "games between two models")
-      ->option_text("N");
-  command.add_option("--evaluate-every", settings.evaluate_every, "games between evaluations")
-      ->option_text("N");
-  command.add_option("--lambda", settings.lambda, "of TD: 0 next position, 1 end of game")
-      ->option_text("X");
-  command.add_option("--rate", settings.rate, "of learning, at first")->option_text("X");
-  command
-      .add_option("--halved-after", settings.halved_after, "games until the rate is half; 0: never")
-      ->option_text("N");
-  command.add_option("--exploration", settings.exploration, "share of random moves")
-      ->option_text("X");
-  command.add_option("--random-plies", settings.random_plies, "games begin with up to so many")
-      ->option_text("N");
-  command.add_option("--discount", settings.discount, "of each ply")->option_text("X");
+  add("--save-every", settings.save_every, "seconds between checkpoints", "S [10]",
+      number_in(0, 1e6));
+  add("--seed", settings.seed, "of all random numbers", "N [1]", whole_number());
+  add("--generation", settings.generation, "games between two models", "N", whole_number());
+  add("--evaluate-every", settings.evaluate_every, "games between evaluations", "N",
+      whole_number());
+  add("--lambda", settings.lambda, "of TD: 0 next position, 1 end of game", "X", any_number);
+  add("--rate", settings.rate, "of learning, at first", "X", any_number);
+  add("--halved-after", settings.halved_after, "games until the rate is half; 0: never", "N",
+      whole_number());
+  add("--exploration", settings.exploration, "share of random moves", "X", any_number);
+  add("--random-plies", settings.random_plies, "games begin with up to so many", "N",
+      whole_number(0, std::numeric_limits<int>::max()));
+  add("--discount", settings.discount, "of each ply", "X", any_number);
 }
 
 std::optional<Failure> read_train_config(CLI::App& command, TrainSettings& settings) {
-  const auto given = [&](const char* name) { return command.get_option(name)->count() > 0; };
-  if (given("--config")) {
-    const auto path = command.get_option("--config")->as<std::string>();
-    const auto fail = [&](const std::string& why) {
-      return Failure{kUsage, "kxo train: " + path + ": " + why + "; try: tandem kxo train --help"};
-    };
+  if (const std::string& path = settings.config; !path.empty()) {
     const auto text = kxo::read_whole_file(path, 1 << 20);
-    if (!text) return Failure{kNotFound, "kxo train: " + text.error() + "; try: --config FILE"};
-    std::istringstream stream(*text);
-    std::set<std::string> seen;
-    for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(stream)) {
-      if (item.name == "++" || item.name == "--") continue;  // where a section begins and ends
-      CLI::Option* option = nullptr;
-      if (item.parents.empty() && is_configurable(item.name)) {
-        option = command.get_option_no_throw("--" + item.name);
-      }
-      if (option == nullptr) {
-        return fail(fmt::format("no option '{}'; there are: {}", item.fullname(),
-                                configurable_names(command)));
-      }
-      if (!seen.insert(item.name).second) return fail("'" + item.name + "' is there twice");
-      if (option->count() > 0) continue;
-      try {
-        option->add_result(item.inputs);
-        option->run_callback();
-      } catch (const CLI::ParseError& error) {
-        return fail(error.what());
-      }
+    if (!text) {
+      return Failure{code_of_unreadable(path),
+                     "kxo train: " + text.error() + "; try: --config FILE"};
+    }
+    if (const std::string wrong = take_toml(command, *text); !wrong.empty()) {
+      return Failure{kUsage,
+                     "kxo train: " + path + ": " + wrong + "; try: tandem kxo train --help"};
     }
   }
-  settings.game_given = given("--game");
+  settings.game_given = command.count("--game") > 0;
   return std::nullopt;
 }
 
@@ -117,7 +122,7 @@ void add_kxo_train(CLI::App& kxo, Registry& registry) {
   command->footer(std::string(kExamples));
   registry.emplace_back(command, [command, settings] {
     if (const auto failure = read_train_config(*command, *settings)) return report(*failure);
-    return run_train(*settings, {.players = kxo::players_here(train_interrupted)});
+    return run_train(*settings, {.players = kxo::players_here([] { return stop_signal() != 0; })});
   });
 }
 

@@ -24,6 +24,7 @@ struct TrainSettings {
   std::uint64_t games = 0;  ///< 0: no limit
   double seconds = 0;       ///< of training, in all; 0: no limit
   double save_every = 10;   ///< seconds between checkpoints
+  std::string config;       ///< a TOML file with more of this
   std::string out;          ///< the directory
   bool resume = false;
 };
@@ -44,8 +45,5 @@ struct Crew {
 
 /// Trains to the end, or until a signal. Returns the exit code.
 int run_train(const TrainSettings& settings, const Crew& crew);
-
-/// Whether SIGINT, SIGTERM or SIGHUP has come since run_train() began.
-bool train_interrupted() noexcept;
 
 }  // namespace tandem::cli

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <filesystem>
 
 #include "apps/tandem/kxo_curve.hpp"
 #include "apps/tandem/kxo_train.hpp"
 #include "apps/tandem/kxo_train_plan.hpp"
 #include "apps/tandem/progress.hpp"
+#include "apps/tandem/stop_signals.hpp"
 #include "tandem/base/unique_fd.hpp"
 #include "tandem/kxo/notation.hpp"
 #include "tandem/kxo/whole_file.hpp"
@@ -27,20 +28,6 @@ using kxo::Training;
 using kxo::TrainingPlan;
 
 constexpr double kDefaultSeconds = 60;
-
-volatile std::sig_atomic_t interrupted = 0;
-
-/// A second signal ends the process as ever.
-void handle_stop_signals() {
-  struct sigaction action {};
-  action.sa_handler = [](int) { interrupted = 1; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction before {};
-    ::sigaction(signal, nullptr, &before);
-    if (before.sa_handler != SIG_IGN) ::sigaction(signal, &action, nullptr);  // nohup
-  }
-}
 
 /// "99.1 % kept, 0.5 % lost to random moves".
 std::string shares_text(const Evaluation& point) {
@@ -60,9 +47,10 @@ Failure failure_of(const std::string& why) { return {kFailure, "kxo train: " + w
 /// The files of a training. One process at a time has them.
 class Directory {
  public:
-  static Result<Directory, Failure> open(const std::string& path) {
+  /// `make`: if it is not there.
+  static Result<Directory, Failure> open(const std::string& path, bool make) {
     std::error_code error;
-    std::filesystem::create_directories(path, error);
+    if (make) std::filesystem::create_directories(path, error);
     const auto refused = [&](int why) {
       Failure failure = from_errno("kxo train: " + path, why);
       failure.text += "; try: --out DIR";
@@ -71,7 +59,7 @@ class Directory {
     if (error) return refused(error.value());
     Directory directory(path);
     directory.fd_ = UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory.fd_) return refused(errno);
+    if (!directory.fd_ || ::access(path.c_str(), W_OK | X_OK) != 0) return refused(errno);
     if (::flock(directory.fd_.get(), LOCK_EX | LOCK_NB) != 0) {
       return Unexpected{failure_of(path + ": another training uses it; try: --out DIR")};
     }
@@ -79,7 +67,10 @@ class Directory {
   }
   const std::string& path() const { return path_; }
   std::string file(const char* name) const { return path_ + "/" + name; }
-  bool has(const char* name) const { return std::filesystem::exists(file(name)); }
+  bool has(const char* name) const {
+    std::error_code error;  // open() has seen that we may look
+    return std::filesystem::exists(file(name), error);
+  }
 
  private:
   explicit Directory(std::string path) : path_(std::move(path)) {}
@@ -87,27 +78,48 @@ class Directory {
   UniqueFd fd_;
 };
 
-/// A new training, or the one in the directory.
-Result<Training, Failure> begin(const TrainSettings& settings, const Directory& directory) {
-  const std::string checkpoint = directory.file("checkpoint");
-  if (!settings.resume) {
-    if (directory.has("checkpoint")) {
-      return Unexpected{failure_of(checkpoint + ": there is a training already; try: --resume, or "
-                                                "another --out DIR")};
-    }
-    auto plan = make_plan(settings, nullptr);
-    if (!plan) {
-      return Unexpected{
-          Failure{kUsage, "kxo train: " + plan.error() + "; try: tandem kxo train --help"}};
-    }
-    return Training(*plan);
+std::string directory_of(const TrainSettings& settings) {
+  if (!settings.out.empty()) return settings.out;
+  return fmt::format("kxo-{}-{}", kxo::game_name(settings.rules), settings.method.value_or("td"));
+}
+
+/// A new training in `directory`, which is made when there is nothing else to say against it.
+Result<Training, Failure> begin(const TrainSettings& settings,
+                                std::optional<Directory>& directory) {
+  const auto plan = make_plan(settings, nullptr);
+  if (!plan) {
+    return Unexpected{
+        Failure{kUsage, "kxo train: " + plan.error() + "; try: tandem kxo train --help"}};
   }
-  if (!directory.has("checkpoint")) {
+  auto opened = Directory::open(directory_of(settings), true);
+  if (!opened) return Unexpected{opened.error()};
+  directory.emplace(std::move(*opened));
+  if (directory->has("checkpoint")) {
+    return Unexpected{failure_of(directory->file("checkpoint") +
+                                 ": there is a training already; try: --resume, or another --out "
+                                 "DIR")};
+  }
+  return Training(*plan);
+}
+
+/// The training in `directory`.
+Result<Training, Failure> resume(const TrainSettings& settings,
+                                 std::optional<Directory>& directory) {
+  const std::string path = directory_of(settings), checkpoint = path + "/checkpoint";
+  std::error_code error;
+  const auto status = std::filesystem::status(checkpoint, error);
+  if (status.type() == std::filesystem::file_type::not_found) {
     return Unexpected{
         Failure{kNotFound, "kxo train: " + checkpoint + ": there is none; try: without --resume"}};
   }
+  auto opened = Directory::open(path, false);
+  if (!opened) return Unexpected{opened.error()};
+  directory.emplace(std::move(*opened));
   const auto bytes = kxo::read_whole_file(checkpoint, Training::kMostBytes);
-  if (!bytes) return Unexpected{failure_of(bytes.error())};
+  if (!bytes) {
+    return Unexpected{Failure{code_of_unreadable(checkpoint),
+                              "kxo train: " + bytes.error() + "; try: another --out DIR"}};
+  }
   auto training = Training::load(*bytes);
   if (!training) {
     return Unexpected{failure_of(checkpoint + ": " + training.error() +
@@ -147,7 +159,7 @@ class Run {
     for (;;) {
       if (training_.evaluation_due()) evaluate();
       if (Clock::now() >= next_save_ && !save()) return crew_end();
-      if (!crew_.agree(!finished() && interrupted == 0)) break;
+      if (!crew_.agree(!finished() && stop_signal() == 0)) break;
       training_.train(crew_.players);
       draw();
     }
@@ -262,13 +274,8 @@ class Run {
 };
 
 int lead(const TrainSettings& settings, const Crew& crew) {
-  const std::string path = !settings.out.empty()
-                               ? settings.out
-                               : fmt::format("kxo-{}-{}", kxo::game_name(settings.rules),
-                                             settings.method.value_or("td"));
-  auto directory = Directory::open(path);
-  auto training = directory ? begin(settings, *directory)
-                            : Result<Training, Failure>(Unexpected{directory.error()});
+  std::optional<Directory> directory;
+  auto training = settings.resume ? resume(settings, directory) : begin(settings, directory);
   crew.share(training ? training->save() : std::string());
   if (!training) return report(training.error());
   return Run(settings, crew, std::move(*training), std::move(*directory)).go();
@@ -285,10 +292,8 @@ int follow(const Crew& crew) {
 
 }  // namespace
 
-bool train_interrupted() noexcept { return interrupted != 0; }
-
 int run_train(const TrainSettings& settings, const Crew& crew) {
-  handle_stop_signals();
+  note_stop_signals();
   return crew.leads ? lead(settings, crew) : follow(crew);
 }
 

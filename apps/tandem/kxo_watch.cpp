@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <ctime>
+#include <limits>
 #include <optional>
 
 #include "apps/screen/terminal.hpp"
@@ -13,6 +14,8 @@
 #include "apps/tandem/games_device.hpp"
 #include "apps/tandem/games_file.hpp"
 #include "apps/tandem/kxo.hpp"
+#include "apps/tandem/option_checks.hpp"
+#include "apps/tandem/stop_signals.hpp"
 #include "tandem/kxo/notation.hpp"
 
 namespace tandem::cli {
@@ -47,8 +50,6 @@ struct Settings {
   std::uint32_t work = 0;
   bool plain = false;
 };
-
-volatile std::sig_atomic_t interrupted = 0;
 
 std::string failed(std::string_view what, const wd::Error& error) {
   return fmt::format("kxo watch: {}: {}", what, error.hint);
@@ -251,9 +252,7 @@ std::optional<Failure> show(Watch& watch, int& signal) {
 
 /// A line for each move, and one for each game that ends.
 std::optional<Failure> print_lines(Watch& watch) {
-  struct sigaction stop {};
-  stop.sa_handler = [](int) { interrupted = 1; };
-  for (const int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &stop, nullptr);
+  note_stop_signals({SIGPIPE});  // the games are saved first
   WatchModel& model = watch.model();
   std::vector<std::vector<int>> open(static_cast<std::size_t>(model.boards()));
   std::vector<int> games(open.size(), 1);
@@ -272,7 +271,7 @@ std::optional<Failure> print_lines(Watch& watch) {
                screen::move_names(rules, open[i]));
     open[i].clear();
   };
-  while (interrupted == 0 && !watch.enough()) {
+  while (stop_signal() == 0 && !watch.enough()) {
     const std::uint64_t before = model.moves();
     if (auto failure = watch.take(tell)) return failure;
     if (std::fflush(stdout) != 0) return std::nullopt;  // main() says why
@@ -322,7 +321,8 @@ int run(const Settings& settings) {
     }
     if (auto unsaved = add_games("kxo watch", settings.save, games)) return report(*unsaved);
   }
-  if (signal != 0) screen::end_by(signal);
+  if (!on_screen) signal = stop_signal();
+  if (signal != 0) end_by(signal);
   if (failure) return report(*failure);
   if (on_screen) fmt::print("{}", watch.model().history());
   return kOk;
@@ -335,19 +335,25 @@ void add_kxo_watch(CLI::App& kxo, Registry& registry) {
   CLI::App* command = kxo.add_subcommand("watch", "Watch boards of the device, many at once");
   command->add_option("--boards", settings->boards, "how many")
       ->option_text("N [12]")
-      ->check(CLI::Range(1, 1024));
+      ->check(whole_number(1, 1024));
   command->add_option("--o", settings->o, "who plays O on all boards")->option_text("AGENT");
   command->add_option("--x", settings->x, "who plays X on all boards")->option_text("AGENT");
   add_game_option(*command, settings->rules);
   command->add_option("--rate", settings->rate, "moves per second of each board")
       ->option_text("N [10]")
-      ->check(CLI::Range(1, 1000));
-  command->add_option("--work", settings->work, "nodes or iterations of a move")->option_text("N");
-  command->add_option("--seed", settings->seed, "of the agents")->option_text("S [1]");
+      ->check(whole_number(1, 1000));
+  command->add_option("--work", settings->work, "nodes or iterations of a move")
+      ->option_text("N")
+      ->check(whole_number(0, std::numeric_limits<std::uint32_t>::max()));
+  command->add_option("--seed", settings->seed, "of the agents")
+      ->option_text("S [1]")
+      ->check(whole_number());
   command->add_option("--games", settings->games, "end after so many, of all boards")
-      ->option_text("N");
+      ->option_text("N")
+      ->check(whole_number());
   command->add_option("--save", settings->save, "add the games to this file at the end")
-      ->option_text("FILE");
+      ->option_text("FILE")
+      ->check(not_empty());
   command->add_flag("--plain", settings->plain, "no screen: a line for each move and game");
   command->footer(std::string(kExamples));
   registry.emplace_back(command, [settings] { return run(*settings); });

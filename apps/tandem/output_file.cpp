@@ -84,14 +84,15 @@ int write_all(int fd, std::span<const std::byte> bytes) noexcept {
   return 0;
 }
 
-Result<OutputFile, Failure> OutputFile::create(const std::string& path, bool replace) {
+Result<OutputFile, Failure> OutputFile::create(const std::string& path, bool replace,
+                                               std::string_view instead) {
   struct stat found {};
   if (::lstat(path.c_str(), &found) == 0) {
     if (S_ISDIR(found.st_mode)) return Unexpected{from_errno(path, EISDIR)};
     // A rename would put a file in the place of, say, /dev/null or /dev/stdout.
     if (!S_ISREG(found.st_mode)) {
-      return Unexpected{
-          Failure{kFailure, fmt::format("{}: is not a regular file; try: -c >{}", path, path)}};
+      return Unexpected{Failure{
+          kFailure, fmt::format("{}: is not a regular file; try: {} >{}", path, instead, path)}};
     }
     if (!replace) return Unexpected{exists(path)};
   }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "apps/tandem/cli.hpp"
 #include "tandem/base/result.hpp"
@@ -26,7 +27,9 @@ class OutputFile {
  public:
   /// Errors: exists already and not `replace`, or is not a regular file, which is never replaced;
   /// the directory's errors.
-  static Result<OutputFile, Failure> create(const std::string& path, bool replace);
+  /// `instead`: how to have standard output, which the shell may send anywhere.
+  static Result<OutputFile, Failure> create(const std::string& path, bool replace,
+                                            std::string_view instead);
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;
   ~OutputFile();

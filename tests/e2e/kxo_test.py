@@ -136,6 +136,32 @@ class Group(Case):
         self.refused("AGENT", "regret")
 
 
+class Numbers(Case):
+    def test_what_is_no_number_in_range_is_refused(self):
+        for command, option, values in (
+                (["regret", "random"], "--positions", ("0", "-1", "1e3", "010", "10000001")),
+                (["regret", "random"], "--seed", ("-1", "18446744073709551616", "0x10", "")),
+                (["regret", "random"], "--work", ("-1", "nan", " 1", "1 ", "+1")),
+                (["match", "random", "random"], "--pairs", ("-1", "0")),
+                (["match", "random", "random"], "--opening", ("-1", "64", "99999999999")),
+                (["match", "random", "random"], "--threads", ("-1", "0", "257")),
+                (["match", "random", "random"], "--seed", ("-1",)),
+                (["watch", "--plain"], "--boards", ("-1", "0", "1025", "1.5")),
+                (["watch", "--plain"], "--rate", ("-1", "0", "nan")),
+                (["watch", "--plain"], "--games", ("-1",)),
+                (["watch", "--plain"], "--work", ("-1", "4294967296")),
+                (["play", "--plain"], "--seed", ("-1", "one"))):
+            for value in values:
+                self.refused(f"{option}: '{value}' is not a whole number in [", *command,
+                             option, value)
+
+    def test_an_empty_name_of_a_file_is_refused(self):
+        for command in (["match", "random", "random", "--save"], ["watch", "--plain", "--save"],
+                        ["play", "--plain", "--save"], ["export", "model", "-o"],
+                        ["train", "--out"], ["train", "--config"]):
+            self.refused("is an empty name", *command, "")
+
+
 class Solve(Case):
     def test_three_by_three_is_a_draw(self):
         solved = self.json("solve", "--game", "3x3-3")
@@ -216,6 +242,18 @@ class Regret(Case):
                 self.assertEqual(a[key], b[key])
             self.assertGreater(a["work"], 0)
             self.assertLessEqual(a["work"], 300 * 50)
+
+    def test_names_are_any_bytes(self):
+        command = b"external:command=while read l; do case $l in START*) echo OK;; DONE) echo 0\\,0" \
+                  b";; END) exit;; esac; done # \xff"
+        result = subprocess.run([TANDEM, "kxo", "regret", "--positions", "1", "--json", "--game",
+                                 "3x3-3", command], capture_output=True, timeout=300,
+                                stdin=subprocess.DEVNULL)
+        # An answer that is taken already is an error; no more than that.
+        self.assertIn(result.returncode, (0, 1), result)
+        self.assertNotIn(b"json", result.stderr)
+        if result.returncode == 0:
+            self.assertIn("\ufffd", json.loads(result.stdout)["agents"][0]["agent"])
 
     def test_the_table(self):
         text = self.ok("regret", "mcts:iterations=500", "random", "--positions", "20")
@@ -304,13 +342,12 @@ class Match(Case):
             while not os.path.exists(self.file) or os.stat(self.file).st_ino == inode:
                 self.assertIsNone(process.poll())
                 time.sleep(0.01)
-            inode = os.stat(self.file).st_ino
             time.sleep(0.3)
             process.send_signal(stop)
             _, errors = process.communicate(timeout=60)
             self.assertEqual(process.returncode, code, errors)
+            inode = os.stat(self.file).st_ino  # it may have saved meanwhile
             if code == 1:
-                inode = os.stat(self.file).st_ino
                 self.assertRegex(errors, r"interrupted after \d+ of 1000000 pairs; try: tandem kxo "
                                          r"match --resume --save ")
         counts, _, _ = pentanomial(self.file)

@@ -157,22 +157,47 @@ class Train(Case):
 
 class Config(Case):
     def test_the_command_line_comes_first(self):
-        path = self.write("c.toml", 'game = "3x3-3"\nmethod = "q"\nseed = 7  # of luck\n'
-                                    "games = 64\ngeneration = 32\nout = \"run\"\n")
+        path = self.write("c.toml", 'game = "3x3-3" # small\r\nmethod="q"\n\n  seed = 7  # of luck\n'
+                                    "games = 6_4\ngeneration = 32\nout = 'run#1\\'\n")
         self.ok("train", "--config", path, "--seed", "8")
-        plan = self.read("run", "plan.toml").decode()
+        plan = self.read("run#1\\", "plan.toml").decode()
         for line in ('game = "3x3-3"', 'method = "q"', "seed = 8", "generation = 32"):
             self.assertIn(line + "\n", plan)
 
     def test_what_is_wrong_is_told(self):
         for text, words in (("speed = 3\n", "no option 'speed'; there are: game, method"),
-                            ("[train]\nseed = 3\n", "no option 'train.seed'"),
+                            ("[train]\nseed = 3\n", "line 1: is not NAME = VALUE"),
                             ("resume = true\n", "no option 'resume'"),
-                            ("seed = 1\nrate = 1\nseed = 2\n", "'seed' is there twice"),
+                            ("seed = 1\nrate = 1\nseed = 2\n", "line 3: 'seed' is there twice"),
                             ("seed = many\n", "seed"), ('method = "sarsa"\n', "sarsa"),
                             ('game = "huge"\n', "huge"), ("lambda = 7\n", "lambda is not in")):
             self.refused(words, 2, "train", "--config", self.write("c.toml", text), "--games", "1")
+        for text in (b"[1, 2]", b"[1,", b'"1', b"'1", b"", b"1 2", b'"1" 2', b'"1\\n"', b"1,", b"1=2",
+                     b'"""1"""', b"{}"):
+            self.refused("line 2: 'seed' has no text in quotes or number", 2, "train", "--config",
+                         self.write("c.toml", b"\nseed = " + text + b"\n"))
+        for text in (b"seed", b"a.b = 1", b"= = =", b"[[[[", b"\xff\0\n", b"." * 9999, b'"seed" = 1'):
+            self.refused("line 1: is not NAME = VALUE", 2, "train", "--config",
+                         self.write("c.toml", text))
         self.refused("none.toml: No such file", 3, "train", "--config", "none.toml")
+
+
+class Numbers(Case):
+    def test_what_is_no_number_in_range_is_refused(self):
+        for option, value, words in (
+                ("seconds", "nan", "not a number in [0, 1000000000"), ("seconds", "inf", "'inf'"),
+                ("seconds", "-1", "'-1'"), ("save-every", "nan", "not a number in [0, 1000000"),
+                ("games", "-5", "not a whole number"), ("games", "1e3", "not a whole number"),
+                ("seed", "18446744073709551616", "not a whole number"),
+                ("lambda", "nan", "not a number in"), ("lambda", "-0.1", "lambda is not in [0, 1]"), ("rate", "0", "rate is not in (0, 1]"),
+                ("random-plies", "65", "random-plies is not in [0, 64]"),
+                ("generation", "0", "generation is not in"),
+                ("evaluate-every", "0", "evaluate-every is not in")):
+            self.refused(words, 2, "train", f"--{option}={value}")
+            self.refused(words, 2, "train", "--config",
+                         self.write("c.toml", f"{option} = {value}\n"))
+        # Nothing was made for what did not begin.
+        self.assertEqual(os.listdir(self.directory), ["c.toml"])
 
 
 class Directories(Case):
@@ -187,6 +212,11 @@ class Directories(Case):
 
     def test_without_a_checkpoint_there_is_nothing_to_resume(self):
         self.refused("there is none", 3, "train", "--resume", "--out", "run")
+        self.assertEqual(os.listdir(self.directory), [])
+        os.mkdir(self.path("run"))
+        self.refused("there is none", 3, "train", "--resume", "--out", "run")
+        os.mkdir(self.path("run", "checkpoint"))
+        self.refused("is no regular file", 1, "train", "--resume", "--out", "run")
 
     def test_damaged_checkpoints_are_told(self):
         self.ok("train", *SMALL, "--games", "32", "--out", "run")
@@ -204,7 +234,9 @@ class Directories(Case):
         if os.geteuid() == 0:
             self.skipTest("root may write everywhere")
         os.mkdir(self.path("closed"), 0o500)
-        self.refused("Permission denied", 1, "train", *SMALL, "--out", "closed")
+        self.refused("Permission denied", 4, "train", *SMALL, "--out", "closed")
+        os.mkdir(self.path("listed"), 0o600)
+        self.refused("Permission denied", 4, "train", *SMALL, "--out", "listed")
 
     def test_two_at_once_are_refused(self):
         process = subprocess.Popen([TANDEM, "kxo", "train", *SMALL, "--seconds", "600", "--out",
@@ -252,6 +284,10 @@ class Export(Case):
     def test_bad_models_are_told(self):
         self.refused("none: No such file", 3, "export", "none")
         self.refused("is no model of kxo", 1, "export", "run/checkpoint")
+        self.refused("is no regular file", 1, "export", "run")
+        os.symlink("/dev/null", self.path("link"))
+        self.refused("is not a regular file; try: without -o, >link", 1, "export", "run/model", "-o",
+                     "link", "-f")
         self.write("short", self.read("run", "model")[:99])
         self.refused("is cut short", 1, "export", "short")
         self.refused("is of 3x3-3, and state_value of boards of 4x4", 2, "export", "run/model",

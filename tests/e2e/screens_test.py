@@ -2,6 +2,7 @@
 """The screens of tandem kxo, in a real terminal: tmux, keys, and the text that is to be seen."""
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -253,15 +254,15 @@ class Play(OnScreen):
             screen.wait_for(r"kxo 4x4-3   you \(O\) against random")
             screen.keys("Left", "Up", "Enter")  # from c3 to b2
             screen.wait_for(r"random played ([a-d][1-4])")
-            screen.wait_for(r"moves: b2 ([a-d][1-4])$")
+            screen.wait_for(r"(?m)moves: b2 ([a-d][1-4])$")
             screen.keys("b", "2")
             screen.wait_for("b2 is taken by O")
             screen.keys("h")
             hint = screen.wait_for(r"hint: ([a-d][1-4]), wins in \d+ plies").group(1)
             screen.keys(hint[0], hint[1])
-            screen.wait_for(rf"moves: b2 [a-d][1-4] {hint} [a-d][1-4]$")
+            screen.wait_for(rf"(?m)moves: b2 [a-d][1-4] {hint} [a-d][1-4]$")
             screen.keys("u")
-            screen.wait_for(r"moves: b2 [a-d][1-4]$")
+            screen.wait_for(r"(?m)moves: b2 [a-d][1-4]$")
             screen.keys("h")
             screen.wait_for("hint: ")
             screen.keys("Enter")  # the hint has moved the cursor
@@ -280,7 +281,7 @@ class Play(OnScreen):
             screen.keys("t")
             screen.wait_for(r"against td\b")
             screen.keys("n")
-            screen.wait_for("moves:$")
+            screen.wait_for("(?m)moves:$")
             screen.keys("C-q")
             screen.wait_for("ENDED 0")
             self.assertRegex(screen.everything(), r"you - random: O wins: b2 ")
@@ -294,6 +295,38 @@ class Play(OnScreen):
             replay.keys("q")
             replay.wait_for("ENDED 0")
             self.assert_restored(replay)
+
+    def test_who_thinks_for_long_does_not_keep_the_person(self):
+        slow = "play --game 7x7-6 --as x --against mcts:time=3600s"
+        screen = self.screen(slow)
+        screen.wait_for("mcts:time=3600s thinks")
+        screen.keys("t")
+        screen.wait_for("(?sm)against copycat.*copycat played a1.*moves: a1$")
+        screen.keys("h")
+        screen.wait_for("hint: thinking")
+        screen.keys("b", "2")
+        screen.wait_for("(?sm)copycat played f6.*moves: a1 b2 f6$")
+        screen.keys("C-q")
+        screen.wait_for("ENDED 0")
+        again = self.screen(slow)
+        again.wait_for("mcts:time=3600s thinks")
+        again.keys("C-q")
+        again.wait_for("ENDED 0")
+        self.assert_restored(again)
+
+    def test_a_hint_about_a_position_that_is_gone_is_not_shown(self):
+        screen = self.screen("play --game 7x7-6 --against mcts:time=3s")
+        screen.wait_for("your turn, O")
+        screen.keys("h")  # thought about for a second
+        screen.wait_for("hint: thinking")
+        screen.keys("d", "4")
+        screen.wait_for("mcts:time=3s thinks")
+
+        def played():
+            text = screen.text()
+            self.assertNotIn("hint:", text)
+            return "mcts:time=3s played" in text
+        wait_until(played, "no move")
 
     def test_it_fits_after_a_resize(self):
         screen = self.screen("play --against random --as x --game 8x8-5", columns=120, rows=40)
@@ -377,6 +410,88 @@ class Plain(unittest.TestCase):
                 self.assertRegex(result.stderr, "^tandem: ")
         result = self.run_kxo("watch", TANDEM="unix:/no/such/socket")
         self.assertEqual(result.returncode, 5)
+
+    def test_each_game_is_kept_once(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "games")
+            result = self.run_kxo("play", "--game", "2x2-2", "--against", "random", "--save", path,
+                                  text="a1\na2\nb1\nb2\nt\nhint\nagainst random\n")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual(self.run_kxo("replay", path).stdout.count("game "), 1)
+
+    def test_what_is_stopped_keeps_its_games(self):
+        with tempfile.TemporaryDirectory() as directory:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                for command, text in ((("watch", "--o", "random", "--x", "random"), b"board "),
+                                      (("play", "--against", "random"), b"your turn")):
+                    path = os.path.join(directory, f"{command[0]}-{number}")
+                    process = subprocess.Popen(
+                        [TANDEM, "kxo", *command, "--plain", "--save", path], bufsize=0,
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                        env={**os.environ, "TANDEM": "embedded"})
+                    process.stdin.write(b"a1\n")
+                    seen = b""
+                    while seen.count(text) < 2:
+                        more = os.read(process.stdout.fileno(), 65536)
+                        self.assertNotEqual(more, b"", seen)
+                        seen += more
+                    process.send_signal(number)
+                    # It is read until its end: what it still says has to have room.
+                    _, errors = process.communicate(timeout=PATIENCE)
+                    self.assertEqual(process.returncode, -number, errors)
+                    self.assertIn("move 1: O", self.run_kxo("replay", path).stdout)
+
+    def test_who_has_no_reader_any_more_keeps_its_games(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "games")
+            process = subprocess.Popen(
+                [TANDEM, "kxo", "watch", "--plain", "--o", "random", "--x", "random", "--save", path],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                env={**os.environ, "TANDEM": "embedded"})
+            os.read(process.stdout.fileno(), 1)
+            process.stdout.close()
+            process.stdout = None
+            process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, -signal.SIGPIPE)
+            self.assertIn("move 1: O", self.run_kxo("replay", path).stdout)
+
+    def test_a_full_disk_leaves_the_games_that_are_there(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "games")
+            self.run_kxo("play", "--against", "random", "--save", path, text="a1\n")
+            size = os.path.getsize(path)
+
+            def limit():
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, size + 20))
+            result = subprocess.run([TANDEM, "kxo", "play", "--plain", "--against", "random",
+                                     "--save", path], input="a1\n", text=True, capture_output=True,
+                                    timeout=PATIENCE, preexec_fn=limit)
+            self.assertEqual(result.returncode, 1)
+            self.assertRegex(result.stderr, "^tandem: kxo play: .*File too large; try: another --save")
+            self.assertEqual(os.path.getsize(path), size)
+            self.assertEqual(self.run_kxo("replay", path).returncode, 0)
+
+    def test_files_that_are_none(self):
+        with tempfile.TemporaryDirectory() as directory:
+            pipe = os.path.join(directory, "pipe")
+            os.mkfifo(pipe)
+            escape = os.path.join(directory, "escape")
+            with open(escape, "w", encoding="utf-8") as file:
+                file.write("kxo games 1\ngame 4x4-3\no \033]0;owned\a\n")
+            for arguments, status, words in (
+                    (["replay", pipe], 1, "is no regular file"),
+                    (["play", "--save", pipe], 2, "is no regular file"),
+                    (["watch", "--save", pipe], 2, "is no regular file"),
+                    (["watch", "--save", "/dev/null"], 2, "is no regular file"),
+                    (["replay", "/dev/zero"], 1, "is no regular file"),
+                    (["replay", directory], 1, "is no regular file"),
+                    (["replay", ""], 3, "No such file"),
+                    (["replay", escape], 1, "line 3 has a control character"),
+                    (["play", "--save", escape], 2, "line 3 has a control character")):
+                result = self.run_kxo(*arguments)
+                self.assertEqual(result.returncode, status, (arguments, result.stderr))
+                self.assertRegex(result.stderr, "^tandem: kxo [^\033]*; try: ")
+                self.assertIn(words, result.stderr)
 
     def test_help_has_examples(self):
         for command in ("play", "watch", "replay"):
