@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -11,26 +12,23 @@
 #include <thread>
 
 #include "tandem/rcu/call.hpp"
+#include "tandem/rcu/detail/test_memory.hpp"
 #include "tandem/rcu/detail/test_objects.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/rcu.hpp"
 #include "tandem/rcu/stats.hpp"
 
-namespace {
-thread_local bool no_memory = false;
-thread_local bool no_memory_at_all = false;  // also where that is an exception
-}  // namespace
+namespace tandem::rcu::detail {
+constinit thread_local bool no_memory = false;
+constinit thread_local bool no_memory_at_all = false;
+constinit thread_local std::uint64_t memory_calls = 0;
+}  // namespace tandem::rcu::detail
 
-// AddressSanitizer brings operators of its own, which half a set of ours would not fit.
-#if defined(__SANITIZE_ADDRESS__)
-namespace {
-constexpr bool kMemoryCanRunOut = false;
-}
-#else
-namespace {
+using tandem::rcu::detail::memory_calls;
+using tandem::rcu::detail::no_memory;
+using tandem::rcu::detail::no_memory_at_all;
 
-constexpr bool kMemoryCanRunOut = true;
-}
+#if !defined(__SANITIZE_ADDRESS__)
 // NOLINTBEGIN(misc-new-delete-overloads)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpragmas"
@@ -38,32 +36,41 @@ constexpr bool kMemoryCanRunOut = true;
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 namespace {
 
-void* aligned(std::size_t size, std::align_val_t align) {
+void* allocate(std::size_t size, std::align_val_t align) noexcept {
+  ++memory_calls;
   const auto step = static_cast<std::size_t>(align);
   return std::aligned_alloc(step, (size + step - 1) & ~(step - 1));
+}
+void* allocate(std::size_t size) noexcept {
+  ++memory_calls;
+  return std::malloc(size);
+}
+void give_back(void* memory) noexcept {
+  ++memory_calls;
+  std::free(memory);
 }
 }  // namespace
 
 void* operator new(std::size_t size, std::align_val_t align, const std::nothrow_t&) noexcept {
-  return no_memory ? nullptr : aligned(size, align);
+  return no_memory ? nullptr : allocate(size, align);
 }
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  return no_memory ? nullptr : std::malloc(size);
+  return no_memory ? nullptr : allocate(size);
 }
 void* operator new(std::size_t size, std::align_val_t align) {
-  void* const memory = no_memory_at_all ? nullptr : aligned(size, align);
+  void* const memory = no_memory_at_all ? nullptr : allocate(size, align);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
 void* operator new(std::size_t size) {
-  void* const memory = no_memory_at_all ? nullptr : std::malloc(size);
+  void* const memory = no_memory_at_all ? nullptr : allocate(size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { give_back(memory); }
+void operator delete(void* memory, std::size_t) noexcept { give_back(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { give_back(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { give_back(memory); }
 #pragma GCC diagnostic pop
 // NOLINTEND(misc-new-delete-overloads)
 #endif
@@ -72,17 +79,14 @@ namespace tandem::rcu {
 namespace {
 
 using detail::destroyed;
-using detail::Plain;
-using detail::WithBase;
-
-using detail::destroyed;
+using detail::kOwnOperators;
 using detail::Plain;
 using detail::wait_until;
 using detail::WithBase;
 
 // [saferecl.rcu.domain.general], [saferecl.rcu.base]: lock() and retire() do not throw.
 TEST(Memory, TheFirstUseOfTheDefaultDomainNeedsNone) {
-  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer's operators are in the way";
+  if (!kOwnOperators) GTEST_SKIP() << "AddressSanitizer's operators are in the way";
   if (std::getenv("TANDEM_FIRST_USE") == nullptr) {  // in a process of its own
     EXPECT_EQ(detail::in_child([] {
                 ::setenv("TANDEM_FIRST_USE", "1", 1);
@@ -105,11 +109,11 @@ TEST(Memory, TheFirstUseOfTheDefaultDomainNeedsNone) {
 }
 
 TEST(Free, WithoutMemoryAHeadIsQueuedAllTheSameAndTheOtherKindWaits) {
-  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  if (!kOwnOperators) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
   rcu_domain domain;
   destroyed = 0;
-  no_memory = true;
   domain.lock();
+  no_memory = true;
   for (int i = 0; i < 10; ++i) {
     rcu::free(new WithBase, domain);  // does not block: we are in a section
   }
@@ -123,8 +127,41 @@ TEST(Free, WithoutMemoryAHeadIsQueuedAllTheSameAndTheOtherKindWaits) {
   EXPECT_EQ(destroyed, 11);
 }
 
+// Nor does what has no result to say so with: also where the thread has no reader yet.
+TEST(Free, WithoutMemoryAThreadsFirstOnesInADomainAreQueuedAllTheSame) {
+  if (!kOwnOperators) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  rcu_domain domain;
+  struct Retired : rcu_obj_base<Retired> {
+    ~Retired() { ++destroyed; }
+  };
+  destroyed = 0;
+  std::thread([&] {
+    auto* const retired = new Retired;
+    auto* const freed = new WithBase;
+    no_memory = no_memory_at_all = true;
+    retired->retire({}, domain);
+    rcu::free(freed, domain);
+    no_memory = no_memory_at_all = false;
+  }).join();
+  EXPECT_EQ(stats(domain).overflowed, 2u);
+  rcu_barrier(domain);
+  EXPECT_EQ(destroyed, 2);
+}
+
+TEST(MemoryDeath, AFirstSectionWithoutMemoryIsReported) {
+  if (!kOwnOperators) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        rcu_domain domain;
+        no_memory = no_memory_at_all = true;
+        const std::scoped_lock section(domain);
+      },
+      "there_is_memory");
+}
+
 TEST(Free, WithoutMemoryABarrierInsideASectionStillFindsWhatWasRetired) {
-  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  if (!kOwnOperators) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
   rcu_domain domain;
   struct Retired : rcu_obj_base<Retired> {
     ~Retired() { ++destroyed; }
@@ -144,7 +181,7 @@ TEST(Free, WithoutMemoryABarrierInsideASectionStillFindsWhatWasRetired) {
 }
 
 TEST(Free, WithoutMemoryABarrierInADeleterStillFindsWhatWaits) {
-  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  if (!kOwnOperators) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
   rcu_domain domain;
   struct Retired : rcu_obj_base<Retired> {
     ~Retired() { ++destroyed; }
@@ -179,7 +216,7 @@ TEST(Free, WithoutMemoryABarrierInADeleterStillFindsWhatWaits) {
 
 // [saferecl.rcu.domain.func], rcu_retire, Throws: and then nothing is scheduled.
 TEST(RcuRetire, ThrowsWhereThereIsNoMemoryAndSchedulesNothing) {
-  if (!kMemoryCanRunOut) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
+  if (!kOwnOperators) GTEST_SKIP() << "AddressSanitizer: memory does not run out";
   rcu_domain domain;
   { const std::scoped_lock section(domain); }  // has what the first one needs
   destroyed = 0;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/rcu/detail/process.hpp"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 #include <array>
@@ -22,7 +24,10 @@ constinit std::atomic<bool> fence_refused{false};                // survives for
 pthread_key_t exit_key;                                          // written before hooks_set
 constinit std::array<std::atomic<void (*)()>, 2> child_hooks{};  // survive fork
 
-void exit_hook(void*) { on_thread_exit(); }
+void exit_hook(void*) {
+  on_thread_exit();
+  free_sections();
+}
 
 /// All signals but those that a fault of the thread's own causes.
 sigset_t signals_from_elsewhere() noexcept {
@@ -75,9 +80,21 @@ void after_fork_in_child() {
   after_fork();
 }
 
+/// Where we are part of a module, it stays when a program closes it: threads that used it still
+/// have exit_hook() before them, workers run our code, and readers restartable sequences.
+void stay_loaded() noexcept {
+  Dl_info program{};
+  Dl_info here{};
+  if (::dladdr(&exit_key, &here) == 0 || here.dli_fname == nullptr) return;
+  (void)::dladdr(reinterpret_cast<const void*>(::getauxval(AT_ENTRY)), &program);
+  if (here.dli_fbase == program.dli_fbase) return;
+  (void)::dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 /// A fork amid these lines makes the child repeat them: all hooks may run twice.
 void set_hooks() noexcept {
   if (hooks_set.load(std::memory_order_acquire)) return;
+  stay_loaded();
   TANDEM_CHECK(::pthread_key_create(&exit_key, exit_hook) == 0);
   TANDEM_CHECK(::pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0);
   hooks_set.store(true, std::memory_order_release);

@@ -30,10 +30,15 @@ namespace detail {
 constinit DefaultDomain default_domain;
 }
 
-rcu_domain::rcu_domain() : id_(next_domain_id.fetch_add(1, std::memory_order_relaxed)) {}
+// A signal handler may be the first to use a domain, so there is a core before.
+
+rcu_domain::rcu_domain() : id_(next_domain_id.fetch_add(1, std::memory_order_relaxed)) { core(); }
+
+namespace {
+[[maybe_unused]] const bool made_early = (detail::DomainAccess::core(rcu_default_domain()), true);
+}
 
 rcu_domain::~rcu_domain() {
-  if (!core_.load(std::memory_order_acquire)) return;
   detail::Core& mine = core();
   // Deleters may retire, also one that a worker runs now: a barrier is the last one if nothing came
   // while it waited for all there was.
@@ -70,6 +75,7 @@ detail::Core& rcu_domain::core() noexcept {
 
 bool rcu_domain::push_slowly(detail::Reader& self, const std::uintptr_t* words, std::size_t count,
                              std::size_t bytes) noexcept {
+  if (&self == &detail::no_reader) return false;  // no memory for one
   if (self.generation != detail::current_generation()) attach(self);
   if (!self.core->make_room(self, count)) return false;
   detail::Queue& queue = *self.queue;
@@ -95,9 +101,9 @@ void rcu_domain::retire(detail::Node& node, std::size_t bytes) noexcept {
 }
 
 void rcu_domain::spill(std::uintptr_t word) noexcept {
-  detail::Reader& self = attached_reader();
-  self.core->spill(word);
-  if (detail::thread_ends) detail::leave_for_good(self);
+  core().spill(word);
+  if (!detail::thread_ends) return;
+  if (detail::Reader* const self = known_reader()) detail::leave_for_good(*self);
 }
 
 namespace {

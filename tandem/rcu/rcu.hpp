@@ -86,6 +86,7 @@ struct DomainAccess;
 /// Spec: [saferecl.rcu.domain].
 class rcu_domain {
  public:
+  /// Errors: std::bad_alloc.
   rcu_domain();
   rcu_domain(const rcu_domain&) = delete;
   rcu_domain& operator=(const rcu_domain&) = delete;
@@ -93,8 +94,8 @@ class rcu_domain {
 
   /// Enters a section. Nests; never blocks. unlock() must run on the same thread.
   ///
-  /// Allocates at the thread's first section in this domain; in the default domain at a forked
-  /// child's first one only.
+  /// Allocates at the thread's first section in this domain, and without memory ends the program;
+  /// in the default domain at a forked child's first one only.
   /// Ordering: (A) our state store is visible before any load in the section; pairs with the heavy
   ///           fence (F) of a grace period. (B) the sequence load acquires what updaters did before
   ///           they advanced it to that value.
@@ -123,6 +124,7 @@ class rcu_domain {
   explicit constexpr rcu_domain(std::uint64_t id) : id_(id) {}
 
   detail::Reader& reader() noexcept;
+  /// This thread's reader, a new one if it has none; no_reader where there is no memory.
   detail::Reader& find_reader() noexcept;
   /// This thread's reader, registered.
   detail::Reader& attached_reader() noexcept {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thread's readers: made at the first section in a domain, detached at thread exit.
 #include <atomic>
+#include <new>
 #include <utility>
 
 #include "tandem/base/background_thread.hpp"
@@ -143,7 +144,8 @@ detail::Reader& rcu_domain::find_reader() noexcept {
   detail::watch_thread_exit();
   detail::last_reader = &detail::no_reader;  // what it names may be freed
   detail::free_readers_of_dead_domains();
-  auto* const fresh = new detail::FurtherReader;
+  auto* const fresh = new (std::nothrow) detail::FurtherReader;
+  if (fresh == nullptr) return detail::no_reader;
   fresh->reader.domain_id = id_;
   fresh->domain = this;
   fresh->next.store(detail::first_further(), std::memory_order_relaxed);
@@ -164,6 +166,8 @@ detail::Reader* rcu_domain::known_reader() const noexcept {
 }
 
 void rcu_domain::attach(detail::Reader& reader) noexcept {
+  const bool there_is_memory = &reader != &detail::no_reader;
+  TANDEM_CHECK(there_is_memory);
   if (detail::thread_ends) detail::block_signals_for_good();
   const SignalsBlocked blocked;  // a handler may attach, too
   detail::Core& mine = core();

@@ -62,8 +62,8 @@ class srcu_domain {
 
   /// Enters a section. Nests; never blocks. Returns: the token that unlock() wants, 0 or 1.
   ///
-  /// Thread safety: any thread and signal handler. Allocates only beyond eight domains in which the
-  ///                thread has sections at once.
+  /// Thread safety: any thread and signal handler. Allocates nothing; for each 170 domains beyond
+  ///                eight in which the thread has sections at once it maps a page, until its end.
   /// Ordering:      (A) the count is visible before any load in the section; pairs with the fence
   ///                (F) of a grace period.
   int lock() noexcept;
@@ -239,11 +239,11 @@ void srcu_domain::retire(T* p, D d) {
 
 TANDEM_RCU_READER_PATH inline void srcu_domain::count_open(unsigned index) noexcept {
   detail::OpenSections& first = detail::here(detail::thread_sections.entries);
-  add_on_this_thread(first.opened[index],
+  add_on_this_thread(first.counts[index].opened,
                      1);  // from here on no signal handler takes the entry for another domain
   light_fence();
   if (first.domain != this) [[unlikely]] {
-    add_on_this_thread(first.opened[index], ~0u);
+    add_on_this_thread(first.counts[index].opened, ~0u);
     count_open_slowly(index);
   }
 }
@@ -274,7 +274,7 @@ TANDEM_RCU_READER_PATH inline void srcu_domain::unlock(int token) noexcept {
   const unsigned index = static_cast<unsigned>(token) & 1;
   detail::OpenSections& first = detail::here(detail::thread_sections.entries);
   if (first.domain == this && first.surely_open(index)) [[likely]] {
-    add_on_this_thread(first.closed[index], 1);
+    add_on_this_thread(first.counts[index].closed, 1);
   } else {
     count_closed_slowly(index);
   }

@@ -2,8 +2,11 @@
 // Readers of sleepable domains beside the inline path: where they count, what they have open, and
 // what a forked child makes of it.
 #include <sched.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <climits>
+#include <new>
 
 #include "tandem/base/background_thread.hpp"
 #include "tandem/base/check.hpp"
@@ -19,6 +22,7 @@ constinit thread_local ThreadSections thread_sections;
 
 namespace {
 
+using detail::FurtherSections;
 using detail::OpenSections;
 using detail::thread_sections;
 
@@ -26,15 +30,63 @@ using detail::thread_sections;
 /// the mark of another process need not wait for that thread.
 constexpr std::uint64_t kRefreshing = std::uint64_t{1} << 63;
 
+/// The first entry that `fits`, or null.
+template <class Fits>
+OpenSections* find_entry(Fits fits) noexcept {
+  auto& mine = detail::here(&thread_sections);
+  for (OpenSections& entry : mine.entries) {
+    if (fits(entry)) return &entry;
+  }
+  for (FurtherSections* page = mine.further.load(std::memory_order_relaxed); page != nullptr;
+       page = page->next) {
+    for (OpenSections& entry : page->entries) {
+      if (fits(entry)) return &entry;
+    }
+  }
+  return nullptr;
+}
+
 template <class Visit>
 void for_each_open(Visit visit) {
-  for (OpenSections& entry : thread_sections.entries) {
+  (void)find_entry([&visit](OpenSections& entry) {
     if (entry.any()) visit(entry);
+    return false;
+  });
+}
+
+/// Async-signal-safe. Stays until the thread ends.
+OpenSections& further_entry() noexcept {
+  void* const memory = ::mmap(nullptr, sizeof(FurtherSections), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const bool there_is_memory = memory != MAP_FAILED;
+  TANDEM_CHECK(there_is_memory);
+  auto* const page = new (memory) FurtherSections;
+  auto& further = detail::here(&thread_sections).further;
+  page->next = further.load(std::memory_order_relaxed);
+  while (!further.compare_exchange_weak(page->next, page, std::memory_order_relaxed)) {
   }
-  for (OpenSections* entry = thread_sections.more; entry; entry = entry->next) visit(*entry);
+  detail::watch_thread_exit();
+  return page->entries[0];
 }
 
 }  // namespace
+
+void detail::free_sections() noexcept {
+  const SignalsBlocked blocked;  // a handler would use what is about to go
+  FurtherSections* page = thread_sections.further.exchange(nullptr, std::memory_order_relaxed);
+  while (page != nullptr) {
+    FurtherSections* const next = page->next;
+    const bool in_use = std::any_of(std::begin(page->entries), std::end(page->entries),
+                                    [](const OpenSections& entry) { return entry.any(); });
+    if (in_use) {  // by destructors that come later, or for ever
+      page->next = thread_sections.further.load(std::memory_order_relaxed);
+      thread_sections.further.store(page, std::memory_order_relaxed);
+    } else {
+      ::munmap(page, sizeof *page);
+    }
+    page = next;
+  }
+}
 
 struct SrcuForkHook {
   /// In the child, on the thread that forked: what it has open goes on.
@@ -89,53 +141,24 @@ void srcu_domain::add_shared(std::atomic<std::uint64_t>& of_cpu_0) noexcept {
                    detail::kInstrumented ? std::memory_order_seq_cst : std::memory_order_release);
 }
 
+/// A handler that comes in between closes what it opens: an entry that was free is free again.
 void srcu_domain::count_open_slowly(unsigned index) noexcept {
-  auto& mine = detail::here(&thread_sections);
-  for (std::uint32_t i = 0; i < mine.kInline; ++i) {
-    OpenSections& entry = mine.entries[i];
-    if (entry.domain != this || !entry.any()) continue;
-    add_on_this_thread(entry.opened[index], 1);
-    return;
-  }
-  for (OpenSections* entry = mine.more; entry; entry = entry->next) {
-    if (entry->domain != this) continue;
-    add_on_this_thread(entry->opened[index], 1);
-    return;
-  }
-  for (std::uint32_t i = 0; i < mine.kInline; ++i) {
-    OpenSections& entry = mine.entries[i];
-    if (entry.any()) continue;
-    add_on_this_thread(entry.opened[index], 1);
-    light_fence();
-    entry.domain = this;
-    return;
-  }
-  auto* const further = new OpenSections{this, {}, {}, mine.more};
-  add_on_this_thread(further->opened[index], 1);
+  OpenSections* entry =
+      find_entry([this](const OpenSections& one) { return one.domain == this && one.any(); });
+  if (!entry) entry = find_entry([](const OpenSections& one) { return !one.any(); });
+  if (!entry) entry = &further_entry();
+  add_on_this_thread(entry->counts[index].opened, 1);
   light_fence();
-  mine.more = further;
+  entry->domain = this;
 }
 
 void srcu_domain::count_closed_slowly(unsigned index) noexcept {
-  auto& mine = detail::here(&thread_sections);
-  for (std::uint32_t i = 0; i < mine.kInline; ++i) {
-    OpenSections& entry = mine.entries[i];
-    if (entry.domain != this || entry.open(index) == 0) continue;
-    add_on_this_thread(entry.closed[index], 1);
-    return;
-  }
-  for (OpenSections** link = &mine.more; *link; link = &(*link)->next) {
-    OpenSections* const entry = *link;
-    if (entry->domain != this || entry->open(index) == 0) continue;
-    add_on_this_thread(entry->closed[index], 1);
-    if (!entry->any()) {
-      *link = entry->next;
-      delete entry;
-    }
-    return;
-  }
-  constexpr bool kThisThreadHasItOpen = false;
-  TANDEM_CHECK(kThisThreadHasItOpen);
+  OpenSections* const entry = find_entry([this, index](const OpenSections& one) {
+    return one.domain == this && one.open(index) != 0;
+  });
+  const bool this_thread_has_it_open = entry != nullptr;
+  TANDEM_CHECK(this_thread_has_it_open);
+  add_on_this_thread(entry->counts[index].closed, 1);
 }
 
 std::uint32_t srcu_domain::sections_here() const noexcept {

@@ -222,7 +222,7 @@ TEST(SrcuDeath, MisuseIsReported) {
         srcu_domain domain;
         domain.unlock(0);
       },
-      "kThisThreadHasItOpen");
+      "this_thread_has_it_open");
   EXPECT_DEATH(
       {
         srcu_domain domain;

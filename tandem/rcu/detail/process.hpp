@@ -29,7 +29,8 @@ inline std::uint64_t current_generation() noexcept {
 /// no architecture promises to be enough; see Core::fence().
 void grace_period_fence() noexcept;
 
-/// Has on_thread_exit() called when this thread ends, after C++ thread-local destructors.
+/// Has on_thread_exit() and free_sections() called when this thread ends, after C++ thread-local
+/// destructors.
 ///
 /// Other keys' destructors may run after it, and glibc goes round all of them four times only: what
 /// this thread attaches after a call, it detaches with its next outermost unlock.
@@ -44,6 +45,8 @@ void block_signals_for_good() noexcept;
 
 /// In reader.cpp: detaches this thread's readers.
 void on_thread_exit() noexcept;
+/// In srcu_reader.cpp: gives back what this thread needed for many sections at once.
+void free_sections() noexcept;
 /// In reader.cpp: in a child of the process of generation `parent`, attaches this thread's readers.
 void on_fork_child(std::uint64_t parent) noexcept;
 

@@ -29,35 +29,41 @@ static_assert(sizeof(SrcuSlot) == kCacheLine);
 /// They change by add_on_this_thread(). Two that only grow, since one that goes up and down is a
 /// chain of twice as many stores that each wait for the one before.
 struct OpenSections {
+  struct alignas(8) Counts {
+    std::uint32_t opened = 0;
+    std::uint32_t closed = 0;
+  };
   srcu_domain* domain = nullptr;  // while a section is open, it lives
-  std::uint32_t opened[2] = {};
-  std::uint32_t closed[2] = {};
-  OpenSections* next = nullptr;
+  Counts counts[2];
 
-  /// As of one moment, whatever a signal handler opens and closes meanwhile.
+  /// As of one moment, whatever signal handlers open and close meanwhile.
   std::uint32_t open(unsigned index) const noexcept {
-    for (;;) {
-      const std::uint32_t before = __atomic_load_n(&closed[index], __ATOMIC_RELAXED);
-      light_fence();
-      const std::uint32_t sum = __atomic_load_n(&opened[index], __ATOMIC_RELAXED);
-      light_fence();
-      if (__atomic_load_n(&closed[index], __ATOMIC_RELAXED) == before) return sum - before;
-    }
+    Counts both;
+    __atomic_load(&counts[index], &both, __ATOMIC_RELAXED);
+    return both.opened - both.closed;
   }
   /// As open() != 0, but false if a signal handler came between the loads.
   bool surely_open(unsigned index) const noexcept {
-    const std::uint32_t sum = __atomic_load_n(&opened[index], __ATOMIC_RELAXED);
+    const std::uint32_t opened = __atomic_load_n(&counts[index].opened, __ATOMIC_RELAXED);
     light_fence();
-    return static_cast<std::int32_t>(sum - __atomic_load_n(&closed[index], __ATOMIC_RELAXED)) > 0;
+    const std::uint32_t closed = __atomic_load_n(&counts[index].closed, __ATOMIC_RELAXED);
+    return static_cast<std::int32_t>(opened - closed) > 0;
   }
   bool any() const noexcept { return open(0) != 0 || open(1) != 0; }
 };
 
+/// Entries for sections in further domains at once. From the kernel, since a signal handler may be
+/// the one that needs them, when the thread it interrupts is in the allocator.
+struct FurtherSections {
+  FurtherSections* next = nullptr;
+  OpenSections entries[(4096 - sizeof(void*)) / sizeof(OpenSections)];
+};
+static_assert(sizeof(FurtherSections) <= 4096);
+
 /// All that a thread has open: what a forked child carries over.
 struct ThreadSections {
-  static constexpr std::uint32_t kInline = 8;
-  OpenSections entries[kInline];  // the inline path looks at the first
-  OpenSections* more = nullptr;   // in further domains at once; each freed when it is closed
+  OpenSections entries[8];  // the inline path looks at the first
+  std::atomic<FurtherSections*> further{nullptr};
 };
 
 #define TANDEM_RCU_TLS __attribute__((tls_model("initial-exec")))
