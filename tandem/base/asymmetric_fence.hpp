@@ -41,4 +41,14 @@ inline void full_fence() noexcept {
 #endif
 }
 
+/// full_fence() right after a read-modify-write of this thread's, of whatever order: on x86 that
+/// was one already.
+inline void fence_after_rmw() noexcept {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+  light_fence();
+#else
+  full_fence();
+#endif
+}
+
 }  // namespace tandem

@@ -240,7 +240,7 @@ class Patience {
 /// It runs no more than it waits for, lest deleters that call barrier pile up on one stack; unless
 /// another barrier in a deleter is in the way, which may wait for more than we do. What is not
 /// inlined keeps small what each takes of the stack.
-void barrier_in_deleter(Core& core, std::uint64_t limit, const Reader* self,
+void barrier_in_deleter(Core& core, std::uint64_t limit, Reader* self,
                         bool in_section) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   if (!in_section && planted_fault("rcu-barrier-blocks-in-deleter")) core.synchronize(self);
   const Nested mark(core);
@@ -315,7 +315,7 @@ std::uint64_t Core::pushed_ever() const noexcept {
   return sum;
 }
 
-void Core::barrier(const Reader* self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
+void Core::barrier(Reader* self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   if (runs_deleters_of(*this)) {
     return barrier_in_deleter(*this, sequence.load(std::memory_order_acquire), self, false);
   }
@@ -362,7 +362,7 @@ void Core::barrier_in_section(std::uint64_t limit) noexcept {
 /// Of the sections that hold something up we wait for the oldest only: a younger one may itself be
 /// waiting for a deleter that waits for ours to end.
 bool Core::run_stamped_until(std::uint64_t limit,
-                             const Reader* self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
+                             Reader* self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   for (;;) {
     const std::uint64_t bound = sequence.load(std::memory_order_acquire);
     fence(self);  // (F), see wait_for_readers()

@@ -19,9 +19,9 @@ namespace {
 
 constexpr int kSpins = 64;  // scans with a pause between them, about 10 µs
 constexpr int kPauses = 8;  // in one pause
-/// Grace periods that callers drive side by side. Each interrupts every CPU on which the process
-/// runs; above this many, to sleep and be woken costs all together less.
-constexpr std::uint32_t kSideBySide = 16;
+/// Of Core::turn: whether somebody drives the grace period that others wait for, and its count.
+constexpr std::uint32_t kDriven = 1;
+constexpr std::uint32_t kTurn = 2;
 
 }  // namespace
 
@@ -89,6 +89,47 @@ void Core::count_plain(Reader& reader) noexcept {
   full_fence();  // (H)
 }
 
+void Core::make_plain(Reader& reader) noexcept {
+  if (reader.waits || !light_readers.load(std::memory_order_relaxed)) return;
+  count_plain(reader);
+  reader.plain.store(reader.generation, std::memory_order_relaxed);
+}
+
+/// While it lives, its thread waits outside sections and does not count as a plain reader: where
+/// all plain readers wait for grace periods, nobody need be interrupted for those. A handler that
+/// enters a section on this thread meanwhile makes a fence of its own.
+///
+/// Ordering: (H) what the thread did in sections happens before the count falls; it rises again
+///           with a full fence before the next plain section, as for a reader that is new.
+class Core::Waiting {
+ public:
+  Waiting(Core& core, Reader* self) noexcept
+      : core_(core), reader_(core.counts(self) ? self : nullptr) {
+    if (reader_ == nullptr) return;
+    reader_->waits = true;
+    reader_->plain.store(kDetached, std::memory_order_relaxed);
+    light_fence();
+    core_.plain_readers.fetch_sub(1, std::memory_order_seq_cst);  // (H)
+  }
+  ~Waiting() {
+    if (reader_ == nullptr) return;
+    if (!planted_fault("rcu-waiter-stays-uncounted")) {
+      core_.plain_readers.fetch_add(1, std::memory_order_seq_cst);  // (H)
+    }
+    fence_after_rmw();
+    reader_->waits = false;
+    if (light_readers.load(std::memory_order_relaxed)) {
+      reader_->plain.store(core_.generation, std::memory_order_relaxed);
+    }
+  }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+ private:
+  Core& core_;
+  Reader* const reader_;
+};
+
 /// The kernel refuses the fence that plain readers rely on: from their next sections on they make
 /// their own. They stay counted, since one of them may be entering a section as a plain one now.
 void Core::make_nobody_plain() noexcept {
@@ -113,8 +154,7 @@ void wake_waiters(Reader& reader) noexcept {
   Core::unboost(reader);
 }
 
-std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {
-  const MutexLock lock(registry);
+std::uint64_t Core::oldest_reader_locked(std::uint64_t bound) const noexcept {
   std::uint64_t oldest = bound;
   for (const Reader* reader = readers; reader; reader = reader->next) {
     const std::uint64_t state = reader->state.load(std::memory_order_acquire);  // (C)
@@ -123,21 +163,35 @@ std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {
   return oldest;
 }
 
+std::uint64_t Core::oldest_reader(std::uint64_t bound) noexcept {
+  const MutexLock lock(registry);
+  return oldest_reader_locked(bound);
+}
+
+/// In a forked child the caller's reader may still be the parent's, and count there.
+bool Core::counts(const Reader* self) const noexcept {
+  return self != nullptr && self->generation == generation && !self->waits &&
+         self->is_plain.load(std::memory_order_relaxed);
+}
+
+bool Core::has_plain_readers_besides(const Reader* self) const noexcept {
+  return plain_readers.load(std::memory_order_seq_cst) > (counts(self) ? 1u : 0u);
+}
+
 /// Only plain readers leave their fence to us; where there is none but the caller's own, outside
 /// its sections, a fence of our own does.
 void Core::fence(const Reader* self) noexcept {
   full_fence();  // (H)
-  // In a forked child the caller's reader may still be the parent's, and count there.
-  const bool counted = self != nullptr && self->generation == generation &&
-                       self->is_plain.load(std::memory_order_relaxed);
-  const std::uint32_t own = counted ? 1 : 0;
-  // Readers that make their own fences are not counted.
-  if (plain_readers.load(std::memory_order_seq_cst) > own) {
-    grace_period_fence();
-    if (!light_readers.load(std::memory_order_relaxed)) make_nobody_plain();
+  if (has_plain_readers_besides(self)) {
+    fence_others();
   } else {
     Counters::add(counters.fences_skipped);
   }
+}
+
+void Core::fence_others() noexcept {
+  grace_period_fence();
+  if (!light_readers.load(std::memory_order_relaxed)) make_nobody_plain();
 }
 
 /// Why one fence and one scan suffice.
@@ -208,7 +262,7 @@ void Core::sleep_for_readers(std::uint64_t bound, Clock::duration at_most) noexc
 void Core::complete(std::uint64_t bound) noexcept {
   std::uint64_t before = completed.load(std::memory_order_relaxed);
   while (before < bound &&
-         !completed.compare_exchange_weak(before, bound, std::memory_order_acq_rel,
+         !completed.compare_exchange_weak(before, bound, std::memory_order_seq_cst,
                                           std::memory_order_relaxed)) {
   }
 }
@@ -226,57 +280,97 @@ void Core::end_grace_period(std::uint64_t bound) noexcept {
   TANDEM_TRACE(rcu_grace_period_end, this, bound);
 }
 
+bool Core::end_if_clear(std::uint64_t bound, bool fence_skipped) noexcept {
+  {
+    const MutexLock lock(registry);
+    skipped += fence_skipped ? 1 : 0;
+    if (!planted_fault("rcu-early-grace-period") && oldest_reader_locked(bound) < bound) {
+      return false;
+    }
+    ++ended_at_once;
+  }
+  complete(planted_fault("rcu-completes-too-much") ? bound + kStep : bound);
+  TANDEM_TRACE(rcu_grace_period_end, this, bound);
+  return true;
+}
+
+/// Waits for the grace period of `cookie`. The caller has made a full fence after it loaded or
+/// wrote `bound`, at least the cookie: where nobody plain reads, that is (F).
+///
 /// Who finds `completed` at or above its cookie was served: that grace period loaded its bound
 /// after somebody advanced the sequence to the cookie, hence after our update, before it fenced and
 /// scanned.
-///
-/// Where no reader is in the way, a grace period takes less than to sleep and be woken, so callers
-/// do not wait for each other's but drive their own. Where one is, one thread waits for it; the
-/// others sleep until that grace period has ended and then see whether it served them.
-void Core::await(std::uint64_t cookie, const Reader* self) noexcept {
-  if (completed_for(cookie)) return;
-  std::uint64_t bound = bound_for(cookie);
-  bool fenced = side_by_side.fetch_add(1, std::memory_order_relaxed) < kSideBySide;
-  if (fenced) fence(self);  // (F)
+void Core::drive(std::uint64_t cookie, std::uint64_t bound, Reader* self) noexcept {
   TANDEM_TRACE(rcu_grace_period, this, bound);
-  const bool clear = fenced && first_look(bound);
-  side_by_side.fetch_sub(1, std::memory_order_relaxed);
-  if (clear) {
-    end_grace_period(bound);
-    announce();
+  const bool fenced = !has_plain_readers_besides(self);  // (H)
+  if (fenced && end_if_clear(bound, true)) {
+    if (in_line.load(std::memory_order_seq_cst) != 0) announce();
     return;
   }
-  while (!completed_for(cookie)) {
-    const std::uint32_t seen = turn.load(std::memory_order_acquire);  // before the lock is tried
-    if (grace.try_lock()) {
-      if (!fenced) {
-        bound = bound_for(cookie);
-        fence(self);  // (F)
+  drive_in_turn(cookie, bound, self, fenced);
+}
+
+/// A fence on other threads interrupts their CPUs, and the kernel makes one at a time, so it has to
+/// serve as many callers as there are: one of them drives a grace period, the others sleep until it
+/// has ended and then see whether it served them.
+void Core::drive_in_turn(std::uint64_t cookie, std::uint64_t bound, Reader* self,
+                         bool fenced) noexcept {
+  const Waiting waiting(*this, self);
+  for (bool first = true; !completed_for(cookie); first = false) {
+    std::uint32_t seen = turn.load(std::memory_order_acquire);
+    if ((seen & kDriven) == 0) {
+      if (!turn.compare_exchange_strong(seen, seen | kDriven, std::memory_order_acquire)) continue;
+      const bool looked = first && fenced;
+      if (!first) {
+        bound = bound_for(cookie);  // for all who came meanwhile
+        full_fence();               // (H)
+        fenced = !has_plain_readers_besides(nullptr);
       }
-      wait_for_readers(bound);
-      end_grace_period(bound);
-      grace.unlock();
-      announce();
+      if (!fenced) fence_others();  // (F)
+      if (looked || !end_if_clear(bound, fenced)) {
+        wait_for_readers(bound);
+        end_grace_period(bound);
+      }
+      turn.fetch_add(kTurn - kDriven, std::memory_order_seq_cst);
+      if (in_line.load(std::memory_order_seq_cst) != 0) futex_wake(turn, INT_MAX);
       return;
     }
-    for (int i = 0; i < kSpins && turn.load(std::memory_order_relaxed) == seen; ++i) cpu_pause();
+    for (int i = 0; i < kSpins && turn.load(std::memory_order_relaxed) == seen; ++i) {
+      if (!fenced && !has_plain_readers_besides(nullptr)) {  // (H): by now they wait, too
+        fenced = true;
+        if (end_if_clear(bound, true)) {
+          announce();
+          return;
+        }
+      }
+      cpu_pause();
+    }
     in_line.fetch_add(1, std::memory_order_seq_cst);
-    if (!completed_for(cookie)) futex_wait(turn, seen);
+    if (completed.load(std::memory_order_seq_cst) < cookie) futex_wait(turn, seen);
     in_line.fetch_sub(1, std::memory_order_relaxed);
-    fenced = false;  // who drives the next one serves all that came meanwhile
   }
 }
 
 void Core::announce() noexcept {
-  turn.fetch_add(1, std::memory_order_seq_cst);
+  turn.fetch_add(kTurn, std::memory_order_seq_cst);
   if (in_line.load(std::memory_order_seq_cst) != 0) futex_wake(turn, INT_MAX);
 }
 
-void Core::synchronize(const Reader* self) noexcept {
+void Core::await(std::uint64_t cookie, Reader* self) noexcept {
+  if (completed_for(cookie)) return;
+  const std::uint64_t bound = bound_for(cookie);
+  full_fence();  // (F), (H)
+  drive(cookie, bound, self);
+}
+
+void Core::synchronize(Reader* self) noexcept {
   if (planted_fault("rcu-relaxed-bump")) {  // as if nobody saw the sequence advance until later
-    return await(sequence.load(std::memory_order_relaxed), self);
+    const std::uint64_t stale = sequence.load(std::memory_order_relaxed);
+    return await(stale, self);
   }
-  await(sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep, self);
+  const std::uint64_t cookie = sequence.fetch_add(kStep, std::memory_order_seq_cst) + kStep;
+  fence_after_rmw();  // (F), (H)
+  drive(cookie, cookie, self);
 }
 
 domain_stats Core::snapshot() noexcept {
@@ -300,6 +394,8 @@ domain_stats Core::snapshot() noexcept {
   stats.waiting_bytes = read(backlog_bytes);
   stats.light_readers = !kInstrumented && light_readers.load(std::memory_order_relaxed);
   const MutexLock lock(registry);
+  stats.grace_periods += ended_at_once;
+  stats.fences_skipped += skipped;
   for (const Reader* reader = readers; reader; reader = reader->next) ++stats.readers;
   return stats;
 }

@@ -32,7 +32,7 @@ constinit std::atomic<int> expedited_priority{1};
 
 }  // namespace
 
-void Core::expedite(const Reader* self) noexcept {
+void Core::expedite(Reader* self) noexcept {
   Counters::add(counters.expedited);
   const std::uint64_t cookie = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
   TANDEM_TRACE(rcu_grace_period, this, cookie);

@@ -184,19 +184,12 @@ void rcu_domain::attach(detail::Reader& reader) noexcept {
   reader.generation = mine.generation;
   mine.link(reader);
   // The section that goes on may be a plain one.
-  if (was_plain && reader.nesting() != 0) make_plain(reader);
-}
-
-/// From here on grace periods make the reader's fences, if they can.
-void rcu_domain::make_plain(detail::Reader& reader) noexcept {
-  if (!detail::light_readers.load(std::memory_order_relaxed)) return;
-  reader.core->count_plain(reader);
-  reader.plain.store(reader.generation, std::memory_order_relaxed);
+  if (was_plain && reader.nesting() != 0) mine.make_plain(reader);
 }
 
 void rcu_domain::lock_slowly(detail::Reader& self) noexcept {
   if (self.generation != detail::current_generation()) attach(self);
-  make_plain(self);
+  self.core->make_plain(self);
   lock_fenced(self);
 }
 

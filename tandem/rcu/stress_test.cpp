@@ -2,8 +2,10 @@
 // Readers, updaters and threads that come and go, all at once.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -90,6 +92,42 @@ TEST(RcuStress, RetiredObjectsOutliveTheirReaders) {
   EXPECT_EQ(live, 1);
   EXPECT_EQ(violations, 0U);
   delete current.load();
+}
+
+// While all of them wait, none is interrupted for the others.
+TEST(RcuStress, ReadersThatAreUpdatersNeverSeeAPoisonedObject) {
+  rcu_domain domain;
+  constexpr int kThreads = 4;
+  struct alignas(kCacheLine) Published {
+    std::atomic<Canary*> pointer{nullptr};
+  };
+  std::array<Published, kThreads> all;
+  std::atomic<std::uint64_t> violations{0};
+  std::vector<std::vector<Canary>> pools(kThreads);
+  for (std::size_t i = 0; i < kThreads; ++i) {
+    pools[i] = std::vector<Canary>(4);
+    all[i].pointer = pools[i].data();
+  }
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      for (std::size_t round = 1; round <= 5000; ++round) {
+        for (std::size_t section = 0; section < round % 3; ++section) {
+          const std::scoped_lock here(domain);
+          const Canary* const seen =
+              all[(i + 1 + section) % kThreads].pointer.load(std::memory_order_acquire);
+          for (int look = 0; look < 10; ++look) violations += seen->alive() ? 0 : 1;
+        }
+        Canary& fresh = pools[i][round % 4];
+        fresh.revive();
+        Canary* const old = all[i].pointer.exchange(&fresh, std::memory_order_acq_rel);
+        rcu_synchronize(domain);
+        old->poison();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(violations, 0U);
 }
 
 TEST(RcuStress, ThreadsComeAndGo) {

@@ -31,6 +31,18 @@ TYPED_TEST(RcuLitmus, ASectionThatMissedTheUpdateIsSeenAfterTheGracePeriod) {
   EXPECT_EQ(outcomes.counts[0][0], 0U);
 }
 
+// The test that has to notice the planted fault "rcu-waiter-stays-uncounted".
+TEST(RcuLitmusWaiter, ASectionThatMissedTheUpdateIsSeenAfterTheGracePeriod) {
+  const Outcomes outcomes = run_litmus<FormerWaiter>(
+      [](Cell& cell, Delay&) {
+        cell.x.write(1);
+        cell.reader[0] = cell.y.read();
+      },
+      [](Cell& cell) { cell.y.write(1); }, [](Cell& cell) { cell.updater[0] = cell.x.read(); },
+      [](const Cell& cell) { return Registers(cell.reader[0], cell.updater[0]); });
+  EXPECT_EQ(outcomes.counts[0][0], 0U);
+}
+
 // [saferecl.rcu.domain.func]/2, /3: as before, with the store at the section's end.
 TYPED_TEST(RcuLitmus, ASectionThatSawTheOldValueEndedBeforeTheReturn) {
   const Outcomes outcomes = run_litmus<TypeParam>(

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include "tandem/rcu/quiescent.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -52,6 +55,27 @@ struct OnlineReader {
   void rest() {}
   void resume() {}
   quiescent_reader reader;
+};
+
+/// A plain one that once waited for a grace period while there were others, of which none is left:
+/// it did not count as plain meanwhile.
+struct FormerWaiter : PlainReader {
+  explicit FormerWaiter(rcu_domain& in) : PlainReader(in) {
+    { const std::scoped_lock section(in); }
+    std::atomic<bool> waited{false};
+    std::atomic<bool> there{false};
+    std::thread other([&] {
+      { const std::scoped_lock section(in); }
+      there = true;
+      there.notify_one();
+      waited.wait(false);
+    });
+    there.wait(false);
+    rcu_synchronize(in);
+    waited = true;
+    waited.notify_one();
+    other.join();
+  }
 };
 
 /// Every litmus test runs once for each.

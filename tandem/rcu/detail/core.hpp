@@ -90,14 +90,23 @@ struct Core {
   void unlink(Reader& reader) noexcept TANDEM_EXCLUDES(registry);
   void count_plain(Reader& reader) noexcept;
   void make_nobody_plain() noexcept;
+  /// From here on grace periods make the reader's fences, if they can.
+  void make_plain(Reader& reader) noexcept;
+  class Waiting;
   void wake_all() noexcept;
 
   // Grace periods: core.cpp.
 
   /// The lowest state of a reader in a section, at most `bound`.
   std::uint64_t oldest_reader(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
+  std::uint64_t oldest_reader_locked(std::uint64_t bound) const noexcept TANDEM_REQUIRES(registry);
   /// A fence on this thread and on every reader that does not fence for itself. (F)
   void fence(const Reader* self) noexcept;
+  void fence_others() noexcept;
+  /// Whether `self` is one of plain_readers.
+  bool counts(const Reader* self) const noexcept;
+  /// Whether there are plain readers besides `self`; after a full fence. (H)
+  bool has_plain_readers_besides(const Reader* self) const noexcept;
   /// Whether no reader is in a section with a state below `bound`. Both after fence().
   bool first_look(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   /// Returns once none is.
@@ -106,9 +115,13 @@ struct Core {
       TANDEM_EXCLUDES(registry);
   void complete(std::uint64_t bound) noexcept;
   void end_grace_period(std::uint64_t bound) noexcept;
+  /// Ends a grace period after its fence, if no reader is in its way.
+  bool end_if_clear(std::uint64_t bound, bool fence_skipped) noexcept TANDEM_EXCLUDES(registry);
   std::uint64_t bound_for(std::uint64_t cookie) noexcept;
   /// Wakes those who wait for somebody else's grace period.
   void announce() noexcept;
+  void drive(std::uint64_t cookie, std::uint64_t bound, Reader* self) noexcept;
+  void drive_in_turn(std::uint64_t cookie, std::uint64_t bound, Reader* self, bool fenced) noexcept;
   bool completed_for(std::uint64_t cookie) const noexcept {
     return completed.load(std::memory_order_acquire) >= cookie;
   }
@@ -116,9 +129,9 @@ struct Core {
   std::uint64_t cookie() noexcept {
     return sequence.fetch_add(0, std::memory_order_acq_rel) + kStep;
   }
-  void synchronize(const Reader* self) noexcept TANDEM_EXCLUDES(grace);
+  void synchronize(Reader* self) noexcept;
   /// Returns once the grace period of `cookie` has ended, whoever drives it.
-  void await(std::uint64_t cookie, const Reader* self) noexcept TANDEM_EXCLUDES(grace);
+  void await(std::uint64_t cookie, Reader* self) noexcept;
   /// Tries to end it without waiting for anybody, not even for a lock. Async-signal-safe.
   bool try_await(std::uint64_t cookie) noexcept;
   /// Whether no reader below `bound` was seen. False, too, where another thread looks.
@@ -127,7 +140,7 @@ struct Core {
 
   // Expedited grace periods: expedite.cpp.
 
-  void expedite(const Reader* self) noexcept;
+  void expedite(Reader* self) noexcept;
   void expedite_main() noexcept;
   void boost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
   void unboost_readers(std::uint64_t bound) noexcept TANDEM_EXCLUDES(registry);
@@ -184,12 +197,12 @@ struct Core {
 
   /// Returns once everything pushed before the call has run, or at once in a child that a deleter
   /// forked.
-  void barrier(const Reader* self) noexcept;
+  void barrier(Reader* self) noexcept;
   /// The same from a section with state `limit`, for what was stamped before the section.
   void barrier_in_section(std::uint64_t limit) noexcept;
   /// Runs what is stamped up to `limit`, once the sections older than it have ended. Returns: false
   /// in a child that a deleter forked.
-  [[nodiscard]] bool run_stamped_until(std::uint64_t limit, const Reader* self) noexcept;
+  [[nodiscard]] bool run_stamped_until(std::uint64_t limit, Reader* self) noexcept;
   /// A number that grows with each object pushed.
   std::uint64_t pushed_ever() const noexcept;
 
@@ -216,18 +229,18 @@ struct Core {
   std::atomic<std::uint32_t> references{1};
   std::atomic<bool> dead{false};        // the domain's destructor sets; threads drop their readers
   std::atomic<std::uint32_t> moved{0};  // futex: a reader that someone waited for has moved
-  std::atomic<std::uint32_t> plain_readers{0};  // that leave their fences to (F)
+  std::atomic<std::uint32_t> plain_readers{0};  // that leave their fences to (F), less Waiting
 
   Mutex configuring;  // of the thread in set_offload(); before `registry`
   Mutex registry;
   Reader* readers TANDEM_GUARDED_BY(registry) = nullptr;
 
-  Mutex grace;  // of the thread that drives the grace period all others wait for
   alignas(kCacheLine) std::atomic<std::uint64_t> completed{0};  // no reader below it is left
   std::atomic<std::uint64_t> wanted{0};                         // cookie that somebody polls for
-  std::atomic<std::uint32_t> turn{0};          // futex: counts grace periods driven to their end
-  std::atomic<std::uint32_t> in_line{0};       // threads that sleep on `turn`
-  std::atomic<std::uint32_t> side_by_side{0};  // grace periods that are driven out of turn
+  // Futex: counts grace periods driven to their end, by 2; odd while one is driven, for all to
+  // wait.
+  std::atomic<std::uint32_t> turn{0};
+  std::atomic<std::uint32_t> in_line{0};  // threads that sleep on `turn`
 
   Worker expediter;
   std::atomic<std::uint64_t> hasty{0};           // cookie asked of the expediter
@@ -246,6 +259,9 @@ struct Core {
 
   domain_stats snapshot() noexcept TANDEM_EXCLUDES(registry);
   Counters counters;
+  // More of the same, by end_if_clear().
+  std::uint64_t ended_at_once TANDEM_GUARDED_BY(registry) = 0;
+  std::uint64_t skipped TANDEM_GUARDED_BY(registry) = 0;
 };
 
 /// The deleters on this thread's stack, innermost first.

@@ -79,6 +79,7 @@ struct alignas(kCacheLine) Reader {
   std::atomic<int> boosted{0};  // the policy to go back to, plus 1: set under core->registry
   // Owner only, in handlers, too: counted in core->plain_readers.
   std::atomic<bool> is_plain{false};
+  bool waits = false;        // owner only, in handlers, too: see Core::Waiting
   bool online = false;       // owner only: in a quiescent_reader
   bool held = false;         // owner only: one that may be offline refers to it
   std::uint32_t deeper = 0;  // owner only, in handlers, too: sections beyond kNesting
