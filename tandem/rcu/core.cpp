@@ -42,7 +42,7 @@ Core::~Core() {
       delete chunk;
       chunk = after;
     }
-    delete queue->spare.load(std::memory_order_relaxed);
+    while (const Chunk* const spare = take_spare(*queue)) delete spare;
     if (queue != &last_resort) delete queue;
     queue = next;
   }

@@ -115,6 +115,12 @@ bool Core::lane_holds_something(const Lane& lane) const noexcept {
   return &lane == &lanes[0] && !completed_for(wanted.load(std::memory_order_acquire));
 }
 
+void Core::trim_spares(const Lane& lane) noexcept {
+  for (Queue* queue = queues.load(std::memory_order_acquire); queue; queue = queue->next) {
+    if (queue->lane.load(std::memory_order_acquire) == &lane) trim_spares(*queue);
+  }
+}
+
 /// One grace period for what waits, then the deleters. Returns false in a child that one forked.
 /// `leave_busy`: passes over queues whose threads have run something themselves since.
 bool Core::lane_pass(Lane& lane, bool leave_busy) noexcept {
@@ -161,6 +167,7 @@ void Core::lane_main(Lane& lane) noexcept {
       lane.asleep.store(1, std::memory_order_seq_cst);
       if (!planted_fault("rcu-sleeps-without-fence")) grace_period_fence();  // (G)
       if (!lane_holds_something(lane) && !stop.load(std::memory_order_seq_cst)) {
+        trim_spares(lane);
         futex_wait(lane.asleep, 1);
       }
       lane.asleep.store(0, std::memory_order_relaxed);

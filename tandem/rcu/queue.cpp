@@ -126,7 +126,7 @@ void Core::run_own(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
 }
 
 bool Core::next_chunk(Queue& queue, Lane& lane, bool may_sleep) noexcept {
-  Chunk* fresh = queue.spare.exchange(nullptr, std::memory_order_acquire);
+  Chunk* fresh = take_spare(queue);
   if (fresh == nullptr) fresh = new (std::nothrow) Chunk;
   if (fresh == nullptr) return false;
   fresh->next.store(nullptr, std::memory_order_relaxed);

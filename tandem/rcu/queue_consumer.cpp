@@ -2,6 +2,7 @@
 // Queues of retired objects: the consumer, which runs deleters. The producer: queue.cpp.
 #include <climits>
 #include <cstdint>
+#include <utility>
 
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
@@ -11,6 +12,11 @@
 
 namespace tandem::rcu::detail {
 namespace {
+
+/// Chunks kept for the producer: as many as wait where it is slowed down, since a page from the
+/// allocator may cost as much as hundreds of objects. They are given back where the worker sleeps.
+constexpr std::uint32_t kSparesUnderLoad = 128;
+constexpr std::uint32_t kSparesWhenIdle = 4;
 
 Core::Entry with_head(std::uintptr_t word) noexcept {
   Core::Entry entry;
@@ -72,14 +78,50 @@ Core::Entry Core::take(Queue& queue) noexcept {
   return entry;
 }
 
+void Core::give_spares_back(Queue& queue, Chunk* list) noexcept {
+  while (list != nullptr) {
+    Chunk* none = nullptr;
+    if (queue.spares.compare_exchange_strong(none, list, std::memory_order_acq_rel)) return;
+    // What came meanwhile, a few at most, goes on top.
+    Chunk* const others = queue.spares.exchange(nullptr, std::memory_order_acq_rel);
+    Chunk* last = nullptr;
+    for (Chunk* chunk = others; chunk; chunk = chunk->next.load(std::memory_order_relaxed)) {
+      chunk->used += list->used;
+      last = chunk;
+    }
+    if (last == nullptr) continue;
+    last->next.store(list, std::memory_order_relaxed);
+    list = others;
+  }
+}
+
+Chunk* Core::take_spare(Queue& queue) noexcept {
+  Chunk* const first = queue.spares.exchange(nullptr, std::memory_order_acq_rel);
+  if (first != nullptr) give_spares_back(queue, first->next.load(std::memory_order_relaxed));
+  return first;
+}
+
+void Core::trim_spares(Queue& queue) noexcept {
+  Chunk* list = queue.spares.exchange(nullptr, std::memory_order_acq_rel);
+  while (list != nullptr && list->used > kSparesWhenIdle) {
+    delete std::exchange(list, list->next.load(std::memory_order_relaxed));
+  }
+  give_spares_back(queue, list);
+}
+
 void Core::free_emptied(Queue& queue, Chunk* chunk) noexcept {
   backlog_words.fetch_sub(chunk->used, std::memory_order_relaxed);
   backlog_bytes.fetch_sub(chunk->bytes, std::memory_order_seq_cst);
-  Chunk* none = nullptr;
-  if (!queue.spare.compare_exchange_strong(none, chunk, std::memory_order_release,
-                                           std::memory_order_relaxed)) {
+  Chunk* spares = queue.spares.exchange(nullptr, std::memory_order_acq_rel);
+  const std::uint32_t count = spares == nullptr ? 0 : spares->used;
+  if (count < kSparesUnderLoad) {
+    chunk->next.store(spares, std::memory_order_relaxed);
+    chunk->used = count + 1;
+    spares = chunk;
+  } else {
     delete chunk;
   }
+  give_spares_back(queue, spares);
   drained.fetch_add(1, std::memory_order_seq_cst);
   if (throttled.load(std::memory_order_seq_cst) != 0) futex_wake(drained, INT_MAX);
 }

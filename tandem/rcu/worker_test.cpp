@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "tandem/rcu/call.hpp"
+#include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/test_objects.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -57,6 +58,23 @@ void flood(rcu_domain& domain, std::uint64_t times, int at_most) {
   for (int i = 0; i < at_most && stats(domain).throttled < until; ++i) {
     rcu::free(new Object, domain);
   }
+}
+
+TEST(Worker, GivesPagesBackBeforeItSleeps) {
+  rcu_domain domain;
+  {
+    const detail::Occupant reader(domain);
+    for (std::size_t i = 0; i < 20 * detail::Chunk::kWords; ++i) rcu::free(new Plain, domain);
+  }
+  rcu_barrier(domain);
+  detail::Queue& queue = *detail::DomainAccess::core(domain).queues;
+  const auto spares = [&queue] {
+    detail::Chunk* const list = queue.spares.exchange(nullptr);
+    const std::uint32_t count = list == nullptr ? 0 : list->used;
+    detail::Core::give_spares_back(queue, list);
+    return count;
+  };
+  wait_until([&] { return spares() <= 4; });
 }
 
 TEST(Worker, AFloodThatNobodyCanWorkOffIsSlowedDownMoreEachTime) {

@@ -192,6 +192,11 @@ struct Core {
   [[nodiscard]] bool run(const Entry& entry, Queue& queue) noexcept;
   static bool holds_nothing(const Queue& queue) noexcept;
   void free_emptied(Queue& queue, Chunk* chunk) noexcept;
+  static Chunk* take_spare(Queue& queue) noexcept;
+  static void give_spares_back(Queue& queue, Chunk* list) noexcept;
+  /// Frees spare chunks but for a few.
+  static void trim_spares(Queue& queue) noexcept;
+  void trim_spares(const Lane& lane) noexcept;
 
   // Barriers: barrier.cpp.
 

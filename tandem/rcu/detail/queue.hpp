@@ -94,9 +94,11 @@ struct alignas(kCacheLine) Queue {
   std::uintptr_t spill TANDEM_GUARDED_BY(consumer) = 0;
   std::uint64_t spill_cookie TANDEM_GUARDED_BY(consumer) = 0;
 
-  std::atomic<Chunk*> spare{nullptr};  // emptied, for the producer to fill again
-  Queue* next = nullptr;               // of the core's; constant once there
-  bool owned = false;                  // under core->registry
+  // Emptied chunks for the producer to fill again; `used` counts those from there on. Whoever wants
+  // something of the list takes all of it and gives back the rest.
+  std::atomic<Chunk*> spares{nullptr};
+  Queue* next = nullptr;  // of the core's; constant once there
+  bool owned = false;     // under core->registry
 };
 
 /// Bytes of objects that close a chunk before it is full.
