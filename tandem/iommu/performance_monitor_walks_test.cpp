@@ -59,6 +59,19 @@ TEST_F(WalkEvents, TheUpdateOfALeafLoadsItOnceMore) {
   expect_walks(1, 1, 1, 4, 0);
 }
 
+// [iommu §3.3] step 11, before it matters whether there is a process directory; [iommu §6.23]
+TEST_F(WalkEvents, WithDpeTheProcessIs0AlsoWithoutAProcessDirectory) {
+  start(DeviceContext::Tc::Dpe::kMask);
+  context_.fsc = Fsc::make(PdtpMode::kBare, 0);
+  set_device(kDevice, context_);
+  const std::uint64_t of_process = Iohpmevt::PvPscv::make(1);
+  write(selector(4), selects(HpmEvent::kTlbMiss, of_process), 8);
+  write(selector(5), selects(HpmEvent::kTlbMiss, of_process | Iohpmevt::PidPscid::make(1)), 8);
+  EXPECT_TRUE(port_->translate({}, Iova{0x7000}, Access::kRead).has_value());
+  EXPECT_EQ(count(4), 1U);
+  EXPECT_EQ(count(5), 0U);
+}
+
 /// A guest whose process directory and tables are mapped page by page, where they are.
 class GuestWalkEvents : public WalkEvents {
  protected:

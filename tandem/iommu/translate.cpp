@@ -151,9 +151,9 @@ Result<ExtendedDeviceContext, Cause> Iommu::State::device_context(DeviceId devic
   }
   const auto& pasid = transaction.requester.pasid;
   if (!pasid && !device.has_default_process()) return {};
-  if (static_cast<PdtpMode>(Fsc::Mode::get(device.fsc)) == PdtpMode::kBare) return {};
   const std::uint32_t process = process_of(transaction.requester);
   ids.process = Pasid{process};
+  if (static_cast<PdtpMode>(Fsc::Mode::get(device.fsc)) == PdtpMode::kBare) return {};
   ProcessContext context;
   const auto located = locate_process(reader, snapshot, transaction, device, process, context);
   if (!located) return located;
