@@ -2,6 +2,7 @@
 #include "tests/iommu_golden/coverage.hpp"
 
 #include <array>
+#include <initializer_list>
 
 namespace tandem::iommu::golden {
 namespace {
@@ -45,7 +46,11 @@ void Coverage::begin(const World& world) {
   reach_if(options.counter_bits < 64, "narrow counters");
   reach_if(options.vector_bits < 4, "fewer vectors");
   reach_if(options.rcid_bits < 12 && options.mcid_bits < 12, "narrow QoS ids");
-  big_endian_ = false;
+  big_endian_ = options.big_endian;
+  reach_if(big_endian_, "big-endian for good");
+  flushes_ = world.flushes;
+  answers_.clear();
+  invalidations_.clear();
 }
 
 void Coverage::effects(const Effects& effects) {
@@ -105,8 +110,19 @@ void Coverage::write(std::uint32_t offset, unsigned /*size_bytes*/, std::uint64_
     const std::uint64_t mode = Ddtp::Mode::get(value);
     if (mode < std::size(kDdtp)) reach(kDdtp[mode]);
   }
-  if (offset == reg::kFctl) big_endian_ = set<Fctl::Be>(value);
+  if (offset == reg::kFctl && set<Capabilities::End>(capabilities_)) {
+    big_endian_ = set<Fctl::Be>(value);
+  }
+  if (offset >= reg::kIohpmevt1 && offset < reg::kTrReqIova) selected(value);
   effects(brought);
+}
+
+void Coverage::selected(std::uint64_t selector) {
+  reach("event " + std::to_string(Iohpmevt::EventId::get(selector)));
+  const bool by_space = set<Iohpmevt::Idt>(selector);
+  reach_if(set<Iohpmevt::PvPscv>(selector), by_space ? "events of a PSCID" : "events of a process");
+  reach_if(set<Iohpmevt::DvGscv>(selector), by_space ? "events of a guest" : "events of a device");
+  reach_if(set<Iohpmevt::Dmask>(selector), "events of many devices");
 }
 
 void Coverage::read(std::uint32_t, unsigned, std::uint64_t) { reach("register read"); }
@@ -123,15 +139,15 @@ void Coverage::command(std::uint64_t, const std::array<std::uint64_t, 2>& words)
       const bool means_address =
           has_address && (function == Iotinval::kVma || set<Iotinval::Gv>(low));
       if (means_address && set<Capabilities::S>(capabilities_) && set<Iotinval::S>(high)) {
-        reach(name + " range");
+        invalidated(name + " range");
       }
       if (means_address && set<Capabilities::Nl>(capabilities_) && set<Iotinval::Nl>(low)) {
-        reach(name + " non-leaf");
+        invalidated(name + " non-leaf");
       }
       if (has_address) name += " AV";
       if (set<Iotinval::Pscv>(low)) name += " PSCV";
       if (set<Iotinval::Gv>(low)) name += " GV";
-      return reach(name);
+      return invalidated(name);
     }
     case Command::OpcodeValue::kIofence:
       reach_if(function == Iofence::kC, "IOFENCE.C");
@@ -141,9 +157,10 @@ void Coverage::command(std::uint64_t, const std::array<std::uint64_t, 2>& words)
       return reach_if(set<Iofence::Pw>(low), "IOFENCE.C PW");
     case Command::OpcodeValue::kIodir:
       if (function == Iodir::kInvalDdt) {
-        return reach(set<Iodir::Dv>(low) ? "IODIR.INVAL_DDT DV" : "IODIR.INVAL_DDT");
+        return invalidated(set<Iodir::Dv>(low) ? "IODIR.INVAL_DDT DV" : "IODIR.INVAL_DDT");
       }
-      return reach_if(function == Iodir::kInvalPdt, "IODIR.INVAL_PDT");
+      if (function == Iodir::kInvalPdt) invalidated("IODIR.INVAL_PDT");
+      return;
     case Command::OpcodeValue::kAts:
       reach_if(function == Ats::kInval, "ATS.INVAL");
       return reach_if(function == Ats::kPrgr, "ATS.PRGR");
@@ -160,7 +177,32 @@ void Coverage::request(const Request& request, const Response& response, const E
     reach_if(request.kind == RequestKind::kAts && response.status == 1, "ATS: Unsupported Request");
     reach_if(request.kind == RequestKind::kAts && response.status == 4, "ATS: Completer Abort");
   }
+  if (!flushes_) compare_with_last(request, response);
   effects(brought);
+}
+
+void Coverage::compare_with_last(const Request& request, const Response& response) {
+  const auto mix = [](std::initializer_list<std::uint64_t> words) {
+    std::uint64_t hash = 0;
+    for (const std::uint64_t word : words) hash = (hash ^ word) * 0x9e37'79b9'7f4a'7c15;
+    return hash;
+  };
+  const auto& pasid = request.requester.pasid;
+  const std::uint64_t key =
+      mix({request.device, static_cast<std::uint64_t>(request.kind),
+           pasid ? std::uint64_t{pasid->value} + 1 : 0, request.requester.privileged,
+           static_cast<std::uint64_t>(request.access), request.ats.no_write, request.ats.execute,
+           request.at.value / kPageBytes});
+  const std::uint64_t hash =
+      mix({response.status, static_cast<std::uint64_t>(response.cause), response.readable,
+           response.writable, response.executable, response.address / kPageBytes});
+  Last& last = answers_[key];
+  if (last.hash != hash && last.hash != 0) {
+    for (std::size_t i = last.invalidations; i < invalidations_.size(); ++i) {
+      reach("another answer after " + invalidations_[i]);
+    }
+  }
+  last = {hash, invalidations_.size()};
 }
 
 void Coverage::translated(const Request& request, const Response& response) {

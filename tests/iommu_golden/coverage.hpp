@@ -4,6 +4,8 @@
 #include <set>
 #include <span>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "tests/iommu_golden/format.hpp"
 
@@ -52,11 +54,29 @@ class Coverage final : public Visitor {
     if (condition) reach(name);
   }
   void effects(const Effects& effects);
+  /// By a write to iohpmevt.
+  void selected(std::uint64_t selector);
   void translated(const Request& request, const Response& response);
+  /// A command that invalidates what is cached.
+  void invalidated(const std::string& name) {
+    reach(name);
+    invalidations_.push_back(name);
+  }
+  /// Finds out whether the answer is another than it was, and what was invalidated since: such a
+  /// request shows that a cache has not kept the old one.
+  void compare_with_last(const Request& request, const Response& response);
+
+  struct Last {
+    std::uint64_t hash = 0;
+    std::size_t invalidations = 0;  // before it
+  };
 
   std::set<std::string> reached_;
   std::uint64_t capabilities_ = 0;
   bool big_endian_ = false;
+  bool flushes_ = false;
+  std::unordered_map<std::uint64_t, Last> answers_;  // of this world, by request
+  std::vector<std::string> invalidations_;           // of this world, in order
   std::uint64_t worlds_ = 0, requests_ = 0, checkpoints_ = 0;
 };
 

@@ -73,7 +73,9 @@ World take_world(Bytes& bytes) {
   world.options.rcid_bits = bytes.u8();
   world.options.mcid_bits = bytes.u8();
   world.options.reset_mode = static_cast<Ddtp::ModeValue>(bytes.u8());
-  world.flushes = bit(bytes.u8(), 0);
+  const std::uint8_t flags = bytes.u8();
+  world.flushes = bit(flags, 0);
+  world.options.big_endian = bit(flags, 3);
   world.ram_pages = bytes.u16();
   world.devices.resize(bytes.u8());
   for (DeviceId& id : world.devices) id.value = bytes.u32();
