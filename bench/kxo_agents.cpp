@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <memory>
 #include <string_view>
 
@@ -55,6 +56,23 @@ double playouts_per_second(const kxo::Rules& rules, int count) {
 
 double mcts_iterations_per_second(const kxo::Rules& rules, int rounds) {
   return work_per_second(*agent("mcts:iterations=10000", rules), rounds);
+}
+
+double mcts_threads_iterations_per_second(const kxo::Rules& rules, int threads, int games) {
+  const auto mcts = agent(fmt::format("mcts:threads={},time=5ms", threads), rules);
+  std::uint64_t work = 0;
+  std::chrono::duration<double> time{0};
+  for (int i = 0; i < games; ++i) {
+    mcts->begin({kSeed, static_cast<std::uint64_t>(i)});
+    kxo::Position position;
+    while (rules.outcome(position) == kxo::Outcome::kOpen) {
+      const auto start = std::chrono::steady_clock::now();
+      position = position.after(mcts->choose(position).value());
+      time += std::chrono::steady_clock::now() - start;
+      work += mcts->work();
+    }
+  }
+  return static_cast<double>(work) / time.count();
 }
 
 double negamax_nodes_per_second(const kxo::Rules& rules, int rounds) {

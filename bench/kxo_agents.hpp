@@ -14,6 +14,9 @@ double playouts_per_second(const kxo::Rules& rules, int count);
 /// Iterations a second of one-threaded MCTS that is given 10,000 of them for the opening. The tree
 /// is cleared before each of `rounds`; a game that is proven sooner ends sooner.
 double mcts_iterations_per_second(const kxo::Rules& rules, int rounds);
+/// The same of so many threads that share a tree, by the wall clock, in moves of 5 ms of a game
+/// against itself.
+double mcts_threads_iterations_per_second(const kxo::Rules& rules, int threads, int games);
 
 /// Nodes a second of negamax in the opening, with its default of 100,000 of them and an empty
 /// table.

@@ -36,6 +36,7 @@ constexpr double kTracedNs = 500;  // 5 % of a core at 100,000 moves/s
 constexpr double kMega = 1e6;
 
 kxo::Rules draw() { return kxo::Rules::make(4, 4, 4).value(); }
+kxo::Rules large() { return kxo::Rules::make(7, 7, 5).value(); }
 
 /// Made when it is first asked for: a case may be left out.
 template <class T>
@@ -75,6 +76,13 @@ std::vector<Case> agent_cases(bool quick) {
        .target = Target::kAtLeast,
        .limit = 2.5,
        .ours = [=] { return mcts_iterations_per_second(draw(), 5 * scale) / kMega; }},
+      {.name = "kxo/mcts:5ms/7x7-5/threads:2",
+       .unit = "M/s",
+       .peer_name = "one thread",
+       .higher_is_better = true,
+       .target = Target::kNone,
+       .ours = [=] { return mcts_threads_iterations_per_second(large(), 2, 2 * scale) / kMega; },
+       .peer = [=] { return mcts_threads_iterations_per_second(large(), 1, 2 * scale) / kMega; }},
       {.name = "kxo/negamax/4x4-4",
        .unit = "Mnode/s",
        .peer_name = "",

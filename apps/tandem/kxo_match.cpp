@@ -28,8 +28,9 @@ Examples:
 
 A pair is one random opening, played twice with sides swapped. Elo and the test
 (GSPRT) count pairs; +- is 95 %; against the field where more than two play.
-With --work instead of --time a match of agents has one result: any number of
-threads gives it, and any interruption. --sprt ends it when that is decided.
+With --work instead of --time a match of agents with one thread each has one
+result, whatever --threads, however often interrupted. --sprt ends it when that
+is decided.
 --save keeps settings and games, every five seconds and at the end. Threads
 that play share the cores with those that agents have.
 )";

@@ -4,7 +4,8 @@
 /// Each two players meet in pairs of games: one random opening, played twice with sides swapped. A
 /// pair is one observation (rating.hpp). Openings and the players' random numbers follow from the
 /// seed and the number of the game, and pairs count in the order of their numbers: without a limit
-/// of time, a match has one result, however many threads play it and wherever it was interrupted.
+/// of time, a match of agents that have one thread each has one result, however many threads play
+/// it and wherever it was interrupted.
 ///
 ///   match = Match::make(settings) or load_match(path)
 ///   match.play(threads, [&] { …; return !interrupted; });

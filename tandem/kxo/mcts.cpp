@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <pthread.h>
-
 #include <algorithm>
-#include <array>
+#include <atomic>
 #include <limits>
-#include <new>
+#include <memory>
 #include <utility>
 #include <vector>
 
-#include "tandem/base/background_thread.hpp"
+#include "tandem/base/cpu.hpp"
 #include "tandem/kxo/detail/built_in_agents.hpp"
+#include "tandem/kxo/detail/crew.hpp"
 #include "tandem/kxo/detail/deadline.hpp"
 #include "tandem/kxo/detail/search_tree.hpp"
 
@@ -17,127 +16,134 @@ namespace tandem::kxo::detail {
 namespace {
 
 constexpr std::uint64_t kDefaultIterations = 10'000;
+constexpr std::uint32_t kMostVisits = std::uint32_t{1} << 31;  // of a tree whose counts fit
+constexpr std::uint64_t kTakenAtOnce = 64;
+constexpr std::uint64_t kIterationsPerLook = 8;  // at the clock: takes a tenth of an iteration
+constexpr std::uint64_t kFewest = 64;            // iterations that threads are woken for
+constexpr std::uint64_t kMostThreads = 64;
+static_assert(kMostThreads <= Crew::kMostHelpers + 1);
 
-/// One tree, searched by one thread.
-struct Search {
-  explicit Search(SearchTree empty) : tree(std::move(empty)) {}
-
-  SearchTree tree;
-  Random random{GameKey{}};
-  std::uint64_t most_iterations = 0;
-  Deadline deadline;
-  std::uint64_t iterations = 0;
-
-  void run() noexcept {
-    iterations = 0;
-    try {
-      while (!tree.proven() && iterations < most_iterations) {
-        // The clock takes as long as a tenth of an iteration.
-        if (iterations % 8 == 0 && deadline.passed()) return;
-        tree.iterate(random);
-        ++iterations;
-      }
-    } catch (const std::bad_alloc&) {
-      // The tree cannot grow: the move is chosen by what was found so far.
-    }
-  }
+struct Settings {
+  Budget own;
+  unsigned threads = 1;
+  float exploration = 0;
+  std::size_t nodes = 0;
+  bool reuse = true;
 };
 
-void* run_search(void* search) {
-  static_cast<Search*>(search)->run();
-  return nullptr;
-}
-
-/// Monte-Carlo tree search. Each thread has a tree of its own, and the visits of all are summed:
-/// nothing is shared while they search, so that a limit of iterations gives the same move each time
-/// with any number of threads.
+/// Monte-Carlo tree search. All threads search one tree, which is kept from move to move; between
+/// searches those that help the caller's sleep.
 class Mcts final : public Agent {
  public:
-  Mcts(const Rules& rules, AgentOptions& options) : Agent(rules) {
-    own_.work = options.number("iterations", 0, 1, std::uint64_t{1} << 40);
-    own_.time = options.time("time", {});
-    const auto threads = options.number("threads", 1, 1, 64);
-    const auto exploration = static_cast<float>(options.real("exploration", 1.4, 0, 100));
-    const auto nodes = options.number("nodes", 1 << 22, 1, 1 << 30);
-    reuse_ = options.number("reuse", 1, 0, 1) != 0;
-    for (std::uint64_t i = 0; i < threads; ++i) {
-      searches_.emplace_back(SearchTree(rules, exploration, nodes / threads));
-    }
-  }
+  Mcts(const Rules& rules, const Settings& settings)
+      : Agent(rules),
+        settings_(settings),
+        tree_(rules, settings.exploration, settings.nodes, settings.threads),
+        crew_(settings.threads - 1, "kxo-mcts", help, this) {}
 
  private:
+  static void help(void* self, unsigned thread) {
+    auto* const mine = static_cast<Mcts*>(self);
+    mine->search(thread, mine->deadline_);
+  }
+
   void do_begin() override {
-    for (Search& search : searches_) search.tree.clear();
+    crew_.wait();
+    tree_.clear();
   }
   Result<int> do_choose(const Position& position, const Budget& budget) override;
+  void search(unsigned thread, const Deadline& deadline) noexcept;
+  std::uint64_t take_on() noexcept;
   int best_move() const;
 
-  Budget own_;
-  bool reuse_ = true;
-  std::vector<Search> searches_;
+  const Settings settings_;
+  SearchTree tree_;
+  // Of the search that runs.
+  Position position_;
+  Deadline deadline_;              // of the helpers, who may look at it after choose() returned
+  std::atomic<bool> over_{false};  // tells them
+  alignas(kCacheLine) std::atomic<std::uint64_t> left_{0};  // iterations that nobody has taken on
+  Crew crew_;                                               // ends first
 };
 
 Result<int> Mcts::do_choose(const Position& position, const Budget& budget) {
-  Budget limits = tighter(own_, budget);
+  Budget limits = tighter(settings_.own, budget);
   const Deadline deadline(limits.time, limits.stop);
   if (limits.unlimited()) limits.work = kDefaultIterations;
-  const std::uint64_t count = searches_.size();
-  for (std::uint64_t i = 0; i < count; ++i) {
-    Search& search = searches_[i];
-    if (!reuse_) search.tree.clear();
-    search.tree.set_root(position);
-    search.random = random(position, i);
-    search.deadline = deadline;
-    search.most_iterations = limits.work == 0 ? std::numeric_limits<std::uint64_t>::max()
-                                              : (limits.work + count - 1 - i) / count;
+  const std::uint64_t most =
+      limits.work == 0 ? std::numeric_limits<std::uint64_t>::max() : limits.work;
+  crew_.wait();  // for who was late when the last search ended
+  if (!settings_.reuse) tree_.clear();
+  tree_.set_root(position);
+  if (tree_.children().size() == 1) return best_move();
+  position_ = position;
+  over_.store(false, std::memory_order_relaxed);
+  deadline_ = Deadline(limits.time, &over_);
+  left_.store(most, std::memory_order_relaxed);
+  if (most > kFewest && !tree_.proven()) crew_.open();
+  search(0, deadline);
+  crew_.close();
+  // A helper that has lost its CPU amid an iteration is not waited for when time is up.
+  if (deadline.passed()) {
+    over_.store(true, std::memory_order_relaxed);
+  } else {
+    crew_.wait();
   }
-  if (searches_[0].tree.children().size() == 1) return best_move();
-  std::vector<pthread_t> threads;
-  threads.reserve(count);
-  std::uint64_t first = 1;
-  for (; first < count && !searches_[first].tree.proven(); ++first) {
-    pthread_t thread;
-    if (start_background_thread(thread, "kxo-mcts", 0, run_search, &searches_[first]) != 0) break;
-    threads.push_back(thread);
-  }
-  searches_[0].run();
-  // Threads that could not be started: a limit of iterations is still kept.
-  for (std::uint64_t i = first; i < count; ++i) searches_[i].run();
-  for (const pthread_t thread : threads) ::pthread_join(thread, nullptr);
-  for (const Search& search : searches_) count_work(search.iterations);
+  count_work(most - left_.load(std::memory_order_relaxed));
   return best_move();
+}
+
+/// Iterates until there is nothing left to do.
+void Mcts::search(unsigned thread, const Deadline& deadline) noexcept {
+  Random numbers = random(position_, thread);
+  while (tree_.visits() < kMostVisits) {
+    const std::uint64_t mine = take_on();
+    std::uint64_t done = 0;
+    for (; done < mine && !tree_.proven(); ++done) {
+      if (done % kIterationsPerLook == 0 && deadline.passed()) break;
+      tree_.iterate(numbers, thread);
+    }
+    if (done == mine && mine != 0) continue;
+    left_.fetch_add(mine - done, std::memory_order_relaxed);
+    break;
+  }
+  tree_.leave(thread);
+}
+
+/// Some of the iterations that are left, for one thread to do.
+std::uint64_t Mcts::take_on() noexcept {
+  std::uint64_t left = left_.load(std::memory_order_relaxed);
+  std::uint64_t mine = 0;
+  do {
+    mine = std::min(left, kTakenAtOnce);
+  } while (!left_.compare_exchange_weak(left, left - mine, std::memory_order_relaxed));
+  return mine;
 }
 
 /// A move that is proven to win, or else the most visited one that is not proven to lose.
 int Mcts::best_move() const {
-  struct Vote {
-    std::uint64_t visits = 0;
-    Proof proof = Proof::kOpen;
+  const auto children = tree_.children();
+  const auto rank = [](const SearchTree::Child& child) {
+    const int proven = child.proof == Proof::kLoss ? 0 : child.proof == Proof::kWin ? 2 : 1;
+    return std::pair(proven, child.visits);
   };
-  std::array<Vote, Rules::kMostCells> votes{};
-  for (const Search& search : searches_) {
-    for (const SearchTree::Child& child : search.tree.children()) {
-      Vote& vote = votes.at(static_cast<std::size_t>(child.cell));
-      vote.visits += child.visits + 1;
-      if (child.proof != Proof::kOpen) vote.proof = child.proof;
-    }
-  }
-  const auto rank = [](const Vote& vote) {
-    const int proven = vote.visits == 0             ? 0  // no candidate
-                       : vote.proof == Proof::kLoss ? 1
-                       : vote.proof == Proof::kWin  ? 3
-                                                    : 2;
-    return std::pair(proven, vote.visits);
-  };
-  const auto best = std::max_element(
-      votes.begin(), votes.end(), [&](const Vote& a, const Vote& b) { return rank(a) < rank(b); });
-  return static_cast<int>(best - votes.begin());
+  const auto best =
+      std::max_element(children.begin(), children.end(),
+                       [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+  return best->cell;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Agent>, std::string> make_mcts(const Rules& rules, AgentOptions& options) {
-  return std::unique_ptr<Agent>(std::make_unique<Mcts>(rules, options));
+  Settings settings;
+  settings.own.work = options.number("iterations", 0, 1, std::uint64_t{1} << 40);
+  settings.own.time = options.time("time", {});
+  settings.threads = static_cast<unsigned>(options.number("threads", 1, 1, kMostThreads));
+  settings.exploration = static_cast<float>(options.real("exploration", 1.4, 0, 100));
+  settings.nodes = options.number("nodes", 1 << 22, 1, 1 << 30);
+  settings.reuse = options.number("reuse", 1, 0, 1) != 0;
+  return std::unique_ptr<Agent>(std::make_unique<Mcts>(rules, settings));
 }
 
 }  // namespace tandem::kxo::detail

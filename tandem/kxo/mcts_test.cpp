@@ -31,11 +31,11 @@ TEST(MctsTest, OneThreadPlaysTheSameGameEachTime) {
   EXPECT_EQ(game_between(*a, *a, {4, 9}), game);  // nothing is left of the first game
 }
 
-TEST(MctsTest, ALimitOfIterationsGivesTheSameGameAlsoWithThreads) {
-  const Rules rules = *Rules::make(5, 5, 4);
-  const auto a = agent_of("mcts:iterations=300,threads=3", rules);
-  const std::string game = game_between(*a, *a, {4, 9});
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(game_between(*a, *a, {4, 9}), game);
+TEST(MctsTest, ThreadsPlayAsWellTogether) {
+  const auto solution = *Solution::shared(*Rules::make(4, 4, 4));
+  const auto agent = agent_of("mcts:iterations=2000,threads=3", solution->rules());
+  const Regret regret = *measure_regret(*agent, *solution, 200, 1);
+  EXPECT_GE(regret.kept_share(), 0.98);
 }
 
 TEST(MctsTest, TheTighterLimitOfItselfAndOfTheCallerEndsTheSearch) {
@@ -48,8 +48,10 @@ TEST(MctsTest, TheTighterLimitOfItselfAndOfTheCallerEndsTheSearch) {
   ASSERT_TRUE(agent->choose({}, {0ns, 1000}));
   EXPECT_EQ(agent->work(), 500U);
   const auto threads = agent_of("mcts:threads=3", rules);
-  ASSERT_TRUE(threads->choose({}, {0ns, 100}));
-  EXPECT_EQ(threads->work(), 100U);
+  for (const std::uint64_t work : {100U, 1'000U, 10'000U}) {
+    ASSERT_TRUE(threads->choose({}, {0ns, work}));
+    EXPECT_EQ(threads->work(), work);
+  }
   ASSERT_TRUE(threads->choose({}, {0ns, 2}));  // fewer than threads
   EXPECT_EQ(threads->work(), 2U);
   ASSERT_TRUE(threads->choose({}, {20ms, 0}));

@@ -25,8 +25,8 @@ constexpr std::array<std::string_view, TANDEM_KXO_PLAYERS> kNames = {
 /// What a move may take whose work is the client's to say.
 constexpr std::chrono::seconds kLongestMove{1};
 
-/// Of MCTS, a node in both of its arrays, with the room that they grow by.
-constexpr std::size_t kNodeBytes = 128;
+/// Of MCTS, a node (24) and the room for its copy, with the rests of slabs.
+constexpr std::size_t kNodeBytes = 64;
 /// Of negamax, in its table.
 constexpr std::size_t kEntryBytes = 16;
 

@@ -18,7 +18,7 @@ using tandem::kxo::Rules;
 constexpr std::uint32_t kWork = 300;
 constexpr std::uint32_t kKib = 64;
 // What docs/kxo-engines.md says of so much memory.
-constexpr const char* kMcts = "mcts:nodes=256";
+constexpr const char* kMcts = "mcts:nodes=512";
 constexpr const char* kNegamax = "negamax:table=11";
 
 /// A board as its client can follow it, with agents of its own.
