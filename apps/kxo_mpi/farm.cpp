@@ -11,12 +11,13 @@ namespace {
 
 constexpr std::uint64_t kPiece = 1 << 30;  // MPI counts in int
 
-/// Lessons as they are in memory: the ranks are of one kind.
-MPI_Datatype lesson_type() {
-  static_assert(std::is_trivially_copyable_v<kxo::Lesson>);
+/// Things as they are in memory: the ranks are of one kind.
+template <class T>
+MPI_Datatype type_of() {
+  static_assert(std::is_trivially_copyable_v<T>);
   static const MPI_Datatype type = [] {
     MPI_Datatype made = MPI_DATATYPE_NULL;
-    MPI_Type_contiguous(static_cast<int>(sizeof(kxo::Lesson)), MPI_BYTE, &made);
+    MPI_Type_contiguous(static_cast<int>(sizeof(T)), MPI_BYTE, &made);
     MPI_Type_commit(&made);
     return made;
   }();
@@ -49,9 +50,25 @@ bool Farm::play(const kxo::ValueModel& model, const kxo::Learning& learning, std
     all += counts_[i];
   }
   lessons.resize(static_cast<std::size_t>(all));
-  MPI_Allgatherv(mine_.data(), size, lesson_type(), lessons.data(), counts_.data(), places_.data(),
-                 lesson_type(), MPI_COMM_WORLD);
+  if (model.kind() != kxo::ValueModel::Kind::kTable) {
+    gather(mine_, lessons);
+    return true;
+  }
+  my_entries_.clear();
+  for (const kxo::Lesson& lesson : mine_) my_entries_.push_back({lesson.key, lesson.target});
+  entries_.resize(lessons.size());
+  gather(my_entries_, entries_);
+  for (std::size_t i = 0; i < lessons.size(); ++i) {
+    lessons[i] = {{}, entries_[i].target, entries_[i].key};
+  }
   return true;
+}
+
+/// All ranks' things, in the order of the ranks.
+template <class T>
+void Farm::gather(const std::vector<T>& mine, std::vector<T>& all) const {
+  MPI_Allgatherv(mine.data(), static_cast<int>(mine.size()), type_of<T>(), all.data(),
+                 counts_.data(), places_.data(), type_of<T>(), MPI_COMM_WORLD);
 }
 
 int Farm::agree(int said) {

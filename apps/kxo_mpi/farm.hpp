@@ -31,8 +31,18 @@ class Farm {
   std::string share(std::string said);
 
  private:
+  /// All that a table learns by: a third of a lesson's bytes.
+  struct Entry {
+    std::uint32_t key = 0;
+    float target = 0;
+  };
+
+  template <class T>
+  void gather(const std::vector<T>& mine, std::vector<T>& all) const;
+
   int rank_ = 0, ranks_ = 1;
-  std::vector<kxo::Lesson> mine_;  // to keep their memory
+  std::vector<kxo::Lesson> mine_;  // to keep their memory, as the others
+  std::vector<Entry> my_entries_, entries_;
   std::vector<int> counts_, places_;
 };
 
