@@ -18,6 +18,9 @@ namespace {
 
 /// Ten million games and more.
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
+/// The first line, whichever way it ends.
+constexpr std::string_view kFirstWords =
+    screen::kGamesHeader.substr(0, screen::kGamesHeader.size() - 1);
 
 Failure cannot(std::string_view command, const std::string& path, int error) {
   Failure failure = from_errno(fmt::format("{}: {}", command, path), error);
@@ -54,7 +57,7 @@ Result<std::vector<screen::GameRecord>, Failure> read_games(std::string_view com
     return Unexpected{
         Failure{code, fmt::format("{}: {}; try: a file of tandem kxo play --save", command, why)}};
   };
-  const auto text = kxo::read_whole_file(path, kMostBytes);
+  const auto text = kxo::read_whole_file(path, kMostBytes, kFirstWords);
   if (!text) return wrong(code_of_unreadable(path), text.error());
   if (text->empty()) return std::vector<screen::GameRecord>();  // --save made it; no game came
   auto games = screen::parse_games(*text);

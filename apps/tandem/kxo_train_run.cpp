@@ -115,7 +115,7 @@ Result<Training, Failure> resume(const TrainSettings& settings,
   auto opened = Directory::open(path, false);
   if (!opened) return Unexpected{opened.error()};
   directory.emplace(std::move(*opened));
-  const auto bytes = kxo::read_whole_file(checkpoint, Training::kMostBytes);
+  const auto bytes = kxo::read_whole_file(checkpoint, Training::kMostBytes, Training::kMagic);
   if (!bytes) {
     return Unexpected{Failure{code_of_unreadable(checkpoint),
                               "kxo train: " + bytes.error() + "; try: another --out DIR"}};

@@ -16,7 +16,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr std::uint32_t kVersion = 1;
-constexpr std::string_view kMagic = "tndmkxt\n";
 
 class Writer {
  public:

@@ -149,7 +149,7 @@ Result<void, std::string> save_match(const std::string& path, const Match& match
 
 Result<Match, std::string> load_match(const std::string& path) {
   const auto fail = [&](const std::string& why) { return Unexpected{path + ": " + why}; };
-  const auto text = read_whole_file(path, kMostBytes);
+  const auto text = read_whole_file(path, kMostBytes, kMagic);
   if (!text) return Unexpected{text.error()};
   if (!text->starts_with(kMagic)) return fail("is no match of kxo");
   Lines lines(*text);

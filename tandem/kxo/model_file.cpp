@@ -68,13 +68,12 @@ std::string model_bytes(const Rules& rules, ValueModel::Kind kind,
 }
 
 Result<TrainedModel, std::string> load_model(const std::string& path) {
-  const auto bytes = read_whole_file(path, sizeof(Header) + kMostWords * 4 + sizeof(Checksum));
-  if (!bytes) return Unexpected{bytes.error()};
   Header header;
-  const std::size_t magic = sizeof header.magic;
-  if (bytes->size() < magic || std::memcmp(bytes->data(), header.magic, magic) != 0) {
-    return fail(path, "is no model of kxo");
-  }
+  const std::string_view magic(header.magic, sizeof header.magic);
+  const auto bytes =
+      read_whole_file(path, sizeof(Header) + kMostWords * 4 + sizeof(Checksum), magic);
+  if (!bytes) return Unexpected{bytes.error()};
+  if (!bytes->starts_with(magic)) return fail(path, "is no model of kxo");
   if (bytes->size() < sizeof header) return fail(path, "is cut short");
   std::memcpy(&header, bytes->data(), sizeof header);
   if (header.version != 1) {

@@ -12,6 +12,7 @@
 #include "tandem/kxo/detail/test_agents.hpp"
 #include "tandem/kxo/learner.hpp"
 #include "tandem/kxo/value_model.hpp"
+#include "tandem/kxo/whole_file.hpp"
 
 namespace tandem::kxo {
 namespace {
@@ -112,6 +113,19 @@ TEST_F(ModelFileTest, SaysWhatIsWrong) {
   EXPECT_EQ(error(), "is no regular file");
   path_ = "/dev/zero";
   EXPECT_EQ(error(), "is no regular file");
+}
+
+TEST_F(ModelFileTest, OfALargeFileThatIsNoneNoMoreIsReadThanItsBeginning) {
+  write("another thing");
+  std::filesystem::resize_file(path_, std::uintmax_t{1} << 30);  // sparse
+  EXPECT_EQ(read_whole_file(path_, std::uint64_t{1} << 30, "some").value().size(), 4U);
+  EXPECT_EQ(read_whole_file(path_, std::uint64_t{1} << 29, "another").error(),
+            path_ + ": is too large");
+  EXPECT_EQ(error(), "is no model of kxo");
+  write("another thing");
+  EXPECT_EQ(read_whole_file(path_, 100, "another").value(), "another thing");
+  EXPECT_EQ(read_whole_file(path_, 100, "another thing and more").value(), "another thing");
+  EXPECT_EQ(read_whole_file(path_, 100).value(), "another thing");
 }
 
 TEST_F(ModelFileTest, AgentsPlayByIt) {

@@ -85,6 +85,8 @@ class Training {
   std::string save() const;
   /// Errors: a sentence about bytes that save() did not write.
   static Result<Training, std::string> load(std::string_view bytes);
+  /// What save() begins with.
+  static constexpr std::string_view kMagic = "tndmkxt\n";
   /// More than any save() has.
   static constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 32;
 

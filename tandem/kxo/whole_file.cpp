@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +27,21 @@ bool write_all(int fd, std::string_view bytes) noexcept {
     if (wrote < 0) return false;
     bytes.remove_prefix(static_cast<std::size_t>(wrote));
   }
+  return true;
+}
+
+/// Reads on until there are `size` bytes, or the end.
+bool read_until(int fd, std::size_t size, std::string& bytes) {
+  std::size_t done = bytes.size();
+  bytes.resize(size);
+  while (done < size) {
+    const ssize_t got = ::read(fd, bytes.data() + done, size - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return false;
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  bytes.resize(done);
   return true;
 }
 
@@ -54,8 +70,8 @@ Result<void, std::string> write_whole_file(const std::string& path, std::string_
   return {};
 }
 
-Result<std::string, std::string> read_whole_file(const std::string& path,
-                                                 std::uint64_t most_bytes) {
+Result<std::string, std::string> read_whole_file(const std::string& path, std::uint64_t most_bytes,
+                                                 std::string_view begins_with) {
   // A pipe or a terminal would never end.
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
@@ -63,16 +79,11 @@ Result<std::string, std::string> read_whole_file(const std::string& path,
   if (!S_ISREG(status.st_mode)) return Unexpected{path + ": is no regular file"};
   const auto size = static_cast<std::uint64_t>(status.st_size);
   if (size > most_bytes) return Unexpected{path + ": is too large"};
-  std::string bytes(size, '\0');
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t got = ::read(fd.get(), bytes.data() + done, bytes.size() - done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail_errno(path);
-    if (got == 0) break;
-    done += static_cast<std::size_t>(got);
+  std::string bytes;
+  for (const std::uint64_t until : {std::min<std::uint64_t>(begins_with.size(), size), size}) {
+    if (!read_until(fd.get(), until, bytes)) return fail_errno(path);
+    if (bytes.size() < until || !bytes.starts_with(begins_with)) break;
   }
-  bytes.resize(done);
   return bytes;
 }
 

@@ -15,7 +15,10 @@ Result<void, std::string> write_whole_file(const std::string& path, std::string_
 
 /// Errors: a sentence about a file that cannot be read, is no regular one, or has more than
 ///         `most_bytes`.
-Result<std::string, std::string> read_whole_file(const std::string& path, std::uint64_t most_bytes);
+/// `begins_with`: of a file that does not, no more is read than it takes to see that: it may be
+/// large.
+Result<std::string, std::string> read_whole_file(const std::string& path, std::uint64_t most_bytes,
+                                                 std::string_view begins_with = {});
 
 /// A checksum: one byte that is changed changes it.
 std::uint64_t fnv1a(std::string_view bytes) noexcept;
