@@ -89,7 +89,7 @@ Thinker::Answer Thinker::choose(const Question& question) {
   kxo::Budget budget = question.budget;
   budget.stop = &stop_;
   const auto cell = agent_->choose(question.position, budget);
-  if (!cell) return Unexpected{question.agent + ": " + cell.error().message()};
+  if (!cell) return Unexpected{question.agent + ": " + kxo::why_no_move(cell.error())};
   return *cell;
 }
 

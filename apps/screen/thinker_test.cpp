@@ -92,6 +92,9 @@ TEST(Thinker, ErrorsAreAnswers) {
   EXPECT_NE(answer.error().find("no agent 'nobody'"), std::string::npos);
   thinker.ask(question("random", {1, 1}));
   EXPECT_FALSE(thinker.wait());
+  thinker.ask(question("external:command=exit 0"));
+  EXPECT_EQ(thinker.wait().error(),
+            "external:command=exit 0: its program has ended, or could not be started");
   thinker.ask(question("random"));
   EXPECT_TRUE(thinker.wait());
 }

@@ -117,7 +117,7 @@ int run(const Settings& settings) {
     }
     if (!regret) {
       return report({kFailure, fmt::format("kxo regret: {}: no move: {}; try: docs/kxo-engines.md",
-                                           name, regret.error().message())});
+                                           name, kxo::why_no_move(regret.error()))});
     }
     measured.emplace_back(name, *regret);
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <new>
 
 #include "tandem/base/check.hpp"
@@ -59,6 +60,23 @@ Result<int> Agent::choose(const Position& position, const Budget& budget) {
   const bool on_board = *cell >= 0 && *cell < rules_.cells();
   if (!on_board || (rules_.free(position) & cell_bit(*cell)) == 0) return errno_error(EPROTO);
   return cell;
+}
+
+std::string why_no_move(const std::error_code& error) {
+  switch (error.value()) {
+    case EPIPE:
+      return "its program has ended, or could not be started";
+    case ETIMEDOUT:
+      return "its program did not answer in time";
+    case EMSGSIZE:
+      return "its program says too much";
+    case EPROTO:
+      return "its answer is no free cell";
+    case ENOMEM:
+      return "there is not enough memory for it";
+    default:
+      return error.message();
+  }
 }
 
 AgentRegistration::AgentRegistration(const AgentKind& kind) {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "tandem/base/result.hpp"
@@ -76,6 +77,9 @@ class Agent {
   std::uint64_t work_ = 0;
   bool lacks_memory_ = false;  // do_begin() ran out of it
 };
+
+/// What an error of choose() means, in words for people.
+std::string why_no_move(const std::error_code& error);
 
 /// A kind of agent, as it is registered.
 struct AgentKind {

@@ -263,7 +263,7 @@ class Regret(Case):
         self.assertRegex(text, r"\nrandom .* -\n")
 
     def test_an_agent_that_fails(self):
-        self.refused("external:command=exit 0: no move: ", "regret", "external:command=exit 0",
+        self.refused("external:command=exit 0: no move: its program has ended", "regret", "external:command=exit 0",
                      "--positions", "1", code=1)
 
     def test_bad_input(self):
