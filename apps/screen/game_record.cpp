@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "apps/screen/text.hpp"
 #include "tandem/kxo/notation.hpp"
 
 namespace tandem::screen {
@@ -63,11 +64,6 @@ std::string_view take_word(std::string_view& text) {
   const std::string_view word = text.substr(0, text.find_first_of(" \t"));
   text.remove_prefix(word.size());
   return word;
-}
-
-std::string_view trimmed(std::string_view text) {
-  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-  return text.substr(0, text.find_last_not_of(" \t") + 1);
 }
 
 /// What is wrong with these moves after those of `game`, which they are added to.

@@ -8,6 +8,7 @@
 
 #include "apps/screen/board_view.hpp"
 #include "apps/screen/keys.hpp"
+#include "apps/screen/text.hpp"
 #include "tandem/kxo/notation.hpp"
 
 namespace tandem::screen {
@@ -29,12 +30,6 @@ std::string lower(std::string_view text) {
   std::string result(text);
   for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return result;
-}
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kBlank = " \t\r\n";
-  text.remove_prefix(std::min(text.find_first_not_of(kBlank), text.size()));
-  return text.substr(0, text.find_last_not_of(kBlank) + 1);
 }
 
 }  // namespace

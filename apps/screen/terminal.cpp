@@ -95,6 +95,9 @@ Result<std::unique_ptr<Terminal>, std::string> Terminal::open() {
   for (std::size_t i = 0; i < kSignals.size(); ++i) {
     ::sigaction(kSignals[i], &note, &saved->actions[i]);
   }
+  // The terminal knows its size; LINES and COLUMNS say what that once was.
+  ::use_env(FALSE);
+  ::use_tioctl(TRUE);
   saved->screen = ::newterm(nullptr, stdout, stdin);
   if (saved->screen == nullptr || ::tigetstr("cup") == nullptr) {
     if (saved->screen != nullptr) ::endwin();
