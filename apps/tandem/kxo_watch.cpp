@@ -38,9 +38,10 @@ the speed; ^P stops the drawing and nothing else; ^Q ends and prints every
 game's moves. docs/kxo-play.md
 )";
 
-constexpr milliseconds kFrame{50};        // between two pictures
-constexpr milliseconds kLook{10};         // for moves and keys
-constexpr std::size_t kMostAtOnce = 256;  // moves of a board before others get a look
+constexpr milliseconds kFrame{50};           // between two pictures
+constexpr milliseconds kLook{10};            // for moves and keys
+constexpr std::chrono::seconds kSilence{1};  // after which the device is asked whether it lives
+constexpr std::size_t kMostAtOnce = 256;     // moves of a board before others get a look
 
 struct Settings {
   kxo::Rules rules = kxo::Rules::standard();
@@ -50,10 +51,6 @@ struct Settings {
   std::uint32_t work = 0;
   bool plain = false;
 };
-
-std::string failed(std::string_view what, const wd::Error& error) {
-  return fmt::format("kxo watch: {}: {}", what, error.hint);
-}
 
 /// The boards on the device, and what came of them.
 class Watch {
@@ -80,13 +77,23 @@ class Watch {
   };
   Result<wd::kxo::Board, wd::Error> add(wd::kxo::Player o, wd::kxo::Player x, int board);
   std::optional<Failure> renew(int board);
+  std::optional<Failure> check_device();
+  Failure failed(std::string_view what, const wd::Error& error);
 
   const Settings& settings_;
   WatchModel model_;
   std::optional<wd::kxo::Device> device_;
   std::vector<Line> lines_;
   std::uint64_t renewed_ = 0;
+  Clock::time_point heard_{};  // of the device
 };
+
+Failure Watch::failed(std::string_view what, const wd::Error& error) {
+  const bool gone = error.code == Code::kDeviceLost && device_->queue().path() == wd::Path::kBroker;
+  return {gone ? kBrokerUnreachable : kFailure,
+          fmt::format("kxo watch: {}: {}{}", what, error.hint,
+                      gone ? "; try: tandemd, or TANDEM=embedded" : "")};
+}
 
 Result<wd::kxo::Board, wd::Error> Watch::add(wd::kxo::Player o, wd::kxo::Player x, int board) {
   const kxo::Rules& rules = settings_.rules;
@@ -111,8 +118,9 @@ std::optional<Failure> Watch::open() {
     const auto& players = model_.players(i);
     auto board = add(*device_player(players.o), *device_player(players.x), i);
     if (!board) {
-      return Failure{kFailure, failed(fmt::format("board {}", i + 1), board.error()) +
-                                   "; try: --boards with less"};
+      Failure failure = failed(fmt::format("board {}", i + 1), board.error());
+      if (failure.code == kFailure) failure.text += "; try: --boards with less";
+      return failure;
     }
     lines_[static_cast<std::size_t>(i)].board.emplace(std::move(*board));
   }
@@ -130,7 +138,8 @@ std::optional<Failure> Watch::take(Told told) {
         model_.set_stuck(i);  // the device leaves a player to us whose agent cannot play
         break;
       }
-      if (!move) return Failure{kFailure, failed("reading a move", move.error())};
+      if (!move) return failed("reading a move", move.error());
+      heard_ = Clock::now();
       if (line.skipped > 0) {
         --line.skipped;
         continue;
@@ -139,14 +148,23 @@ std::optional<Failure> Watch::take(Told told) {
       told(i, *move);
     }
   }
-  return std::nullopt;
+  return check_device();
+}
+
+/// A broker that has died publishes no moves, and nothing else: it has to be asked.
+std::optional<Failure> Watch::check_device() {
+  const auto now = Clock::now();
+  if (now - heard_ < kSilence) return std::nullopt;
+  heard_ = now;
+  const auto alive = lines_.front().board->board();
+  return alive ? std::nullopt : std::optional(failed("the device", alive.error()));
 }
 
 std::optional<Failure> Watch::set_players(int board, const WatchModel::Players& players) {
   auto& its = *lines_[static_cast<std::size_t>(board)].board;
   if (const auto set = its.set_players(*device_player(players.o), *device_player(players.x));
       !set) {
-    return Failure{kFailure, failed("changing an agent", set.error())};
+    return failed("changing an agent", set.error());
   }
   model_.set_players(board, players);
   return std::nullopt;
@@ -156,8 +174,9 @@ std::optional<Failure> Watch::set_players(int board, const WatchModel::Players& 
 /// published is taken, and the moves of its open game are made again.
 std::optional<Failure> Watch::renew(int board) {
   Line& line = lines_[static_cast<std::size_t>(board)];
-  if (!line.board->set_players(wd::kxo::Player::kUser, wd::kxo::Player::kUser)) {
-    return Failure{kFailure, "kxo watch: a board does not stop"};
+  if (const auto held = line.board->set_players(wd::kxo::Player::kUser, wd::kxo::Player::kUser);
+      !held) {
+    return failed("stopping a board", held.error());
   }
   for (auto move = line.board->read(); move; move = line.board->read()) {
     if (line.skipped > 0) {
@@ -167,10 +186,10 @@ std::optional<Failure> Watch::renew(int board) {
     }
   }
   auto fresh = add(wd::kxo::Player::kUser, wd::kxo::Player::kUser, board);
-  if (!fresh) return Failure{kFailure, failed("another speed", fresh.error())};
+  if (!fresh) return failed("another speed", fresh.error());
   for (const int cell : model_.open_moves(board)) {
     if (const auto made = fresh->play(cell); !made) {
-      return Failure{kFailure, failed("another speed", made.error())};
+      return failed("another speed", made.error());
     }
   }
   line.board.emplace(std::move(*fresh));

@@ -12,6 +12,7 @@ import time
 import unittest
 
 TANDEM = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "tandem"
+TANDEMD = os.path.join(os.path.dirname(TANDEM), "../tandemd/tandemd")
 PATIENCE = 120  # seconds; a sanitized build on a busy machine is slow
 
 
@@ -235,6 +236,10 @@ class Watch(OnScreen):
         self.assertNotRegex(plain.text("-e"), "\033\\[[0-9;]*3[0-7]m")
         self.assertRegex(plain.text("-e"), "\033\\[[0-9;]*[14](;[0-9]+)*m[OX]")  # the last move
 
+    def test_the_size_is_that_of_the_terminal(self):
+        screen = self.screen(self.RANDOM + " --boards 64", LINES="100000", COLUMNS="20")
+        screen.wait_for("page 1/6")
+
     def test_a_terminal_without_a_screen(self):
         screen = self.screen(self.RANDOM, TERM="dumb")
         # tmux says what it is itself
@@ -419,6 +424,27 @@ class Plain(unittest.TestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertEqual(self.run_kxo("replay", path).stdout.count("game "), 1)
 
+    def test_a_broker_that_dies_is_noticed(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path, socket = (os.path.join(directory, name) for name in ("games", "broker.sock"))
+            ready, told = os.pipe()
+            broker = subprocess.Popen([TANDEMD, "--socket", socket, "--ready-fd", str(told)],
+                                      pass_fds=[told], stderr=subprocess.DEVNULL)
+            os.close(told)
+            self.assertNotEqual(os.read(ready, 1), b"")
+            os.close(ready)
+            process = subprocess.Popen(
+                [TANDEM, "kxo", "watch", "--plain", "--o", "random", "--x", "random", "--save", path],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                env={**os.environ, "TANDEM": "unix:" + socket})
+            self.assertIn("move 1: O", process.stdout.readline())
+            broker.kill()
+            broker.wait()
+            _, errors = process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, 5, errors)
+            self.assertRegex(errors, "^tandem: kxo watch: .*; try: ")
+            self.assertIn("move 1: O", self.run_kxo("replay", path).stdout)
+
     def test_what_is_stopped_keeps_its_games(self):
         with tempfile.TemporaryDirectory() as directory:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -470,6 +496,12 @@ class Plain(unittest.TestCase):
             self.assertRegex(result.stderr, "^tandem: kxo play: .*File too large; try: another --save")
             self.assertEqual(os.path.getsize(path), size)
             self.assertEqual(self.run_kxo("replay", path).returncode, 0)
+
+    def test_lines_of_files_may_end_as_in_dos(self):
+        with tempfile.NamedTemporaryFile("w", newline="") as file:
+            file.write("kxo games 1\r\ngame 4x4-3\r\nmoves a1\r\n")
+            file.flush()
+            self.assertIn("move 1: O a1", self.run_kxo("replay", file.name).stdout)
 
     def test_files_that_are_none(self):
         with tempfile.TemporaryDirectory() as directory:
