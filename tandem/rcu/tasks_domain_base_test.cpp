@@ -241,10 +241,15 @@ TYPED_TEST(TasksDomains, AnIdleDomainUsesNoProcessorTime) {
     ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
     return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
   };
-  std::this_thread::sleep_for(20ms);
-  const auto before = used();
-  std::this_thread::sleep_for(200ms);
-  EXPECT_LT(used() - before, 2ms);
+  // On a busy machine its thread may go to sleep late; who polls never has such a while.
+  std::chrono::nanoseconds busy{0};
+  for (int i = 0; i < 20; ++i) {
+    const auto before = used();
+    std::this_thread::sleep_for(200ms);
+    busy = used() - before;
+    if (busy < 2ms) break;
+  }
+  EXPECT_LT(busy, 2ms);
 }
 
 }  // namespace

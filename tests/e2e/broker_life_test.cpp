@@ -97,10 +97,11 @@ TEST_F(BrokerLife, AKilledTenantsQueuesAreCleanedUp) {
   EXPECT_TRUE(eventually([&] { return device().queues_used == 0; }));
 }
 
-TEST_F(BrokerLife, AKilledTenantIsNoticedThoughItsChildHoldsTheSocket) {
-  // The child inherits every descriptor and lives on; only the token tells.
+/// Kills a tenant whose child inherits every descriptor and lives on. Returns: why the broker says
+/// that the tenant has ended.
+std::string end_of_killed_tenant_with_child(broker::BrokerProcess& broker) {
   std::array<int, 2> ends{};
-  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
   const pid_t tenant = ::fork();
   if (tenant == 0) {
     wd_queue queue = WD_QUEUE_INIT;
@@ -113,18 +114,26 @@ TEST_F(BrokerLife, AKilledTenantIsNoticedThoughItsChildHoldsTheSocket) {
     for (;;) ::pause();
   }
   pid_t child = 0;
-  ASSERT_EQ(::read(ends[0], &child, sizeof child), static_cast<ssize_t>(sizeof child));
-  EXPECT_EQ(device().queues_used, 1u);
+  EXPECT_EQ(::read(ends[0], &child, sizeof child), static_cast<ssize_t>(sizeof child));
   ::kill(tenant, SIGKILL);
   ::waitpid(tenant, nullptr, 0);
-  const auto killed = std::chrono::steady_clock::now();
-  EXPECT_TRUE(eventually([&] { return device().queues_used == 0; }));
-  // Sooner than the sweep would have found it.
-  EXPECT_LT(std::chrono::steady_clock::now() - killed, milliseconds(1900));
+  const auto* const ended = broker.wait_for("ended", tenant, std::chrono::seconds(20));
   EXPECT_EQ(::kill(child, 0), 0);
   ::kill(child, SIGKILL);
   ::close(ends[0]);
   ::close(ends[1]);
+  return ended != nullptr ? ended->why : "nobody noticed";
+}
+
+TEST_F(BrokerLife, AKilledTenantIsNoticedThoughItsChildHoldsTheSocket) {
+  broker_.reset();
+  broker_ = broker::BrokerProcess::start({.events = true}).value();
+  // Only the token tells; but a sweep that comes at that moment may be faster now and then.
+  std::string why;
+  for (int i = 0; i < 5 && why != "address space ended"; ++i) {
+    why = end_of_killed_tenant_with_child(*broker_);
+  }
+  EXPECT_EQ(why, "address space ended");
 }
 
 /// The eventfds that this process has: the one with which the library wakes engines is among them.
