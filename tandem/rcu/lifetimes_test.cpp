@@ -75,6 +75,7 @@ TEST(Lifetimes, AnExceptionLeavesItsSections) {
 }
 
 TEST(Lifetimes, AProgramMayExecInASectionWithCallbacksUnderWay) {
+  if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
   EXPECT_EQ(detail::in_child([] {
               rcu_domain domain;
               std::atomic<long> deleted{0};
@@ -172,6 +173,7 @@ TEST(Lifetimes, AtTheLimitOfMemoryWhatIsRetiredIsDeletedAllTheSame) {
 }
 
 TEST(Lifetimes, WithoutThreadsEverythingStillEnds) {
+  if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
   EXPECT_EQ(detail::in_child([] {
               const detail::NoThreads none;
               rcu_domain domain;
