@@ -141,18 +141,8 @@ TEST(Polling, AndReadingWorkInSignalHandlers) {
   handler_state = get_state(domain);
   ASSERT_TRUE(prepare_polling(domain));
   { const std::scoped_lock section(domain); }
-  struct sigaction action {};
-  action.sa_handler = reads_and_polls;
-  struct sigaction before {};
-  ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
-  std::atomic<bool> stop{false};
-  const pthread_t self = ::pthread_self();
-  std::thread sender([&] {
-    while (!stop) {
-      ::pthread_kill(self, SIGUSR1);
-      std::this_thread::sleep_for(50us);
-    }
-  });
+  std::optional<detail::Interrupted> interrupted;
+  interrupted.emplace(reads_and_polls, 50us, 0);
   // The handler interrupts sections, grace periods and retires of this very thread.
   std::vector<callback_head> heads(256);
   const auto end = std::chrono::steady_clock::now() + 300ms;
@@ -170,9 +160,7 @@ TEST(Polling, AndReadingWorkInSignalHandlers) {
     }
     rcu_barrier(domain);
   }
-  stop = true;
-  sender.join();
-  ::sigaction(SIGUSR1, &before, nullptr);
+  interrupted.reset();
 }
 
 TEST(SynchronizeMult, WaitsForEachDomain) {

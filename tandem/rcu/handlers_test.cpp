@@ -18,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -242,19 +243,9 @@ void interrupt_every_operation() {
   make_domains(all);
   const std::array<std::size_t, 4> busy = {0, 100, 200, 299};  // the thread is at
   for (const std::size_t at : {0u, 200u}) all[at]->domain.start_worker();
-  struct sigaction action {};
-  struct sigaction before {};
-  action.sa_handler = Handler<Kind>::on_signal;
-  action.sa_flags = SA_RESTART;
-  ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
+  std::optional<detail::Interrupted> interrupted;
+  interrupted.emplace(Handler<Kind>::on_signal, 20us, SA_RESTART);
   std::atomic<bool> stop{false};
-  const pthread_t self = ::pthread_self();
-  std::thread sender([&] {
-    while (!stop) {
-      ::pthread_kill(self, SIGUSR1);
-      std::this_thread::sleep_for(20us);
-    }
-  });
   std::thread tenant([&] {
     std::uint64_t tenancies = 0;
     for (std::size_t i = 0; !stop; i = (i + 7) % kDomains) {
@@ -280,9 +271,8 @@ void interrupt_every_operation() {
     }
   }
   stop = true;
-  sender.join();
+  interrupted.reset();
   tenant.join();
-  ASSERT_EQ(::sigaction(SIGUSR1, &before, nullptr), 0);
   expect_nothing_found();
   for (const auto& known : all) {
     known->domain.synchronize();

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "tandem/rcu/detail/test_threads.hpp"
@@ -91,19 +92,8 @@ TEST(SrcuPoll, WorksInSignalHandlers) {
     }
     handler_domain = &domain;
     handler_over = 0;
-    struct sigaction action {};
-    struct sigaction before {};
-    action.sa_handler = poll_in_handler;
-    action.sa_flags = SA_RESTART;
-    ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
-    std::atomic<bool> stop{false};
-    const pthread_t self = ::pthread_self();
-    std::thread sender([&] {
-      while (!stop) {
-        ::pthread_kill(self, SIGUSR1);
-        std::this_thread::sleep_for(20us);
-      }
-    });
+    std::optional<detail::Interrupted> interrupted;
+    interrupted.emplace(poll_in_handler, 20us, SA_RESTART);
     EXPECT_TRUE(comes_true([&] {
       for (int i = 0; i < 100; ++i) {
         const srcu_section section(domain);
@@ -113,9 +103,7 @@ TEST(SrcuPoll, WorksInSignalHandlers) {
       (void)domain.poll_state(domain.start_poll());
       return handler_over >= 50;
     }));
-    stop = true;
-    sender.join();
-    ASSERT_EQ(::sigaction(SIGUSR1, &before, nullptr), 0);
+    interrupted.reset();
     EXPECT_EQ(domain.reader_count(), 0u);
     EXPECT_EQ(other.reader_count(), 0u);
     domain.synchronize();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +27,35 @@ void wait_until(const Condition& condition) {
 inline void wait_until(const std::atomic<bool>& flag) {
   while (!flag) std::this_thread::yield();
 }
+
+/// While it lives, the thread that made it gets SIGUSR1 again and again, for `handler`.
+class Interrupted {
+ public:
+  Interrupted(void (*handler)(int), std::chrono::microseconds every, int flags) {
+    struct sigaction action {};
+    action.sa_handler = handler;
+    action.sa_flags = flags;
+    TANDEM_CHECK(::sigaction(SIGUSR1, &action, &before_) == 0);
+    sender_ = std::thread([this, every, self = ::pthread_self()] {
+      while (!stop_) {
+        ::pthread_kill(self, SIGUSR1);
+        std::this_thread::sleep_for(every);
+      }
+    });
+  }
+  ~Interrupted() {
+    stop_ = true;
+    sender_.join();
+    TANDEM_CHECK(::sigaction(SIGUSR1, &before_, nullptr) == 0);
+  }
+  Interrupted(const Interrupted&) = delete;
+  Interrupted& operator=(const Interrupted&) = delete;
+
+ private:
+  struct sigaction before_ {};
+  std::atomic<bool> stop_{false};
+  std::thread sender_;
+};
 
 /// Whether `condition` comes true within ten seconds.
 inline bool comes_true(const std::function<bool()>& condition) {
