@@ -37,6 +37,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Why a client is said to have ended.
+constexpr const char* kProcessEnded = "process ended";
+constexpr const char* kSpaceEnded = "address space ended";
+
 struct Connection {
   std::uint64_t id = 0;
   UniqueFd socket, pidfd;
@@ -361,7 +365,10 @@ void Broker::State::reply_or_drop(Connection& connection, const tandem_message_h
 /// lane looks make it look once more and no oftener.
 void Broker::State::confirm_end(Connection& connection, const char* why) {
   if (connection.client == nullptr) return;
-  connection.doubt_again = std::exchange(connection.doubt, why) != nullptr;
+  // Two signs may come before the first is looked into: what ended the memory says more than that
+  // a process did, which may have left it to others.
+  connection.doubt_again = connection.doubt != nullptr;
+  if (!connection.doubt_again || why == kSpaceEnded) connection.doubt = why;
   if (!connection.doubt_again) look_whether_alive(connection);
 }
 
@@ -482,8 +489,8 @@ void Broker::State::handle(const epoll_event& event) {
       if (Connection* connection = find(id)) {
         ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, connection->pidfd.get(), nullptr);
         // Another process may share the memory (CLONE_VM): it lives on then.
-        if (connection->reserved_only) return drop(*connection, "process ended");
-        confirm_end(*connection, "process ended");
+        if (connection->reserved_only) return drop(*connection, kProcessEnded);
+        confirm_end(*connection, kProcessEnded);
       }
       return;
     default:
@@ -507,9 +514,9 @@ void Broker::State::handle(const epoll_event& event) {
       Connection* connection = found == watched.end() ? nullptr : find(found->second);
       if (connection == nullptr) continue;
       if (connection->reserved_only) {
-        drop(*connection, "address space ended");
+        drop(*connection, kSpaceEnded);
       } else {
-        confirm_end(*connection, "address space ended");
+        confirm_end(*connection, kSpaceEnded);
       }
     }
     if (closed.overflow) sweep();
