@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Precompiled headers: half of what a file costs is the standard library's, and GoogleTest's or CLI11's.
+# Precompiled headers: half of what a file costs is the standard library's, and GoogleTest's or {fmt}'s.
 #
-# tandem_precompile(TARGET [TEST|CLI]) lets a target begin with what every file of its kind includes. A file
+# tandem_precompile(TARGET [TEST|FMT]) lets a target begin with what every file of its kind includes. A file
 # still includes what it uses: preset clang, whose CMAKE_DISABLE_PRECOMPILE_HEADERS is set, finds what it forgot.
 #
 # Compiled once for all targets of a kind. Libraries and programs differ: g++ rejects what was compiled with
@@ -33,9 +33,9 @@ function(tandem_precompile target)
     if(ARGV1 STREQUAL "TEST")
       list(APPEND headers <gtest/gtest.h>)
       target_link_libraries(${owner} PRIVATE GTest::gtest)
-    elseif(ARGV1 STREQUAL "CLI")
-      list(APPEND headers <CLI/CLI.hpp> <fmt/format.h>)
-      target_link_libraries(${owner} PRIVATE CLI11::CLI11 fmt::fmt)
+    elseif(ARGV1 STREQUAL "FMT")
+      list(APPEND headers <fmt/format.h>)
+      target_link_libraries(${owner} PRIVATE fmt::fmt)
     endif()
     target_precompile_headers(${owner} PRIVATE ${headers})
   endif()

@@ -2,11 +2,11 @@
 /// tandem-kxo-mpi: what `tandem kxo train` does, by the processes that mpirun starts.
 #include <mpi.h>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <exception>
 
 #include "apps/kxo_mpi/farm.hpp"
+#include "apps/options/options.hpp"
 #include "apps/standard_descriptors.hpp"
 #include "apps/tandem/kxo_train.hpp"
 
@@ -39,21 +39,19 @@ Crew crew_of(Farm& farm) {
 /// The first rank, which alone reads options and files. Where it fails, the others are told by
 /// nothing to train.
 int lead(const Crew& crew, int argc, char** argv) {
-  CLI::App app("Train models of games of rows with many processes.", "tandem-kxo-mpi");
-  app.footer(std::string(kExamples));
-  app.require_subcommand(1);
+  Program app("tandem-kxo-mpi", "Train models of games of rows with many processes.");
+  app.footer(kExamples);
+  app.require_subcommand();
   TrainSettings settings;
-  CLI::App* train = app.add_subcommand("train", "Let a model learn from games against itself");
-  train->footer(std::string(kExamples));
-  add_train_options(*train, settings);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
+  const Command train = app.subcommand("train", "Let a model learn from games against itself");
+  train.footer(kExamples);
+  add_train_options(train, settings);
+  const auto parsed = app.parse(argc, argv);
+  if (!parsed) {
     crew.share({});
-    if (error.get_exit_code() == 0) return app.exit(error);
-    return report({kUsage, fmt::format("{}; try: tandem-kxo-mpi train --help", error.what())});
+    return parsed.done ? kOk : report({kUsage, parsed.wrong});
   }
-  if (const auto failure = read_train_config(*train, settings)) {
+  if (const auto failure = read_train_config(train, settings)) {
     crew.share({});
     return report(*failure);
   }

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /// tandem-rcutorture: everything that tandem::rcu promises, at once, for as long as you like.
-#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <cstdio>
 #include <exception>
 #include <string>
 #include <vector>
 
+#include "apps/options/options.hpp"
 #include "options.hpp"
 #include "torture.hpp"
 
 namespace {
+
+using namespace tandem::cli;
 
 enum ExitCode { kOk = 0, kFailure = 1, kUsage = 2 };
 
@@ -21,38 +26,38 @@ constexpr const char* kFooter =
     "failed. The same seed makes the same choices; the machine adds the interleaving.";
 
 int run(int argc, char** argv) {
-  CLI::App app("Tortures tandem::rcu, in the spirit of the kernel's rcutorture.",
-               "tandem-rcutorture");
+  tandem::cli::Program app("tandem-rcutorture",
+                           "Tortures tandem::rcu, in the spirit of the kernel's rcutorture.");
   app.footer(kFooter);
   tandem::rcutorture::Options options;
   std::vector<std::string> domains = tandem::rcutorture::domain_names();
   domains.emplace_back("all");
   bool quiet = false;
-  app.add_option("--seconds", options.seconds, "how long, all domains together")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--seed", options.seed, "of all choices")->capture_default_str();
-  app.add_option("--readers", options.readers, "pipe-count readers")
-      ->check(CLI::Range(1u, 1024u))
-      ->capture_default_str();
-  app.add_option("--domain", options.domain, "what to torture")
-      ->check(CLI::IsMember(domains))
-      ->capture_default_str();
-  app.add_flag("!--no-barriers", options.barriers, "no barrier torture");
-  app.add_flag("!--no-churn", options.churn, "no threads that come and go");
-  app.add_flag("!--no-domains", options.domains, "no domains that come and go");
-  app.add_flag("!--no-floods", options.floods, "no floods of callbacks");
-  app.add_flag("!--no-forks", options.forks, "no forks");
-  app.add_flag("!--no-offload", options.offload, "no switching of offloading");
-  app.add_flag("!--no-signals", options.signals, "no signal handlers that read and poll");
-  app.add_flag("!--no-stalls", options.stalls, "no readers that stall");
-  app.add_flag("-q,--quiet", quiet, "print failures only");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
-    std::fprintf(stderr, "tandem: rcutorture: %s; try: tandem-rcutorture --help\n", error.what());
-    return kUsage;
+  app.option("--seconds", options.seconds, "how long, all domains together")
+      .text(fmt::format("S [{}]", options.seconds))
+      .check(number_in(0.001, 1e9));
+  app.option("--seed", options.seed, "of all choices")
+      .text(fmt::format("N [{}]", options.seed))
+      .check(whole_number());
+  app.option("--readers", options.readers, "pipe-count readers")
+      .text(fmt::format("N [{}]", options.readers))
+      .check(whole_number(1, 1024));
+  app.option("--domain", options.domain, "what to torture")
+      .text(fmt::format("{} [{}]", fmt::join(domains, "|"), options.domain))
+      .check(one_of(domains));
+  app.flag("!--no-barriers", options.barriers, "no barrier torture");
+  app.flag("!--no-churn", options.churn, "no threads that come and go");
+  app.flag("!--no-domains", options.domains, "no domains that come and go");
+  app.flag("!--no-floods", options.floods, "no floods of callbacks");
+  app.flag("!--no-forks", options.forks, "no forks");
+  app.flag("!--no-offload", options.offload, "no switching of offloading");
+  app.flag("!--no-signals", options.signals, "no signal handlers that read and poll");
+  app.flag("!--no-stalls", options.stalls, "no readers that stall");
+  app.flag("-q,--quiet", quiet, "print failures only");
+  const auto parsed = app.parse(argc, argv);
+  if (!parsed) {
+    if (!parsed.done) fmt::print(stderr, "tandem: rcutorture: {}\n", parsed.wrong);
+    return parsed.done ? kOk : kUsage;
   }
   return tandem::rcutorture::torture(options, quiet ? nullptr : stdout) ? kOk : kFailure;
 }

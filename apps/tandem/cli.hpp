@@ -15,10 +15,6 @@
 #include <string_view>
 #include <vector>
 
-namespace CLI {
-class App;  // not <CLI/CLI.hpp>: it takes ten seconds to compile
-}
-
 namespace tandem::cli {
 
 enum ExitCode : int {
@@ -76,13 +72,14 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-/// Registers a subcommand; `run` is called when it is chosen and gives the exit code.
-using Registry = std::vector<std::pair<CLI::App*, std::function<int()>>>;
-void add_compress(CLI::App& app, Registry& registry);
-void add_devices(CLI::App& app, Registry& registry);
-void add_demo(CLI::App& app, Registry& registry);
-void add_kxo(CLI::App& app, Registry& registry);
-void add_trace(CLI::App& app, Registry& registry);
-void add_internal(CLI::App& app, Registry& registry);
+class Command;
+
+// Each adds a subcommand.
+void add_compress(const Command& app);
+void add_devices(const Command& app);
+void add_demo(const Command& app);
+void add_kxo(const Command& app);
+void add_trace(const Command& app);
+void add_internal(const Command& app);
 
 }  // namespace tandem::cli

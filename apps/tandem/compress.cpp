@@ -4,12 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <memory>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/cli.hpp"
 #include "apps/tandem/codec.hpp"
 #include "apps/tandem/output_file.hpp"
@@ -219,36 +219,36 @@ int run(Settings& settings) {
 
 }  // namespace
 
-void add_compress(CLI::App& app, Registry& registry) {
+void add_compress(const Command& app) {
   for (const bool decompress : {false, true}) {
     auto settings = std::make_shared<Settings>();
     settings->decompress = decompress;
-    CLI::App* command =
-        decompress ? app.add_subcommand("decompress", "Inflate .gz files, or standard input")
-                   : app.add_subcommand("compress", "Compress files, or standard input, as gzip");
-    command->add_option("FILE", settings->files, "files; none or -: standard input");
-    command->add_flag("-c,--stdout", settings->to_stdout, "write to standard output, keep files");
-    command->add_flag("-d,--decompress", settings->decompress, "inflate");
-    command->add_flag("-k,--keep", settings->keep, "keep the source files");
-    command->add_flag("-t,--test", settings->test, "check compressed files, write nothing");
-    command->add_flag("-f,--force", settings->force,
-                      "replace files, follow links, write to a terminal");
-    command->add_option("-o,--output", settings->output, "write this file, keep the source")
-        ->type_name("PATH");
-    command->add_flag("-q,--quiet", settings->quiet, "no warnings");
-    command->add_flag("-v,--verbose", settings->verbose, "sizes, speed and where it ran");
+    const Command command =
+        decompress ? app.subcommand("decompress", "Inflate .gz files, or standard input")
+                   : app.subcommand("compress", "Compress files, or standard input, as gzip");
+    command.option("FILE", settings->files, "files; none or -: standard input");
+    command.flag("-c,--stdout", settings->to_stdout, "write to standard output, keep files");
+    command.flag("-d,--decompress", settings->decompress, "inflate");
+    command.flag("-k,--keep", settings->keep, "keep the source files");
+    command.flag("-t,--test", settings->test, "check compressed files, write nothing");
+    command.flag("-f,--force", settings->force, "replace files, follow links, write to a terminal");
+    command.option("-o,--output", settings->output, "write this file, keep the source")
+        .text("PATH");
+    command.flag("-q,--quiet", settings->quiet, "no warnings");
+    command.flag("-v,--verbose", settings->verbose, "sizes, speed and where it ran");
     if (!decompress) {
       for (unsigned level = 1; level <= 9; ++level) {
         const char* text = level == 1   ? "fastest (default); -2 to -8 lie between"
                            : level == 9 ? "smallest"
                                         : "";
-        auto* option = command->add_flag(fmt::format("-{}", level), settings->levels[level], text);
-        if (level > 1 && level < 9) option->group("");
+        const Option option =
+            command.flag(fmt::format("-{}", level), settings->levels[level], text);
+        if (level > 1 && level < 9) option.hidden();
       }
     }
-    command->footer(std::string(kCompressExamples));
-    command->get_formatter()->column_width(22);
-    registry.emplace_back(command, [settings] { return run(*settings); });
+    command.footer(kCompressExamples);
+    command.help_column(22);
+    command.action([settings] { return run(*settings); });
   }
 }
 

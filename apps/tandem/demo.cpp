@@ -2,10 +2,9 @@
 /// tandem demo …, and the internal commands behind its processes.
 #include "apps/tandem/demo.hpp"
 
-#include <CLI/CLI.hpp>
 #include <memory>
 
-#include "apps/tandem/option_checks.hpp"
+#include "apps/options/options.hpp"
 #include "apps/tandem/tenant.hpp"
 
 namespace tandem::cli {
@@ -22,57 +21,57 @@ Exit status 0: every result was verified and every bad pointer faulted.
 
 }  // namespace
 
-void add_demo(CLI::App& app, Registry& registry) {
-  CLI::App* demo = app.add_subcommand("demo", "Show what sharing, fork and PASIDs mean, live");
-  demo->require_subcommand(1);
-  demo->footer(
+void add_demo(const Command& app) {
+  const Command demo = app.subcommand("demo", "Show what sharing, fork and PASIDs mean, live");
+  demo.require_subcommand();
+  demo.footer(
       "\nExamples:\n  tandem demo share\n  tandem demo fork\n  tandem demo pasid\n  tandem demo "
       "rcu\n  tandem demo kxo\n");
 
   auto settings = std::make_shared<ShareSettings>();
-  CLI::App* share =
-      demo->add_subcommand("share", "Four tenants share a device, with fork and kill");
-  share->add_option("FILE", settings->files, "files or directories; none: this machine's");
-  share->add_flag("--embedded", settings->embedded, "tenants as threads, without a broker");
-  share->add_option("--seconds", settings->seconds, "how long at least")
-      ->option_text("N [6]")
-      ->check(number_in(0.5, 86400.0));
-  share->footer(std::string(kShareExamples));
-  registry.emplace_back(share, [settings] { return demo_share(*settings); });
+  const Command share = demo.subcommand("share", "Four tenants share a device, with fork and kill");
+  share.option("FILE", settings->files, "files or directories; none: this machine's");
+  share.flag("--embedded", settings->embedded, "tenants as threads, without a broker");
+  share.option("--seconds", settings->seconds, "how long at least")
+      .text("N [6]")
+      .check(number_in(0.5, 86400.0));
+  share.footer(kShareExamples);
+  share.action([settings] { return demo_share(*settings); });
 
-  CLI::App* fork = demo->add_subcommand("fork", "What fork and exec do to an open device");
-  fork->footer("\nExample:\n  tandem demo fork\n");
-  registry.emplace_back(fork, demo_fork);
-  CLI::App* pasid = demo->add_subcommand("pasid", "One page fault: its walk and its messages");
-  pasid->footer("\nExample:\n  tandem demo pasid\n");
-  registry.emplace_back(pasid, demo_pasid);
-  CLI::App* rcu = demo->add_subcommand("rcu", "What RCU can do now, a checked line each");
-  rcu->footer("\nExample:\n  tandem demo rcu\n");
-  registry.emplace_back(rcu, demo_rcu);
-  CLI::App* kxo = demo->add_subcommand("kxo", "64 boards of one device, each move checked");
-  kxo->footer("\nExamples:\n  tandem demo kxo\n  TANDEM=embedded tandem demo kxo\n");
-  registry.emplace_back(kxo, demo_kxo);
+  const Command fork = demo.subcommand("fork", "What fork and exec do to an open device");
+  fork.footer("\nExample:\n  tandem demo fork\n");
+  fork.action(demo_fork);
+  const Command pasid = demo.subcommand("pasid", "One page fault: its walk and its messages");
+  pasid.footer("\nExample:\n  tandem demo pasid\n");
+  pasid.action(demo_pasid);
+  const Command rcu = demo.subcommand("rcu", "What RCU can do now, a checked line each");
+  rcu.footer("\nExample:\n  tandem demo rcu\n");
+  rcu.action(demo_rcu);
+  const Command kxo = demo.subcommand("kxo", "64 boards of one device, each move checked");
+  kxo.footer("\nExamples:\n  tandem demo kxo\n  TANDEM=embedded tandem demo kxo\n");
+  kxo.action(demo_kxo);
 }
 
-void add_internal(CLI::App& app, Registry& registry) {
+void add_internal(const Command& app) {
   struct Arguments {
     std::string corpus;
     int fd = -1, other_fd = -1;
     unsigned number = 0;
   };
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* tenant = app.add_subcommand("internal-tenant", "")->group("");
-  tenant->add_option("--board-fd", arguments->fd)->required();
-  tenant->add_option("--number", arguments->number)->required();
-  tenant->add_option("--corpus", arguments->corpus)->required();
-  registry.emplace_back(tenant, [arguments] {
+  const Command tenant = app.subcommand("internal-tenant", "");
+  tenant.hidden();
+  tenant.option("--board-fd", arguments->fd, "").required();
+  tenant.option("--number", arguments->number, "").required();
+  tenant.option("--corpus", arguments->corpus, "").required();
+  tenant.action([arguments] {
     return run_tenant_process(arguments->fd, arguments->number, arguments->corpus);
   });
-  CLI::App* probe = app.add_subcommand("internal-exec-probe", "")->group("");
-  probe->add_option("--ready-fd", arguments->fd)->required();
-  probe->add_option("--go-fd", arguments->other_fd)->required();
-  registry.emplace_back(probe,
-                        [arguments] { return run_exec_probe(arguments->fd, arguments->other_fd); });
+  const Command probe = app.subcommand("internal-exec-probe", "");
+  probe.hidden();
+  probe.option("--ready-fd", arguments->fd, "").required();
+  probe.option("--go-fd", arguments->other_fd, "").required();
+  probe.action([arguments] { return run_exec_probe(arguments->fd, arguments->other_fd); });
 }
 
 }  // namespace tandem::cli

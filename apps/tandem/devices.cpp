@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// tandem devices.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/cli.hpp"
 #include "tandem/abi/control.h"
 #include "tandem/wd/wd.h"
@@ -86,12 +86,12 @@ int run(bool as_json) {
 
 }  // namespace
 
-void add_devices(CLI::App& app, Registry& registry) {
+void add_devices(const Command& app) {
   auto as_json = std::make_shared<bool>(false);
-  CLI::App* command = app.add_subcommand("devices", "List the devices, what they do and who is on");
-  command->add_flag("--json", *as_json, "as JSON");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [as_json] { return run(*as_json); });
+  const Command command = app.subcommand("devices", "List the devices, what they do and who is on");
+  command.flag("--json", *as_json, "as JSON");
+  command.footer(kExamples);
+  command.action([as_json] { return run(*as_json); });
 }
 
 }  // namespace tandem::cli

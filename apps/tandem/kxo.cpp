@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/tandem/kxo.hpp"
 
-#include <CLI/CLI.hpp>
-
-#include "apps/tandem/option_checks.hpp"
+#include "apps/options/options.hpp"
 #include "tandem/kxo/notation.hpp"
 
 namespace tandem::cli {
@@ -42,44 +40,44 @@ int list_agents() {
 
 }  // namespace
 
-void add_kxo(CLI::App& app, Registry& registry) {
-  CLI::App* kxo = app.add_subcommand("kxo", "Games of rows: agents, perfect play, matches");
-  kxo->require_subcommand(1);
-  kxo->footer(std::string(kExamples));
-  CLI::App* agents = kxo->add_subcommand("agents", "List the agents and their options");
-  agents->footer(
+void add_kxo(const Command& app) {
+  const Command kxo = app.subcommand("kxo", "Games of rows: agents, perfect play, matches");
+  kxo.require_subcommand();
+  kxo.footer(kExamples);
+  const Command agents = kxo.subcommand("agents", "List the agents and their options");
+  agents.footer(
       "\nExample:\n  tandem kxo agents\n\nEach option with its value where it is not given; N, "
       "TIME "
       "and TEXT: none.\n");
-  registry.emplace_back(agents, list_agents);
-  add_kxo_match(*kxo, registry);
-  add_kxo_play(*kxo, registry);
-  add_kxo_watch(*kxo, registry);
-  add_kxo_replay(*kxo, registry);
-  add_kxo_regret(*kxo, registry);
-  add_kxo_solve(*kxo, registry);
-  add_kxo_train(*kxo, registry);
-  add_kxo_export(*kxo, registry);
+  agents.action(list_agents);
+  add_kxo_match(kxo);
+  add_kxo_play(kxo);
+  add_kxo_watch(kxo);
+  add_kxo_replay(kxo);
+  add_kxo_regret(kxo);
+  add_kxo_solve(kxo);
+  add_kxo_train(kxo);
+  add_kxo_export(kxo);
 }
 
-void add_budget_options(CLI::App& command, kxo::Budget& budget, const std::string& otherwise) {
+void add_budget_options(const Command& command, kxo::Budget& budget, const std::string& otherwise) {
   // What is given replaces the default, and not what else is given.
   auto given = std::make_shared<kxo::Budget>();
   const auto set_time = [&budget, given](const std::string& text) {
     const auto time = kxo::parse_time(text);
-    if (!time) throw CLI::ValidationError("--time", time.error());
+    if (!time) return time.error();
     given->time = *time;
     budget = *given;
+    return std::string();
   };
-  const auto set_work = [&budget, given](std::uint64_t work) {
-    given->work = work;
+  const auto set_work = [&budget, given](const std::string& text) {
+    if (std::string wrong = whole_number()(text); !wrong.empty()) return wrong;
+    given->work = std::stoull(text);
     budget = *given;
+    return std::string();
   };
-  command.add_option_function<std::string>("--time", set_time, "of a move, at most")
-      ->option_text("TIME [" + otherwise + "]");
-  command.add_option_function<std::uint64_t>("--work", set_work, "nodes or iterations of a move")
-      ->option_text("N")
-      ->check(whole_number());
+  command.option_read_by(set_time, "--time", "of a move, at most").text("TIME [" + otherwise + "]");
+  command.option_read_by(set_work, "--work", "nodes or iterations of a move").text("N");
 }
 
 std::string budget_text(const kxo::Budget& budget) {

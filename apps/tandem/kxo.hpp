@@ -14,20 +14,20 @@
 
 namespace tandem::cli {
 
-void add_kxo_export(CLI::App& kxo, Registry& registry);
-void add_kxo_match(CLI::App& kxo, Registry& registry);
-void add_kxo_play(CLI::App& kxo, Registry& registry);
-void add_kxo_regret(CLI::App& kxo, Registry& registry);
-void add_kxo_replay(CLI::App& kxo, Registry& registry);
-void add_kxo_solve(CLI::App& kxo, Registry& registry);
-void add_kxo_watch(CLI::App& kxo, Registry& registry);
-void add_kxo_train(CLI::App& kxo, Registry& registry);
+void add_kxo_export(const Command& kxo);
+void add_kxo_match(const Command& kxo);
+void add_kxo_play(const Command& kxo);
+void add_kxo_regret(const Command& kxo);
+void add_kxo_replay(const Command& kxo);
+void add_kxo_solve(const Command& kxo);
+void add_kxo_watch(const Command& kxo);
+void add_kxo_train(const Command& kxo);
 
 /// Adds `--game WxH-G`. `rules` has to outlive the parsing; what it is now is the default.
-void add_game_option(CLI::App& command, kxo::Rules& rules);
+void add_game_option(const Command& command, kxo::Rules& rules);
 /// Adds `--time TIME` and `--work N`, which is what one move may cost. Without either `budget`
 /// stays what it is, which `otherwise` tells; each of them alone is the only limit.
-void add_budget_options(CLI::App& command, kxo::Budget& budget, const std::string& otherwise);
+void add_budget_options(const Command& command, kxo::Budget& budget, const std::string& otherwise);
 /// "at most 1 ms and 5000 nodes or iterations a move".
 std::string budget_text(const kxo::Budget& budget);
 

@@ -3,14 +3,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <bit>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/kxo.hpp"
-#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/output_file.hpp"
 #include "tandem/kxo/learner.hpp"
 #include "tandem/kxo/notation.hpp"
@@ -166,19 +165,19 @@ int run(const Settings& settings) {
 
 }  // namespace
 
-void add_kxo_export(CLI::App& kxo, Registry& registry) {
+void add_kxo_export(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = kxo.add_subcommand("export", "Write a model's values and moves as a table");
-  command->add_option("MODEL", settings->model, "a file that training wrote")->required();
-  command->add_option("--format", settings->format, "of the table")
-      ->option_text("csv|jsonl|state_value [csv]")
-      ->check(CLI::IsMember({"csv", "jsonl", "state_value"}));
-  command->add_option("-o,--output", settings->output, "instead of standard output")
-      ->option_text("FILE")
-      ->check(not_empty());
-  command->add_flag("-f,--force", settings->replace, "replace FILE");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [settings] { return run(*settings); });
+  const Command command = kxo.subcommand("export", "Write a model's values and moves as a table");
+  command.option("MODEL", settings->model, "a file that training wrote").required();
+  command.option("--format", settings->format, "of the table")
+      .text("csv|jsonl|state_value [csv]")
+      .check(one_of({"csv", "jsonl", "state_value"}));
+  command.option("-o,--output", settings->output, "instead of standard output")
+      .text("FILE")
+      .check(not_empty());
+  command.flag("-f,--force", settings->replace, "replace FILE");
+  command.footer(kExamples);
+  command.action([settings] { return run(*settings); });
 }
 
 }  // namespace tandem::cli

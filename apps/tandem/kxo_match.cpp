@@ -2,13 +2,12 @@
 /// tandem kxo match: agents against each other.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <optional>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/kxo.hpp"
 #include "apps/tandem/kxo_match_report.hpp"
-#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/progress.hpp"
 #include "apps/tandem/stop_signals.hpp"
 #include "tandem/kxo/match.hpp"
@@ -132,7 +131,7 @@ std::optional<kxo::Sprt> parse_test(std::string_view text) {
 
 /// The match in the file. What is given again has to be what the file says; the number of pairs may
 /// change.
-Result<kxo::Match, Failure> resumed(const Settings& settings, const CLI::App& command) {
+Result<kxo::Match, Failure> resumed(const Settings& settings, const Command& command) {
   auto match = kxo::load_match(settings.file);
   if (!match) {
     return Unexpected{Failure{
@@ -140,7 +139,7 @@ Result<kxo::Match, Failure> resumed(const Settings& settings, const CLI::App& co
         fmt::format("kxo match: {}; try: without --resume, another --save", match.error())}};
   }
   const kxo::MatchSettings &mine = settings.match, &theirs = match->settings();
-  const auto given = [&](const char* option) { return command.count(option) > 0; };
+  const auto given = [&](const char* option) { return command.given(option); };
   const char* other = nullptr;
   if (given("PLAYER") && mine.players != theirs.players) other = "players";
   if (given("--game") && !(mine.rules == theirs.rules)) other = "game";
@@ -157,7 +156,7 @@ Result<kxo::Match, Failure> resumed(const Settings& settings, const CLI::App& co
   return std::move(*match);
 }
 
-Result<kxo::Match, Failure> prepared(Settings& settings, const CLI::App& command) {
+Result<kxo::Match, Failure> prepared(Settings& settings, const Command& command) {
   const auto refused = [](const std::string& why, const char* hint) {
     return Unexpected{Failure{kUsage, fmt::format("kxo match: {}; try: {}", why, hint)}};
   };
@@ -170,7 +169,7 @@ Result<kxo::Match, Failure> prepared(Settings& settings, const CLI::App& command
       return refused(fmt::format("--sprt: '{}' is not two or four numbers", settings.sprt),
                      "--sprt 0,20 or --sprt 0,20,0.05,0.05");
     }
-    if (command.count("--pairs") == 0) settings.match.pairs = kPairsWithTest;
+    if (!command.given("--pairs")) settings.match.pairs = kPairsWithTest;
   }
   if (settings.resume) return resumed(settings, command);
   if (!settings.file.empty() && ::access(settings.file.c_str(), F_OK) == 0) {
@@ -183,7 +182,7 @@ Result<kxo::Match, Failure> prepared(Settings& settings, const CLI::App& command
   return std::move(*match);
 }
 
-int run(Settings& settings, const CLI::App& command) {
+int run(Settings& settings, const Command& command) {
   auto match = prepared(settings, command);
   if (!match) return report(match.error());
   note_stop_signals();  // the games so far are saved and counted
@@ -214,35 +213,33 @@ int run(Settings& settings, const CLI::App& command) {
 
 }  // namespace
 
-void add_kxo_match(CLI::App& kxo, Registry& registry) {
+void add_kxo_match(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
   kxo::MatchSettings& match = settings->match;
   match.budget.time = std::chrono::milliseconds(1);
-  CLI::App* command = kxo.add_subcommand("match", "Let agents play each other");
-  command->add_option("PLAYER", match.players, "agents: NAME or NAME:OPTION=VALUE,…");
-  add_game_option(*command, match.rules);
-  command->add_option("--pairs", match.pairs, "pairs of games of each two")
-      ->option_text("N [100; --sprt: 10000]")
-      ->check(whole_number(1, kxo::MatchSettings::kMostPairs));
-  command->add_option("--opening", match.opening_plies, "random moves")
-      ->option_text("N [4]")
-      ->check(whole_number(0, kxo::Rules::kMostCells - 1));
-  add_budget_options(*command, match.budget, "1ms");
-  command->add_option("--sprt", settings->sprt, "test of two differences in Elo")
-      ->option_text("ELO0,ELO1[,ALPHA,BETA]");
-  command->add_option("--threads", settings->threads, "games at the same time")
-      ->option_text("N [1]")
-      ->check(whole_number(1, 256));
-  command->add_option("--seed", match.seed, "of openings and agents")
-      ->option_text("S [1]")
-      ->check(whole_number());
-  command->add_option("--save", settings->file, "keep the games")
-      ->option_text("FILE")
-      ->check(not_empty());
-  command->add_flag("--resume", settings->resume, "go on with what FILE has");
-  command->add_flag("--json", settings->as_json, "as JSON");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [settings, command] { return run(*settings, *command); });
+  const Command command = kxo.subcommand("match", "Let agents play each other");
+  command.option("PLAYER", match.players, "agents: NAME or NAME:OPTION=VALUE,…");
+  add_game_option(command, match.rules);
+  command.option("--pairs", match.pairs, "pairs of games of each two")
+      .text("N [100; --sprt: 10000]")
+      .check(whole_number(1, kxo::MatchSettings::kMostPairs));
+  command.option("--opening", match.opening_plies, "random moves")
+      .text("N [4]")
+      .check(whole_number(0, kxo::Rules::kMostCells - 1));
+  add_budget_options(command, match.budget, "1ms");
+  command.option("--sprt", settings->sprt, "test of two differences in Elo")
+      .text("ELO0,ELO1[,ALPHA,BETA]");
+  command.option("--threads", settings->threads, "games at the same time")
+      .text("N [1]")
+      .check(whole_number(1, 256));
+  command.option("--seed", match.seed, "of openings and agents")
+      .text("S [1]")
+      .check(whole_number());
+  command.option("--save", settings->file, "keep the games").text("FILE").check(not_empty());
+  command.flag("--resume", settings->resume, "go on with what FILE has");
+  command.flag("--json", settings->as_json, "as JSON");
+  command.footer(kExamples);
+  command.action([settings, command] { return run(*settings, command); });
 }
 
 }  // namespace tandem::cli

@@ -2,13 +2,13 @@
 /// tandem kxo play: a person against an agent.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <iostream>
 #include <optional>
 #include <random>
 
+#include "apps/options/options.hpp"
 #include "apps/screen/board_view.hpp"
 #include "apps/screen/play_model.hpp"
 #include "apps/screen/terminal.hpp"
@@ -16,7 +16,6 @@
 #include "apps/tandem/games_device.hpp"
 #include "apps/tandem/games_file.hpp"
 #include "apps/tandem/kxo.hpp"
-#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/stop_signals.hpp"
 #include "tandem/kxo/solution.hpp"
 
@@ -282,24 +281,21 @@ int run(const Settings& given) {
 
 }  // namespace
 
-void add_kxo_play(CLI::App& kxo, Registry& registry) {
+void add_kxo_play(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = kxo.add_subcommand("play", "Play against an agent");
-  add_game_option(*command, settings->rules);
-  command->add_option("--as", settings->as, "your side; o begins")
-      ->option_text("o|x [o]")
-      ->check(CLI::IsMember({"o", "x"}));
-  command->add_option("--against", settings->against, "who plays the other side")
-      ->option_text("AGENT [mcts]");
-  command->add_option("--save", settings->save, "add your games to this file")
-      ->option_text("FILE")
-      ->check(not_empty());
-  command->add_option("--seed", settings->seed, "of the agent")
-      ->option_text("S")
-      ->check(whole_number());
-  command->add_flag("--plain", settings->plain, "no screen: lines in, boards out");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [settings] { return run(*settings); });
+  const Command command = kxo.subcommand("play", "Play against an agent");
+  add_game_option(command, settings->rules);
+  command.option("--as", settings->as, "your side; o begins")
+      .text("o|x [o]")
+      .check(one_of({"o", "x"}));
+  command.option("--against", settings->against, "who plays the other side").text("AGENT [mcts]");
+  command.option("--save", settings->save, "add your games to this file")
+      .text("FILE")
+      .check(not_empty());
+  command.option("--seed", settings->seed, "of the agent").text("S").check(whole_number());
+  command.flag("--plain", settings->plain, "no screen: lines in, boards out");
+  command.footer(kExamples);
+  command.action([settings] { return run(*settings); });
 }
 
 }  // namespace tandem::cli

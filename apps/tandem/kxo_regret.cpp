@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// tandem kxo regret: agents beside perfect play.
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/kxo.hpp"
-#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/progress.hpp"
 #include "tandem/kxo/notation.hpp"
 #include "tandem/kxo/regret.hpp"
@@ -128,21 +127,21 @@ int run(const Settings& settings) {
 
 }  // namespace
 
-void add_kxo_regret(CLI::App& kxo, Registry& registry) {
+void add_kxo_regret(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = kxo.add_subcommand("regret", "Compare agents with perfect play");
-  command->add_option("AGENT", settings->agents, "NAME or NAME:OPTION=VALUE,…")->required();
-  add_game_option(*command, settings->rules);
-  command->add_option("--positions", settings->positions, "how many each agent is asked about")
-      ->option_text("N [1000]")
-      ->check(whole_number(1, 10'000'000));
-  command->add_option("--seed", settings->seed, "of the positions and the agents")
-      ->option_text("S [1]")
-      ->check(whole_number());
-  add_budget_options(*command, settings->budget, "1ms");
-  command->add_flag("--json", settings->as_json, "as JSON");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [settings] { return run(*settings); });
+  const Command command = kxo.subcommand("regret", "Compare agents with perfect play");
+  command.option("AGENT", settings->agents, "NAME or NAME:OPTION=VALUE,…").required();
+  add_game_option(command, settings->rules);
+  command.option("--positions", settings->positions, "how many each agent is asked about")
+      .text("N [1000]")
+      .check(whole_number(1, 10'000'000));
+  command.option("--seed", settings->seed, "of the positions and the agents")
+      .text("S [1]")
+      .check(whole_number());
+  add_budget_options(command, settings->budget, "1ms");
+  command.flag("--json", settings->as_json, "as JSON");
+  command.footer(kExamples);
+  command.action([settings] { return run(*settings); });
 }
 
 }  // namespace tandem::cli

@@ -2,8 +2,7 @@
 /// tandem kxo replay: games that `tandem kxo play --save` kept.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
-
+#include "apps/options/options.hpp"
 #include "apps/screen/board_view.hpp"
 #include "apps/screen/replay_model.hpp"
 #include "apps/screen/terminal.hpp"
@@ -71,13 +70,13 @@ int run(const Settings& settings) {
 
 }  // namespace
 
-void add_kxo_replay(CLI::App& kxo, Registry& registry) {
+void add_kxo_replay(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = kxo.add_subcommand("replay", "Step through games that were saved");
-  command->add_option("FILE", settings->file, "of tandem kxo play --save")->required();
-  command->add_flag("--plain", settings->plain, "no screen: all boards as text");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [settings] { return run(*settings); });
+  const Command command = kxo.subcommand("replay", "Step through games that were saved");
+  command.option("FILE", settings->file, "of tandem kxo play --save").required();
+  command.flag("--plain", settings->plain, "no screen: all boards as text");
+  command.footer(kExamples);
+  command.action([settings] { return run(*settings); });
 }
 
 }  // namespace tandem::cli

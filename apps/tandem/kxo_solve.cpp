@@ -2,9 +2,9 @@
 /// tandem kxo solve: perfect play of a game, and of a position.
 #include <sys/resource.h>
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/kxo.hpp"
 #include "tandem/kxo/notation.hpp"
 #include "tandem/kxo/solution.hpp"
@@ -175,14 +175,14 @@ int run(const Settings& settings) {
 
 }  // namespace
 
-void add_kxo_solve(CLI::App& kxo, Registry& registry) {
+void add_kxo_solve(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = kxo.add_subcommand("solve", "Perfect play of a game, or of a position");
-  command->add_option("POSITION", settings->position, "moves (b2 c3), or rows (o../.x./...)");
-  add_game_option(*command, settings->rules);
-  command->add_flag("--json", settings->as_json, "as JSON");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [settings] { return run(*settings); });
+  const Command command = kxo.subcommand("solve", "Perfect play of a game, or of a position");
+  command.option("POSITION", settings->position, "moves (b2 c3), or rows (o../.x./...)");
+  add_game_option(command, settings->rules);
+  command.flag("--json", settings->as_json, "as JSON");
+  command.footer(kExamples);
+  command.action([settings] { return run(*settings); });
 }
 
 }  // namespace tandem::cli

@@ -2,13 +2,13 @@
 /// tandem kxo train: its options. What it does is in kxo_train_run.cpp.
 #include "apps/tandem/kxo_train.hpp"
 
-#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <set>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/kxo.hpp"
-#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/stop_signals.hpp"
 #include "apps/tandem/toml_lines.hpp"
 #include "tandem/kxo/whole_file.hpp"
@@ -34,34 +34,29 @@ bool is_configurable(const std::string& name) {
   return name != "config" && name != "resume" && name != "help";
 }
 
-std::string configurable_names(const CLI::App& command) {
+std::string configurable_names(const Command& command) {
   std::string names;
-  for (const CLI::Option* option : command.get_options()) {
-    const std::string& name = option->get_single_name();
+  for (const std::string& name : command.option_names()) {
     if (is_configurable(name)) names += (names.empty() ? "" : ", ") + name;
   }
   return names;
 }
 
 /// Takes what the command line did not say. Returns: what is wrong; empty when nothing is.
-std::string take_toml(CLI::App& command, const std::string& text) {
+std::string take_toml(const Command& command, const std::string& text) {
   const auto lines = parse_toml_lines(text);
   if (!lines) return lines.error();
+  const std::vector<std::string> known = command.option_names();
   std::set<std::string> seen;
   for (const auto& [number, name, value] : *lines) {
-    CLI::Option* const option =
-        is_configurable(name) ? command.get_option_no_throw("--" + name) : nullptr;
-    if (option == nullptr) {
+    if (!is_configurable(name) || std::find(known.begin(), known.end(), name) == known.end()) {
       return fmt::format("line {}: no option '{}'; there are: {}", number, name,
                          configurable_names(command));
     }
     if (!seen.insert(name).second) return fmt::format("line {}: '{}' is there twice", number, name);
-    if (option->count() > 0) continue;
-    try {
-      option->add_result(value);
-      option->run_callback();
-    } catch (const CLI::ParseError& error) {
-      return fmt::format("line {}: {}", number, error.what());
+    if (command.given("--" + name)) continue;
+    if (const std::string wrong = command.take(name, value); !wrong.empty()) {
+      return fmt::format("line {}: {}", number, wrong);
     }
   }
   return {};
@@ -69,20 +64,20 @@ std::string take_toml(CLI::App& command, const std::string& text) {
 
 }  // namespace
 
-void add_train_options(CLI::App& command, TrainSettings& settings) {
+void add_train_options(const Command& command, TrainSettings& settings) {
   const auto add = [&](const char* name, auto& value, const char* help, const char* text,
-                       const CLI::Validator& check) {
-    command.add_option(name, value, help)->option_text(text)->check(check);
+                       const Check& check) {
+    command.option(name, value, help).text(text).check(check);
   };
   // The plan has limits of its own.
-  const CLI::Validator any_number = number_in(-1e9, 1e9);
+  const Check any_number = number_in(-1e9, 1e9);
   add("--config", settings.config, "options from a TOML file", "FILE", not_empty());
   add_game_option(command, settings.rules);
-  add("--method", settings.method, "of learning", "td|q [td]", CLI::IsMember({"td", "q"}));
+  add("--method", settings.method, "of learning", "td|q [td]", one_of({"td", "q"}));
   add("--games", settings.games, "stop after so many", "N", whole_number());
   add("--seconds", settings.seconds, "stop after so many [60]", "S", number_in(0, 1e9));
   add("--out", settings.out, "directory [kxo-GAME-METHOD]", "DIR", not_empty());
-  command.add_flag("--resume", settings.resume, "go on with the checkpoint in DIR");
+  command.flag("--resume", settings.resume, "go on with the checkpoint in DIR");
   add("--save-every", settings.save_every, "seconds between checkpoints", "S [10]",
       number_in(0, 1e6));
   add("--seed", settings.seed, "of all random numbers", "N [1]", whole_number());
@@ -99,7 +94,7 @@ void add_train_options(CLI::App& command, TrainSettings& settings) {
   add("--discount", settings.discount, "of each ply", "X", any_number);
 }
 
-std::optional<Failure> read_train_config(CLI::App& command, TrainSettings& settings) {
+std::optional<Failure> read_train_config(const Command& command, TrainSettings& settings) {
   if (const std::string& path = settings.config; !path.empty()) {
     const auto text = kxo::read_whole_file(path, 1 << 20);
     if (!text) {
@@ -111,17 +106,17 @@ std::optional<Failure> read_train_config(CLI::App& command, TrainSettings& setti
                      "kxo train: " + path + ": " + wrong + "; try: tandem kxo train --help"};
     }
   }
-  settings.game_given = command.count("--game") > 0;
+  settings.game_given = command.given("--game") > 0;
   return std::nullopt;
 }
 
-void add_kxo_train(CLI::App& kxo, Registry& registry) {
+void add_kxo_train(const Command& kxo) {
   auto settings = std::make_shared<TrainSettings>();
-  CLI::App* command = kxo.add_subcommand("train", "Let a model learn from games against itself");
-  add_train_options(*command, *settings);
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [command, settings] {
-    if (const auto failure = read_train_config(*command, *settings)) return report(*failure);
+  const Command command = kxo.subcommand("train", "Let a model learn from games against itself");
+  add_train_options(command, *settings);
+  command.footer(kExamples);
+  command.action([command, settings] {
+    if (const auto failure = read_train_config(command, *settings)) return report(*failure);
     return run_train(*settings, {.players = kxo::players_here([] { return stop_signal() != 0; })});
   });
 }

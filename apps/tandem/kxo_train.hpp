@@ -30,9 +30,9 @@ struct TrainSettings {
 };
 
 /// Adds the options and `--config`. `settings` has to outlive the parsing.
-void add_train_options(CLI::App& command, TrainSettings& settings);
+void add_train_options(const Command& command, TrainSettings& settings);
 /// Takes from the file named by `--config` what the command line did not say.
-std::optional<Failure> read_train_config(CLI::App& command, TrainSettings& settings);
+std::optional<Failure> read_train_config(const Command& command, TrainSettings& settings);
 
 /// Who plays the games.
 struct Crew {

@@ -2,19 +2,18 @@
 /// tandem kxo watch: boards of the device, many on a screen.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <ctime>
 #include <limits>
 #include <optional>
 
+#include "apps/options/options.hpp"
 #include "apps/screen/terminal.hpp"
 #include "apps/screen/watch_model.hpp"
 #include "apps/tandem/games_device.hpp"
 #include "apps/tandem/games_file.hpp"
 #include "apps/tandem/kxo.hpp"
-#include "apps/tandem/option_checks.hpp"
 #include "apps/tandem/stop_signals.hpp"
 #include "tandem/kxo/notation.hpp"
 
@@ -349,33 +348,31 @@ int run(const Settings& settings) {
 
 }  // namespace
 
-void add_kxo_watch(CLI::App& kxo, Registry& registry) {
+void add_kxo_watch(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = kxo.add_subcommand("watch", "Watch boards of the device, many at once");
-  command->add_option("--boards", settings->boards, "how many")
-      ->option_text("N [12]")
-      ->check(whole_number(1, 1024));
-  command->add_option("--o", settings->o, "who plays O on all boards")->option_text("AGENT");
-  command->add_option("--x", settings->x, "who plays X on all boards")->option_text("AGENT");
-  add_game_option(*command, settings->rules);
-  command->add_option("--rate", settings->rate, "moves per second of each board")
-      ->option_text("N [10]")
-      ->check(whole_number(1, 1000));
-  command->add_option("--work", settings->work, "nodes or iterations of a move")
-      ->option_text("N")
-      ->check(whole_number(0, std::numeric_limits<std::uint32_t>::max()));
-  command->add_option("--seed", settings->seed, "of the agents")
-      ->option_text("S [1]")
-      ->check(whole_number());
-  command->add_option("--games", settings->games, "end after so many, of all boards")
-      ->option_text("N")
-      ->check(whole_number());
-  command->add_option("--save", settings->save, "add the games to this file at the end")
-      ->option_text("FILE")
-      ->check(not_empty());
-  command->add_flag("--plain", settings->plain, "no screen: a line for each move and game");
-  command->footer(std::string(kExamples));
-  registry.emplace_back(command, [settings] { return run(*settings); });
+  const Command command = kxo.subcommand("watch", "Watch boards of the device, many at once");
+  command.option("--boards", settings->boards, "how many")
+      .text("N [12]")
+      .check(whole_number(1, 1024));
+  command.option("--o", settings->o, "who plays O on all boards").text("AGENT");
+  command.option("--x", settings->x, "who plays X on all boards").text("AGENT");
+  add_game_option(command, settings->rules);
+  command.option("--rate", settings->rate, "moves per second of each board")
+      .text("N [10]")
+      .check(whole_number(1, 1000));
+  command.option("--work", settings->work, "nodes or iterations of a move")
+      .text("N")
+      .check(whole_number(0, std::numeric_limits<std::uint32_t>::max()));
+  command.option("--seed", settings->seed, "of the agents").text("S [1]").check(whole_number());
+  command.option("--games", settings->games, "end after so many, of all boards")
+      .text("N")
+      .check(whole_number());
+  command.option("--save", settings->save, "add the games to this file at the end")
+      .text("FILE")
+      .check(not_empty());
+  command.flag("--plain", settings->plain, "no screen: a line for each move and game");
+  command.footer(kExamples);
+  command.action([settings] { return run(*settings); });
 }
 
 }  // namespace tandem::cli

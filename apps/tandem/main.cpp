@@ -2,12 +2,12 @@
 /// tandem: the command. Each subcommand has its file; this one finds it.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <new>
 
+#include "apps/options/options.hpp"
 #include "apps/standard_descriptors.hpp"
 #include "apps/tandem/cli.hpp"
 
@@ -47,44 +47,31 @@ int run(int argc, char** argv) {
   if (argc >= 2 && std::string_view(argv[1]) == "bench") {
     return exec_bench(std::vector<std::string>(argv + 2, argv + argc));
   }
-  CLI::App app("An accelerator as another thread of your process.", "tandem");
-  app.footer(std::string(kExamples));
-  app.get_formatter()->column_width(20);
-  app.set_version_flag("--version", "tandem " TANDEM_VERSION);
-  Registry registry;
-  add_demo(app, registry);
-  add_compress(app, registry);
-  add_devices(app, registry);
-  add_kxo(app, registry);
-  add_trace(app, registry);
-  app.add_subcommand("bench", "Measure against other ways to do the same");
-  CLI::App* version = app.add_subcommand("version", "Say the version");
-  version->footer("\nExample:\n  tandem version\n");
-  registry.emplace_back(version, [] {
+  Program app("tandem", "An accelerator as another thread of your process.",
+              "tandem " TANDEM_VERSION);
+  app.footer(kExamples);
+  app.help_column(20);
+  add_demo(app);
+  add_compress(app);
+  add_devices(app);
+  add_kxo(app);
+  add_trace(app);
+  app.subcommand("bench", "Measure against other ways to do the same");
+  const Command version = app.subcommand("version", "Say the version");
+  version.footer("\nExample:\n  tandem version\n");
+  version.action([] {
     fmt::print("tandem " TANDEM_VERSION "\n");
     return kOk;
   });
-  add_internal(app, registry);
+  add_internal(app);
   if (argc < 2) {
     fmt::print("{}", app.help());
     return kOk;
   }
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
-    const CLI::App* chosen = &app;
-    std::string name = "tandem";
-    while (!chosen->get_subcommands().empty()) {
-      chosen = chosen->get_subcommands().front();
-      name += " " + chosen->get_name();
-    }
-    return report({kUsage, fmt::format("{}; try: {} --help", error.what(), name)});
-  }
-  for (const auto& [command, action] : registry) {
-    if (command->parsed()) return action();
-  }
-  return report({kUsage, "no command; try: tandem --help"});
+  const auto parsed = app.parse(argc, argv);
+  if (!parsed) return parsed.done ? kOk : report({kUsage, parsed.wrong});
+  const auto code = app.run();
+  return code ? *code : report({kUsage, "no command; try: tandem --help"});
 }
 
 }  // namespace

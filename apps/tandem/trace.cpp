@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// tandem trace: its options. What it does is in trace_run.cpp.
-#include <CLI/CLI.hpp>
 #include <memory>
 
+#include "apps/options/options.hpp"
 #include "apps/tandem/cli.hpp"
 #include "apps/tandem/trace_run.hpp"
 
@@ -23,22 +23,20 @@ it; as everywhere when it could not be run or the files not be written.)";
 
 }  // namespace
 
-void add_trace(CLI::App& app, Registry& registry) {
+void add_trace(const Command& app) {
   auto settings = std::make_shared<TraceSettings>();
-  CLI::App* trace = app.add_subcommand("trace", "Run a command and show what the cores did");
-  trace->add_option("-o,--output", settings->output, "Perfetto's native format")
-      ->option_text("FILE");
-  trace->add_option("--html", settings->html, "one self-contained page")->option_text("FILE");
-  trace->add_option("--svg", settings->svg, "the page's picture alone")->option_text("FILE");
-  trace->add_option("--categories", settings->categories, "what to record")
-      ->option_text("A,B [all]");
-  trace->add_option("--events", settings->entries, "how many events a thread keeps")
-      ->option_text("N [32768]")
-      ->check(CLI::Range(64U, 4194304U));
-  trace->add_flag("--no-sched", settings->no_sched, "without the scheduler's view");
-  trace->add_option("COMMAND", settings->command, "what to run, with its arguments")->required();
-  trace->footer(std::string(kExamples));
-  registry.emplace_back(trace, [settings] { return run_trace(*settings); });
+  const Command trace = app.subcommand("trace", "Run a command and show what the cores did");
+  trace.option("-o,--output", settings->output, "Perfetto's native format").text("FILE");
+  trace.option("--html", settings->html, "one self-contained page").text("FILE");
+  trace.option("--svg", settings->svg, "the page's picture alone").text("FILE");
+  trace.option("--categories", settings->categories, "what to record").text("A,B [all]");
+  trace.option("--events", settings->entries, "how many events a thread keeps")
+      .text("N [32768]")
+      .check(whole_number(64, 4194304));
+  trace.flag("--no-sched", settings->no_sched, "without the scheduler's view");
+  trace.option("COMMAND", settings->command, "what to run, with its arguments").required();
+  trace.footer(kExamples);
+  trace.action([settings] { return run_trace(*settings); });
 }
 
 }  // namespace tandem::cli

@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -13,6 +12,7 @@
 #include <string>
 
 #include "apps/broker/broker.hpp"
+#include "apps/options/options.hpp"
 #include "apps/standard_descriptors.hpp"
 #include "tandem/base/cpu.hpp"
 
@@ -20,6 +20,7 @@ namespace {
 
 using tandem::broker::Broker;
 using tandem::broker::Event;
+using tandem::cli::whole_number;
 
 enum ExitCode { kOk = 0, kFailure = 1, kUsage = 2, kDenied = 4 };
 
@@ -108,34 +109,29 @@ Exit status: 0 stopped by SIGTERM or SIGINT, 1 failure, 2 usage, 4 denied.
 )";
 
 int serve(int argc, char** argv) {
-  CLI::App app("Shares the accelerators of this machine among processes.", "tandemd");
+  tandem::cli::Program app("tandemd", "Shares the accelerators of this machine among processes.",
+                           "tandemd " TANDEM_VERSION);
   app.footer(kExamples);
   std::string socket = tandem::broker::default_socket_path();
   int engines = tandem::usable_cpus() > 1 ? tandem::usable_cpus() / 2 : 1;
   int ready_fd = -1, events_fd = -1;
   bool quiet = false, verbose = false;
-  app.add_option("--socket", socket, "where to listen")
-      ->option_text(fmt::format("PATH [{}]", socket.empty() ? "none" : socket));
-  app.add_option("--engines", engines, "threads that run operations")
-      ->option_text(fmt::format("N [{}]", engines))
-      ->check(CLI::Range(1, 256));
+  app.option("--socket", socket, "where to listen")
+      .text(fmt::format("PATH [{}]", socket.empty() ? "none" : socket));
+  app.option("--engines", engines, "threads that run operations")
+      .text(fmt::format("N [{}]", engines))
+      .check(whole_number(1, 256));
   unsigned connections = tandem::broker::Options().connections_per_uid;
-  app.add_option("--connections-per-user", connections, "at most; one more is refused")
-      ->option_text(fmt::format("N [{}]", connections))
-      ->check(CLI::Range(1u, 1u << 20));
-  app.add_option("--ready-fd", ready_fd, "write one line there when clients can connect")
-      ->type_name("FD");
-  app.add_option("--events-fd", events_fd, "write who comes and goes there, a JSON object a line")
-      ->type_name("FD");
-  app.add_flag("-q,--quiet", quiet, "errors only");
-  app.add_flag("-v,--verbose", verbose, "tell who connects and who goes");
-  app.set_version_flag("--version", "tandemd " TANDEM_VERSION);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
-    return report(fmt::format("{}; try: tandemd --help", error.what()), kUsage);
-  }
+  app.option("--connections-per-user", connections, "at most; one more is refused")
+      .text(fmt::format("N [{}]", connections))
+      .check(whole_number(1, 1u << 20));
+  app.option("--ready-fd", ready_fd, "write one line there when clients can connect").text("FD");
+  app.option("--events-fd", events_fd, "write who comes and goes there, a JSON object a line")
+      .text("FD");
+  app.flag("-q,--quiet", quiet, "errors only");
+  app.flag("-v,--verbose", verbose, "tell who connects and who goes");
+  const auto parsed = app.parse(argc, argv);
+  if (!parsed) return parsed.done ? kOk : report(parsed.wrong, kUsage);
   if (socket.empty()) {
     return report("where to listen: XDG_RUNTIME_DIR is not set; try: tandemd --socket PATH",
                   kUsage);
