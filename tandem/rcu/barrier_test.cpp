@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // rcu_barrier(), also in sections.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -58,6 +61,35 @@ TEST(RcuBarrier, WaitsForWhatIsRetiredWhileAnEarlierOneWaits) {
     EXPECT_EQ(deleted, 2 * round);
     leaver.join();
   }
+}
+
+// Whose code that is may be a plugin's.
+TEST(RcuBarrier, AfterOneInASectionTheCodeOfWhatItRanMayBeUnloaded) {
+  rcu_domain domain;
+  static int ran;
+  static int object;
+  ran = 0;
+  constexpr std::size_t kPage = 4096;
+  void* const page =
+      ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(page, MAP_FAILED);
+  auto* const operation = new (page) detail::Operation{[](void*) noexcept { ++ran; }, true};
+  for (int round = 1; round <= 20; ++round) {  // in some the worker comes first
+    ASSERT_TRUE(detail::DomainAccess::push<3>(
+        domain,
+        {reinterpret_cast<std::uintptr_t>(&object) | detail::kBare,
+         reinterpret_cast<std::uintptr_t>(operation), detail::DomainAccess::stamp(domain)},
+        sizeof object));
+    {
+      const std::scoped_lock section(domain);
+      rcu_barrier(domain);
+      ASSERT_EQ(ran, round);
+      ASSERT_EQ(::mprotect(page, kPage, PROT_NONE), 0);
+    }
+    rcu_barrier(domain);
+    ASSERT_EQ(::mprotect(page, kPage, PROT_READ | PROT_WRITE), 0);
+  }
+  ::munmap(page, kPage);
 }
 
 TEST(RcuBarrier, ReturnsInsideASectionThatBeganAfterTheRetires) {

@@ -18,6 +18,10 @@ namespace {
 constexpr std::uint32_t kSparesUnderLoad = 128;
 constexpr std::uint32_t kSparesWhenIdle = 4;
 
+/// Takes the operation's place once an object was run out of turn: whose code that was may be
+/// unloaded before its words are passed.
+constexpr Operation kHasRun{nullptr, /*stamped=*/true};
+
 Core::Entry with_head(std::uintptr_t word) noexcept {
   Core::Entry entry;
   entry.head = reinterpret_cast<callback_head*>(word & ~kTags);
@@ -194,14 +198,15 @@ bool Core::run_stamped(Queue& queue, std::uint64_t safe, std::uint64_t limit, bo
         at = 0;
       }
       const Entry entry = read(*chunk, at, words);
-      std::uintptr_t& word = chunk->words[at];
+      std::uintptr_t* const first = &chunk->words[at];
       at += words;
       if (entry.stamp == 0) continue;
       if (entry.stamp > safe) {
         left = left || entry.stamp <= limit;
         continue;
       }
-      word &= kTags;  // run out of turn
+      *first &= kTags;  // run out of turn
+      if ((*first & kBare) != 0) first[1] = reinterpret_cast<std::uintptr_t>(&kHasRun);
       if (!run(entry, queue)) return false;
       if (seen % 1000 == 999 && planted_fault("rcu-run-twice")) (void)run(entry, queue);
       // The deleter may have called barrier, which frees what it empties.

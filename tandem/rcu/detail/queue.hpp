@@ -33,7 +33,7 @@ struct Operation {
 ///     Node* | kStamped
 ///     object | kBare, const Operation* [, stamp]
 ///
-/// The address is 0 once the object was run out of turn.
+/// The address is 0 once the object was run out of turn, and nothing of the operation is left.
 inline constexpr std::uintptr_t kBare = 1;
 inline constexpr std::uintptr_t kStamped = 2;
 inline constexpr std::uintptr_t kTags = kBare | kStamped;
