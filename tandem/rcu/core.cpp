@@ -28,6 +28,8 @@ constexpr std::uint32_t kTurn = 2;
 Core::Core(std::atomic<std::uint64_t>& domain_sequence, std::uint64_t process_generation,
            Core* parents)
     : sequence(domain_sequence), generation(process_generation), parent(parents) {
+  // What was over stays over: a child has no sections but those that the forking thread had.
+  if (parents != nullptr) completed.store(parents->completed.load(std::memory_order_acquire));
   for (Lane& lane : lanes) lane.core = this;
   last_resort.lane.store(&lanes[0], std::memory_order_relaxed);
   last_resort.owned = true;

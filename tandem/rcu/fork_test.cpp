@@ -21,6 +21,7 @@
 #include "tandem/rcu/detail/process.hpp"
 #include "tandem/rcu/detail/test_canary.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
+#include "tandem/rcu/grace_period.hpp"
 #include "tandem/rcu/rcu.hpp"
 #include "tandem/rcu/srcu.hpp"
 #include "tandem/rcu/stats.hpp"
@@ -90,6 +91,20 @@ TEST(RcuFork, AChildUsesEveryDomainAtOnce) {
     return 0;
   });
   EXPECT_EQ(result, 0);
+}
+
+TEST(RcuFork, AGracePeriodThatWasOverIsSoInASectionOfTheChild) {
+  rcu_domain domain;
+  const gp_state over = get_state(domain);
+  rcu_synchronize(domain);
+  const std::scoped_lock section(domain);
+  const gp_state later = start_poll(domain);
+  rcu_retire(new int, {}, domain);  // advances what a new grace period would wait for
+  EXPECT_EQ(in_child([&] {
+              if (poll_state(later, domain)) return 1;
+              return poll_state(over, domain) ? 0 : 2;
+            }),
+            0);
 }
 
 TEST(RcuFork, TheRetireThreadIsStartedAgainInTheChild) {
