@@ -22,6 +22,16 @@
 
 namespace tandem {
 
+/// Whether the calling thread holds `mutex`. For assertions: asks the kernel who it is. Where the C
+/// library does not say who holds a mutex, true.
+inline bool held_by_this_thread([[maybe_unused]] std::mutex& mutex) noexcept {
+#ifdef __GLIBC__
+  return __atomic_load_n(&mutex.native_handle()->__data.__owner, __ATOMIC_RELAXED) == ::gettid();
+#else
+  return true;
+#endif
+}
+
 /// std::mutex with the annotations that clang's thread-safety analysis needs.
 class TANDEM_CAPABILITY("mutex") Mutex {
  public:
@@ -29,15 +39,8 @@ class TANDEM_CAPABILITY("mutex") Mutex {
   void unlock() TANDEM_RELEASE() { mutex_.unlock(); }
   bool try_lock() TANDEM_TRY_ACQUIRE(true) { return mutex_.try_lock(); }
 
-  /// Whether the calling thread holds it. For assertions: asks the kernel who it is. Where the C
-  /// library does not say who holds a mutex, true.
-  bool held() const noexcept {
-#ifdef __GLIBC__
-    return __atomic_load_n(&mutex_.native_handle()->__data.__owner, __ATOMIC_RELAXED) == ::gettid();
-#else
-    return true;
-#endif
-  }
+  /// As held_by_this_thread().
+  bool held() const noexcept { return held_by_this_thread(mutex_); }
 
  private:
   mutable std::mutex mutex_;  // native_handle() is not const

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <concepts>
+#include <mutex>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -72,11 +73,18 @@ check_handler set_check_handler(check_handler handler) noexcept;
 template <class C>
 concept check_condition = std::convertible_to<C, bool> || std::is_invocable_r_v<bool, const C&>;
 
-/// A condition: the calling thread holds `mutex`.
-struct held {
-  explicit held(const Mutex& which) noexcept : mutex(which) {}
-  bool operator()() const noexcept { return mutex.held(); }
-  const Mutex& mutex;
+/// A condition: the calling thread holds `which`, a std::mutex or a tandem::Mutex.
+class held {
+ public:
+  explicit held(const Mutex& which) noexcept : ours_(&which) {}
+  explicit held(std::mutex& which) noexcept : standard_(&which) {}
+  bool operator()() const noexcept {
+    return ours_ != nullptr ? ours_->held() : held_by_this_thread(*standard_);
+  }
+
+ private:
+  const Mutex* ours_ = nullptr;
+  std::mutex* standard_ = nullptr;
 };
 
 namespace detail {

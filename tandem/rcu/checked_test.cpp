@@ -104,6 +104,16 @@ TEST_F(Checked, AHeldMutexStandsForASection) {
   expect_reports(1);
 }
 
+TEST_F(Checked, SoDoesAStandardMutex) {
+  std::mutex mutex;
+  (void)dereference(pointer_, held(mutex));
+  expect_reports(1);
+  const std::scoped_lock lock(mutex);
+  (void)dereference(pointer_, held(mutex));
+  (void)dereference_protected(pointer_, held(mutex));
+  expect_reports(0);
+}
+
 TEST_F(Checked, ASectionDoesNotProtectAnUpdater) {
   Mutex mutex;
   const std::scoped_lock section(rcu_default_domain());
