@@ -19,7 +19,8 @@ inline void rcu_synchronize_expedited(rcu_domain& dom = rcu_default_domain()) no
 /// The SCHED_FIFO priority that readers in the way are lent from now on, 0 for none; 1 unless set.
 /// Threads that drive expedited grace periods run one above; those that run already keep theirs.
 ///
-/// Errors: EINVAL when the scheduler has no such priorities.
+/// Errors:        EINVAL when the scheduler has no such priorities.
+/// Thread safety: any thread.
 Result<void> set_expedited_priority(int priority);
 
 }  // namespace tandem::rcu

@@ -18,9 +18,9 @@
 /// domain has one from its first retire or prepare_polling(). Without it, poll_state() tries by
 /// itself.
 ///
-/// Spec: Linux kernel documentation, "RCU API": get_state_synchronize_rcu,
-/// start_poll_synchronize_rcu,
-///       poll_state_synchronize_rcu, cond_synchronize_rcu, and their _expedited variants.
+/// Spec: Linux kernel documentation, "RCU API": get_state_synchronize_rcu(),
+///       start_poll_synchronize_rcu(), poll_state_synchronize_rcu(), cond_synchronize_rcu(), and
+///       their _expedited variants.
 namespace tandem::rcu {
 
 /// Names a grace period that begins after the call; does not start it.
@@ -49,7 +49,9 @@ void cond_synchronize(gp_state state, rcu_domain& dom = rcu_default_domain()) no
 void cond_synchronize_expedited(gp_state state, rcu_domain& dom = rcu_default_domain()) noexcept;
 
 /// Starts the domain's thread, so that polled grace periods end without help.
-/// Returns: whether it runs.
+///
+/// Returns:       whether it runs.
+/// Thread safety: any thread; not a signal handler.
 bool prepare_polling(rcu_domain& dom = rcu_default_domain()) noexcept;
 
 namespace detail {

@@ -37,7 +37,7 @@ namespace tandem::rcu {
 /// Spec:          Desnoyers et al., "User-Level Implementations of Read-Copy Update", QSBR.
 class quiescent_reader {
  public:
-  /// Goes online. Not inside a section of `dom` (checked).
+  /// Goes online. Not inside a section of `dom` (checked). Allocates as rcu_domain::lock() does.
   explicit quiescent_reader(rcu_domain& dom = rcu_default_domain()) noexcept;
   /// Goes offline.
   ~quiescent_reader();

@@ -104,8 +104,7 @@ class srcu_domain {
   /// Whether the grace period is over. If so, the ends of its sections happen before the return.
   ///
   /// Units:         at most 5 ns; if the process has no worker and start_poll() named it, a step of
-  /// a
-  ///                grace period (a membarrier call or a look at the counters).
+  ///                a grace period (a membarrier call or a look at the counters).
   /// Thread safety: any thread and signal handler; takes no lock that it would have to wait for,
   ///                allocates nothing.
   bool poll_state(gp_state state) noexcept {
@@ -125,9 +124,8 @@ class srcu_domain {
   /// What they hold up is other callbacks and started polls, not synchronize().
   ///
   /// Thread safety: any thread, inside or outside sections; not a signal handler. Past 65536
-  /// waiting
-  ///                callbacks a call outside this domain's sections and callbacks sleeps up to 1
-  ///                ms. Where no thread can be started, such a call runs them itself.
+  ///                waiting callbacks a call outside this domain's sections and callbacks sleeps up
+  ///                to 1 ms. Where no thread can be started, such a call runs them itself.
   void call(callback_head& head, void (*run)(callback_head*) noexcept) noexcept;
   /// Has `d(p)` called likewise. Errors: std::bad_alloc; then nothing is scheduled.
   template <class T, class D = std::default_delete<T>>

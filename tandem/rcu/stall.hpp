@@ -56,6 +56,7 @@ struct stall_options {
 Result<void> set_stall_options(const stall_options& options);
 
 /// Writes `report` to standard error, with symbol names where they are known: the default handler.
+/// Thread safety: any thread.
 void print_stall_report(const stall_report& report);
 
 namespace detail {

@@ -58,6 +58,7 @@ class tasks_domain_base {
     stall_limit_ = limit;
   }
 
+  /// A snapshot; its counts are of slightly different moments. Thread safety: any thread.
   tasks_stats stats() const noexcept;
 
  protected:

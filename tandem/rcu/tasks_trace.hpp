@@ -78,10 +78,9 @@ TANDEM_RCU_READER_PATH inline void tasks_trace_lock() noexcept {
 
 /// Leaves the section that the last lock on this thread entered (checked: there is one).
 ///
-/// Async-signal-safe. Ordering: (C) the state store releases every access of the section; pairs
-/// with
-///           the look of a grace period. (D) it is visible before the load of `wake`; pairs with
-///           (F).
+/// Async-signal-safe.
+/// Ordering: (C) the state store releases every access of the section; pairs with the look of a
+///           grace period. (D) it is visible before the load of `wake`; pairs with (F).
 TANDEM_RCU_READER_PATH inline void tasks_trace_unlock() noexcept {
   detail::TaskEntry& self = detail::here(&detail::tasks_trace_entry);
   const std::uint64_t state = self.state.load(std::memory_order_relaxed);
