@@ -10,6 +10,7 @@
 #include "tandem/base/check.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/process.hpp"
 
 namespace tandem::rcu::detail {
@@ -162,6 +163,7 @@ void CallbackWorker::barrier() noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   if (!queue_.load(std::memory_order_acquire)) return;
   Queue& mine = queue();
   if (planted_fault("rcu-worker-barrier-early")) return;
+  const NotCancelled guard;
   if (runs_callbacks_of(*this)) {
     (void)pass(mine);
     return;

@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 
 namespace tandem::rcu {
 namespace {
@@ -49,6 +50,7 @@ namespace detail {
 
 [[gnu::noinline]] void report_unprotected(const char* what, const call_site& where) noexcept {
   if (planted_fault("rcu-check-silent")) return;
+  const NotCancelled guard;
   std::array<void*, 32> frames{};
   const int count = ::backtrace(frames.data(), static_cast<int>(frames.size()));
   // The innermost frame is this function.

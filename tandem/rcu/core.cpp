@@ -10,6 +10,7 @@
 #include "tandem/base/cpu.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/process.hpp"
 #include "tandem/rcu/stall.hpp"
 #include "tandem/trace/trace.hpp"
@@ -148,6 +149,7 @@ void Core::wake_all() noexcept {
 }
 
 void wake_waiters(Reader& reader) noexcept {
+  const KeepErrno keep;
   if (thread_ends) return wake_waiters_and_leave(reader);
   // Cleared before `moved` changes: who sets it again has read the new value and waits on that.
   reader.wake.store(0, std::memory_order_release);
@@ -415,6 +417,7 @@ bool Core::seems_clear(std::uint64_t bound) noexcept {
 
 bool Core::try_await(std::uint64_t cookie) noexcept {
   if (completed_for(cookie)) return true;
+  const KeepErrno keep;
   std::uint64_t now = sequence.load(std::memory_order_acquire);
   if (now < cookie) now = sequence.fetch_add(kStep, std::memory_order_acq_rel) + kStep;
   if (!seems_clear(now)) return false;  // no reason to interrupt anybody

@@ -5,6 +5,7 @@
 
 #include "tandem/base/futex.hpp"
 #include "tandem/rcu/call.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/core.hpp"
 
 namespace tandem::rcu {
@@ -57,6 +58,7 @@ std::size_t Core::run_callbacks(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_A
   if (self.nesting() != 0 || frames != nullptr || self.queue == &no_queue) return 0;
   Queue& queue = *self.queue;
   if (!queue.consumer.try_lock()) return 0;
+  const NotCancelled guard;
   const std::uint64_t before = queue.taken.load(std::memory_order_relaxed);
   const bool waits = stage(queue);
   if (!run_ready(queue, ~std::uint64_t{0})) return 0;

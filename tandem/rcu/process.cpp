@@ -22,7 +22,7 @@ constinit std::atomic<std::uint64_t> last_generation{0};         // survives for
 constinit std::atomic<bool> hooks_set{false};                    // survives fork
 constinit std::atomic<bool> fence_refused{false};                // survives fork
 pthread_key_t exit_key;                                          // written before hooks_set
-constinit std::array<std::atomic<void (*)()>, 2> child_hooks{};  // survive fork
+constinit std::array<std::atomic<void (*)()>, 3> child_hooks{};  // survive fork
 
 void exit_hook(void*) {
   on_thread_exit();

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "tandem/base/futex.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/core.hpp"
 
 namespace tandem::rcu::detail {
@@ -110,6 +111,7 @@ void Core::run_own(Reader& self) noexcept TANDEM_NO_THREAD_SAFETY_ANALYSIS {
   if (has_worker && lane.offloaded.load(std::memory_order_relaxed)) return;
   if (self.nesting() != 0) return owe(self);
   if (frames != nullptr || !queue.consumer.try_lock()) return;
+  const NotCancelled guard;
   const bool waits = stage(queue);
   if (waits && !has_worker) {
     // Not under the lock: a section that we wait for may be in a barrier and want it. Who has it

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <new>
 
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/process.hpp"
 
@@ -40,6 +41,13 @@ namespace {
 
 rcu_domain::~rcu_domain() {
   detail::Core& mine = core();
+  TANDEM_CHECK(!runs_deleters_of(mine));  // would wait for itself
+  // The thread may be in exit(), called in a section that does not go on.
+  if (detail::Reader* const self = known_reader(); self && self->nesting() != 0) {
+    self->deeper = 0;
+    self->online = false;
+    detail::go_offline(*self);
+  }
   // Deleters may retire, also one that a worker runs now: a barrier is the last one if nothing came
   // while it waited for all there was.
   std::uint64_t before = 0;
@@ -136,6 +144,7 @@ void rcu_domain::synchronize() noexcept {
 }
 
 void rcu_domain::barrier() noexcept {
+  const detail::NotCancelled guard;  // it runs deleters
   detail::Reader* const self = known_reader();
   if (self && self->nesting() > (self->online ? 1 : 0)) {
     return core().barrier_in_section(self->state.load(std::memory_order_relaxed));

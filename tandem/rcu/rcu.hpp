@@ -45,7 +45,10 @@
 /// A signal handler may enter sections of a domain in which its thread has been in one before, and
 /// poll grace periods (grace_period.hpp); it must not retire, wait or call barrier. After fork() it
 /// may do so in the child, too: fork() makes what it needs of those domains, and blocks the
-/// thread's signals meanwhile.
+/// thread's signals meanwhile. Sections and polls leave errno as it was.
+///
+/// pthread_cancel() takes effect after calls that wait, not in them: neither in a report of a stall
+/// nor in deleters that rcu_barrier() runs.
 ///
 /// Fork: a child may use every domain at once, also inside a section that was open. What was
 /// retired before the fork is the parent's: the child neither runs nor frees it. A child made by
@@ -81,7 +84,9 @@ struct DomainAccess;
 ///
 /// Further domains than the default one are an extension: their sections do not hold each other's
 /// grace periods up. A domain is destroyed after the last call on it has returned and the last
-/// section has ended; the destructor runs what is still retired.
+/// section has ended; the destructor, which must not be called in a deleter of the domain's
+/// (checked), runs what is still retired. It ends a section of its own thread's, as there is where
+/// a program calls exit() in one.
 ///
 /// Spec: [saferecl.rcu.domain].
 class rcu_domain {

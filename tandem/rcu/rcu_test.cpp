@@ -103,6 +103,36 @@ TEST(RcuDomain, ItsDestructorRunsWhatIsRetired) {
   EXPECT_EQ(deleted, 50);
 }
 
+// A program may call exit() in a section: what is destroyed then must not wait for it.
+TEST(RcuDomain, ItsDestructorEndsASectionOfItsThread) {
+  EXPECT_EQ(detail::watched(60,
+                            [] {
+                              std::atomic<int> deleted{0};
+                              int object = 0;
+                              const auto count = [&](int*) { ++deleted; };
+                              {
+                                rcu_domain domain;
+                                rcu_retire(&object, count, domain);
+                                domain.lock();
+                                domain.lock();
+                                rcu_retire(&object, count, domain);
+                              }
+                              return deleted == 2 ? 0 : 1;
+                            }),
+            0);
+}
+
+TEST(RcuDomainDeath, DestroyedInADeleterOfItsOwnEndsTheProgram) {
+  EXPECT_DEATH(
+      {
+        auto* const domain = new rcu_domain;
+        rcu_retire(
+            domain, [](rcu_domain* mine) { delete mine; }, *domain);
+        rcu_barrier(*domain);
+      },
+      "");
+}
+
 TEST(RcuDomain, AThreadMayOutliveDomainsThatItUsed) {
   for (int round = 0; round < 100; ++round) {
     auto domain = std::make_unique<rcu_domain>();

@@ -6,6 +6,7 @@
 
 #include "tandem/base/background_thread.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/process.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -140,6 +141,7 @@ detail::Reader& rcu_domain::find_reader() noexcept {
     detail::last_reader = known;
     return *known;
   }
+  const detail::KeepErrno keep;
   detail::current_generation();  // sets the exit key up
   detail::watch_thread_exit();
   detail::last_reader = &detail::no_reader;  // what it names may be freed
@@ -188,6 +190,7 @@ void rcu_domain::attach(detail::Reader& reader) noexcept {
 }
 
 void rcu_domain::lock_slowly(detail::Reader& self) noexcept {
+  const detail::KeepErrno keep;
   if (self.generation != detail::current_generation()) attach(self);
   self.core->make_plain(self);
   lock_fenced(self);

@@ -2,9 +2,12 @@
 // Signal handlers that enter sections.
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -12,10 +15,13 @@
 #include <thread>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/base/test_sandbox.hpp"
 #include "tandem/rcu/detail/core.hpp"
 #include "tandem/rcu/detail/test_threads.hpp"
+#include "tandem/rcu/grace_period.hpp"
 #include "tandem/rcu/quiescent.hpp"
 #include "tandem/rcu/rcu.hpp"
+#include "tandem/rcu/tasks_trace.hpp"
 
 namespace tandem::rcu {
 namespace {
@@ -59,7 +65,7 @@ TEST(RcuSignals, AHandlerInAnotherDomainTakesNoReaderAway) {
     }
   });
   wait_until([&] { return inside.load(); });
-  const auto end = Clock::now() + 1s;
+  const auto end = Clock::now() + 500ms;
   while (Clock::now() < end) ::pthread_kill(reader.native_handle(), SIGUSR1);
   stop = true;
   reader.join();
@@ -87,6 +93,30 @@ TEST(RcuSignals, AHandlerInAKnownDomainMayInterruptTheFirstSectionInAnother) {
   }
   stop = true;
   reader.join();
+}
+
+// Neither a handler's section nor its poll may change it under the code that was interrupted.
+TEST(RcuSignals, SectionsAndPollsLeaveErrnoAsItWas) {
+  constexpr int kNoFilters = 77;
+  const int result = detail::in_child([] {
+    { const std::scoped_lock section(rcu_default_domain()); }
+    if (!refuse_system_call(SYS_sched_setscheduler, EPERM)) return kNoFilters;
+    if (!refuse_system_call(SYS_membarrier, EPERM)) return kNoFilters;
+    errno = ENOENT;
+    rcu_default_domain().lock();
+    // As if a grace period in a hurry had lent this thread a priority.
+    detail::default_reader.boosted = SCHED_OTHER + 1;
+    detail::default_reader.wake = 1;
+    rcu_default_domain().unlock();
+    if (errno != ENOENT) return 1;
+    (void)start_poll_expedited();
+    if (errno != ENOENT) return 2;
+    tasks_trace_lock();
+    tasks_trace_unlock();
+    return errno == ENOENT ? 0 : 3;
+  });
+  if (result == kNoFilters) GTEST_SKIP() << "no system-call filters";
+  EXPECT_EQ(result, 0);
 }
 
 TEST(RcuSignals, AHandlerMayBeTheFirstInAPlainSection) {

@@ -38,12 +38,12 @@
 #include "tandem/rcu/srcu.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <climits>
 
 #include "tandem/base/check.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/process.hpp"
 
 namespace tandem::rcu {
@@ -60,18 +60,6 @@ constexpr int kPollSteps = 4;          // of a poll that carries a grace period 
 /// not fence in unlock(), where (D) would cost as much again, and the wake-up may be lost.
 constexpr milliseconds kFirstSleep{1};
 constexpr milliseconds kLongestSleep{100};
-
-/// Leaves errno as a signal handler found it.
-class KeepErrno {
- public:
-  KeepErrno() = default;
-  KeepErrno(const KeepErrno&) = delete;
-  KeepErrno& operator=(const KeepErrno&) = delete;
-  ~KeepErrno() { errno = value_; }
-
- private:
-  const int value_ = errno;
-};
 
 }  // namespace
 
@@ -151,8 +139,7 @@ bool srcu_domain::sleep_for_readers(milliseconds limit) noexcept {
 }
 
 /// Ordering: (H) the count of releases and the load of `waiters_` are seq_cst, as is the addition
-/// to
-///           `waiters_` before the kernel compares the count: one of the two sees the other.
+///           to `waiters_` before the kernel compares the count: one of the two sees the other.
 void srcu_domain::release_grace() noexcept {
   grace_.unlock();
   released_.fetch_add(1, std::memory_order_seq_cst);                                  // (H)
@@ -214,7 +201,7 @@ gp_state srcu_domain::start_poll() noexcept {
 /// enough.
 void srcu_domain::queue_poll() noexcept {
   if (poll_queued_.exchange(true, std::memory_order_seq_cst)) return;  // (I)
-  const KeepErrno keep;
+  const detail::KeepErrno keep;
   callbacks_.push(poll_head_, /*may_sleep=*/false);
 }
 
@@ -223,7 +210,7 @@ bool srcu_domain::poll_slowly(std::uint64_t number) noexcept {
   const std::uint64_t generation = detail::process.generation.load(std::memory_order_acquire);
   const bool entered = generation != detail::kWiped && generation != detail::kEntering;
   if (!entered || !try_refresh(generation) || !grace_.try_lock()) return false;
-  const KeepErrno keep;
+  const detail::KeepErrno keep;
   bool over = false;
   for (int i = 0; i < kPollSteps && !over; ++i) {
     over = completed_.load(std::memory_order_relaxed) >= number ||

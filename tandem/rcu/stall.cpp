@@ -10,9 +10,12 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <memory>
 
 #include "tandem/base/futex.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/core.hpp"
+#include "tandem/rcu/detail/process.hpp"
 #include "tandem/trace/trace.hpp"
 
 namespace tandem::rcu {
@@ -42,6 +45,13 @@ struct Question {
 };
 constinit Question question;
 constinit Mutex question_mutex;
+
+/// In a forked child: who asks, or changes the options, does so in the parent.
+void forget_other_threads() noexcept {
+  std::construct_at(&options_mutex);
+  std::construct_at(&question_mutex);
+  question.thread.store(0, std::memory_order_relaxed);
+}
 
 void pass_on(int signal, siginfo_t* info, void* context) {
   const struct sigaction& earlier = before[static_cast<std::size_t>(signal)];
@@ -108,6 +118,7 @@ Result<void> set_stall_options(const stall_options& wanted) {
       wanted.signal > SIGRTMAX || wanted.signal == SIGKILL || wanted.signal == SIGSTOP) {
     return errno_error(EINVAL);
   }
+  detail::at_fork_child(forget_other_threads);
   const MutexLock lock(options_mutex);
   if (wanted.signal != 0 && wanted.signal != options.signal.load(std::memory_order_relaxed)) {
     void* frame = nullptr;
@@ -158,6 +169,7 @@ std::chrono::nanoseconds stall_limit(bool expedited) noexcept {
 
 Clock::duration Core::report_stall(std::uint64_t bound, Clock::duration age, unsigned reports,
                                    bool expedited) noexcept {
+  const NotCancelled guard;
   std::array<stalled_reader, kReadersMax> stalled;
   std::size_t count = 0;
   {

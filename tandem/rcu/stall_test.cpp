@@ -128,6 +128,69 @@ TEST_F(Stall, AReaderThatBlocksTheSignalIsReportedWithoutItsStack) {
   reader.join();
 }
 
+TEST_F(Stall, AThreadThatIsCancelledWhileItReportsGoesOnToTheEndOfItsWait) {
+  options_.handler = [](const stall_report&) {
+    ::pthread_testcancel();
+    ++reports;
+  };
+  ASSERT_TRUE(set_stall_options(options_));
+  rcu_domain domain;
+  detail::Occupant occupant(domain);
+  std::atomic<bool> cancelled{false};
+  std::atomic<bool> waited{false};
+  std::thread updater([&] {
+    wait_until(cancelled);
+    rcu_synchronize(domain);
+    waited = true;
+    ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+  });
+  ::pthread_cancel(updater.native_handle());
+  cancelled = true;
+  while (reports < 1) std::this_thread::yield();
+  occupant.leave();
+  updater.join();
+  EXPECT_TRUE(waited);
+}
+
+// One that asks for stacks when another thread forks is not there to finish.
+TEST_F(Stall, AChildReportsItsOwnAlthoughTheParentWasAtIt) {
+  if (detail::kInstrumented) GTEST_SKIP() << "ThreadSanitizer: no threads in the child";
+  rcu_domain domain;
+  std::atomic<bool> asked{false};
+  std::atomic<bool> leave{false};
+  std::thread reader([&] {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    const std::scoped_lock section(domain);
+    sigset_t pending;
+    do {
+      ::sigpending(&pending);
+    } while (::sigismember(&pending, SIGURG) == 0);
+    asked = true;  // and is waited for
+    wait_until(leave);
+  });
+  wait_until([&] { return stats(domain).readers == 1; });
+  std::thread updater([&] { rcu_synchronize(domain); });
+  wait_until(asked);
+  EXPECT_EQ(detail::in_child([&] {
+              detail::Occupant occupant(domain);
+              reports = 0;
+              const detail::Waiter waiter([&] { rcu_synchronize(domain); });
+              while (reports < 1) std::this_thread::yield();
+              if (!set_stall_options(options_)) return 1;
+              occupant.leave();
+              waiter.wait();
+              return 0;
+            }),
+            0);
+  leave = true;
+  updater.join();
+  reader.join();
+}
+
+static_assert(stall_options().limit == 21s && stall_options().expedited_limit == 20ms);
+
 TEST(StallOptions, AreChecked) {
   stall_options options;
   options.limit = {};

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/rcu/tasks_domain_base.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -12,6 +10,7 @@
 #include "tandem/base/cpu.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/process.hpp"
 
 namespace tandem::rcu {
@@ -31,18 +30,6 @@ constexpr nanoseconds kLossySleep = 1ms;
 /// Between looks at threads that do not wake us: doubles from the first to the second.
 constexpr nanoseconds kFirstPoll = 50us;
 constexpr nanoseconds kLastPoll = 10ms;
-
-/// Nothing here may be cancelled: what calls it is noexcept, and the grace period others', too.
-class NotCancelled {
- public:
-  NotCancelled() noexcept { (void)::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
-  ~NotCancelled() { (void)::pthread_setcancelstate(before_, nullptr); }
-  NotCancelled(const NotCancelled&) = delete;
-  NotCancelled& operator=(const NotCancelled&) = delete;
-
- private:
-  int before_ = 0;
-};
 
 /// Whether an entry holds `bound` up. With `mark`, asks each that does to wake us.
 bool any_holds(detail::Flavour& flavour, detail::Registry& registry, std::uint64_t bound,
@@ -132,7 +119,7 @@ class tasks_domain_base::StallWatch {
 /// whose advance came before that bound was loaded, end with it. So a domain's stall handler hears
 /// of every wait of its domain.
 void tasks_domain_base::wait() noexcept {
-  const NotCancelled guard;
+  const detail::NotCancelled guard;
   detail::prepare(flavour_);
   const std::uint64_t target = flavour_.sequence.fetch_add(1, std::memory_order_acq_rel) + 1;
   if (planted_fault(flavour_.planted_fault_name)) return;

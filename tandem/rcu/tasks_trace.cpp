@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/rcu/tasks_trace.hpp"
 
+#include "tandem/rcu/detail/caller_state.hpp"
 #include "tandem/rcu/detail/process.hpp"
 
 namespace tandem::rcu {
@@ -27,7 +28,10 @@ constinit Flavour tasks_trace_flavour{trace_holds, grace_period_fence, nullptr, 
                                       "rcu-tasks-trace-early"};
 constinit thread_local TaskEntry tasks_trace_entry;
 
-void attach_trace_entry() noexcept { attach(tasks_trace_flavour, tasks_trace_entry); }
+void attach_trace_entry() noexcept {
+  const KeepErrno keep;
+  attach(tasks_trace_flavour, tasks_trace_entry);
+}
 
 namespace {
 
