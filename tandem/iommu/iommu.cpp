@@ -62,6 +62,17 @@ const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
 
 Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access,
                                            Mrif* mrif) {
+  return translate_any<Faults::kRecorded>(requester, at, access, mrif);
+}
+
+Result<Translation, Cause> Port::translate_in_section(const Requester& requester, Iova at,
+                                                      Access access, Mrif* mrif) {
+  return translate_any<Faults::kSilent>(requester, at, access, mrif);
+}
+
+template <Port::Faults kFaults>
+[[gnu::always_inline]] inline Result<Translation, Cause> Port::translate_any(
+    const Requester& requester, Iova at, Access access, Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
   state.count_request(HpmEvent::kUntranslatedRequest, id_, requester);
   if (detail::pasid_exists(requester)) [[likely]] {
@@ -71,11 +82,12 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
       return hit->translation(at);
     }
   }
-  return translate_missing(requester, at, access, mrif);
+  return translate_missing<kFaults>(requester, at, access, mrif);
 }
 
 /// What translate() does without a hit in the smallest pages: apart from it, so that a hit needs
 /// few registers.
+template <Port::Faults kFaults>
 [[gnu::noinline]] Result<Translation, Cause> Port::translate_missing(const Requester& requester,
                                                                      Iova at, Access access,
                                                                      Mrif* mrif) {
@@ -91,7 +103,9 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
                                 access == Access::kWrite,  mrif};
   const auto made = state.translate(transaction, context);
   if (made) return *made;
-  state.report(made.error(), transaction.type, id_, requester, at.value);
+  if (kFaults == Faults::kRecorded) {
+    state.report(made.error(), transaction.type, id_, requester, at.value);
+  }
   return Unexpected{made.error().cause};
 }
 

@@ -209,6 +209,10 @@ class Port {
   /// Where an interrupt file in memory is found, `mrif` is set to it.
   Result<Translation, Cause> translate(const Requester& requester, Iova at, Access access,
                                        Mrif* mrif = nullptr);
+  /// The same for who is in a reader section, where the interrupt of a recorded fault may do what a
+  /// section forbids: nothing is recorded, and who is refused asks again outside of it.
+  Result<Translation, Cause> translate_in_section(const Requester& requester, Iova at,
+                                                  Access access, Mrif* mrif = nullptr);
   /// Answers a PCIe ATS translation request.
   AtsCompletion ats_translate(const Requester& requester, Iova at, const AtsRequest& request);
   AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write) {
@@ -229,6 +233,12 @@ class Port {
   /// Spec:   AIA, "MSI PTE, MRIF mode". MSIs in big-endian order (offset 4) are not supported.
   Result<void, Cause> write_msi(const Requester& requester, const Mrif& mrif, Iova at,
                                 std::uint32_t data);
+  /// The two halves of it, for who found `mrif` in a reader section: what marks the interrupt goes
+  /// into that section; after it the notice, which may reach an I/O region, or the record.
+  /// Returns: whether there was an MSI to store, and so a notice is due. Errors: as write_msi().
+  Result<bool, Cause> store_msi_in_section(const Mrif& mrif, Iova at, std::uint32_t data);
+  void finish_msi(const Requester& requester, const Mrif& mrif, Iova at,
+                  const Result<bool, Cause>& stored);
   /// The ids that go with the device's requests once they are translated: those of its context, or
   /// of iommu_qosid where ddtp is Bare; 0 without the capability. They are the same for all its
   /// addresses, so translations do not carry them.
@@ -253,6 +263,11 @@ class Port {
   friend class Iommu;
   Port(Iommu& iommu, DeviceId id, DeviceCallbacks& callbacks)
       : iommu_(iommu), id_(id), callbacks_(callbacks) {}
+  enum class Faults : std::uint8_t { kRecorded, kSilent };
+  template <Faults kFaults>
+  Result<Translation, Cause> translate_any(const Requester& requester, Iova at, Access access,
+                                           Mrif* mrif);
+  template <Faults kFaults>
   Result<Translation, Cause> translate_missing(const Requester& requester, Iova at, Access access,
                                                Mrif* mrif);
   Iommu& iommu_;

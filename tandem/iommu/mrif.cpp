@@ -33,19 +33,32 @@ Result<void, memory::Fault> set_pending(const memory::Memory& memory, const Mrif
 
 }  // namespace detail
 
+Result<bool, Cause> Port::store_msi_in_section(const Mrif& mrif, Iova at, std::uint32_t data) {
+  if (at.value % sizeof data != 0) return Unexpected{Cause::kWriteAddressMisaligned};
+  if (at.value % kPageBytes != 0 || data >= MrifLayout::kIdentities) return false;
+  if (const auto stored = detail::set_pending(memory(), mrif, data); !stored) {
+    return Unexpected{
+        detail::load_cause(stored.error(), Cause::kMrifAccessFault, Cause::kMsiMrifCorrupt)};
+  }
+  return true;
+}
+
+void Port::finish_msi(const Requester& requester, const Mrif& mrif, Iova at,
+                      const Result<bool, Cause>& stored) {
+  Iommu::State& state = *iommu_.state_;
+  if (stored) {
+    if (*stored) state.store_message(mrif.notice, mrif.notice_data);
+  } else if (stored.error() != Cause::kWriteAddressMisaligned) {
+    state.report({stored.error(), mrif.hides_faults, 0}, TransactionType::kUntranslatedWrite, id_,
+                 requester, at.value);
+  }
+}
+
 Result<void, Cause> Port::write_msi(const Requester& requester, const Mrif& mrif, Iova at,
                                     std::uint32_t data) {
-  if (at.value % sizeof data != 0) return Unexpected{Cause::kWriteAddressMisaligned};
-  if (at.value % kPageBytes != 0 || data >= MrifLayout::kIdentities) return {};
-  Iommu::State& state = *iommu_.state_;
-  if (const auto stored = detail::set_pending(state.memory, mrif, data); !stored) {
-    const Cause cause =
-        detail::load_cause(stored.error(), Cause::kMrifAccessFault, Cause::kMsiMrifCorrupt);
-    state.report({cause, mrif.hides_faults, 0}, TransactionType::kUntranslatedWrite, id_, requester,
-                 at.value);
-    return Unexpected{cause};
-  }
-  state.store_message(mrif.notice, mrif.notice_data);
+  const auto stored = store_msi_in_section(mrif, at, data);
+  finish_msi(requester, mrif, at, stored);
+  if (!stored) return Unexpected{stored.error()};
   return {};
 }
 

@@ -4,8 +4,7 @@
 #include <mutex>
 #include <type_traits>
 
-#include "tandem/memory/transfer.hpp"
-#include "tandem/pcie/detail/endpoint_state.hpp"
+#include "tandem/pcie/detail/step.hpp"
 #include "tandem/pcie/detail/translate.hpp"
 #include "tandem/rcu/rcu.hpp"
 
@@ -13,11 +12,9 @@ namespace tandem::pcie::detail {
 namespace {
 
 using memory::Fault;
-using memory::IoPin;
 using memory::kSectionBytes;
 using memory::PhysAddr;
 using memory::piece_bytes;
-using memory::Target;
 using rcu::rcu_default_domain;
 using Reason = DmaFault::Reason;
 
@@ -33,53 +30,37 @@ bool wraps(Iova at, std::size_t length) {
   return length != 0 && at.value > ~std::uint64_t{0} - (length - 1);
 }
 
-/// What one reader section achieved: bytes copied, or a pinned I/O region to access after it, or
-/// the reason why neither.
-struct Step {
-  std::size_t length = 0;  // copied, or behind `io`
-  IoPin io;
-  InFlight::Guard in_flight;        // where there is `io`
-  Fault fault = Fault::kNone;       // of the memory at the very beginning
-  bool missed = false;              // no translation at the very beginning
-  bool ended = false;               // the life of the operation
-  std::optional<PhysAddr> refused;  // a guest physical address
-};
-
-/// Copies or pins what is behind the run of physical addresses at the beginning of `bytes`.
-template <class Byte>
-Step use_run(EndpointState& state, PhysAddr at, std::span<Byte> bytes) {
-  Step step;
-  Target target = state.memory().resolve(at, bytes.size(), std::is_const_v<Byte>);
-  step.fault = target.fault;
-  step.length = target.length;
-  if (target.host != nullptr) {
-    step.length = piece_bytes(at.value, target.length);
-    memory::copy(target, bytes.first(step.length));
-  }
-  if (target.io) step.in_flight = state.io_accesses.enter();
-  step.io = std::move(target.io);
-  return step;
-}
-
 /// One read() or write() of an endpoint.
 template <class Byte>
 class Transfer {
  public:
-  Transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at, std::span<Byte> bytes)
-      : state_(state), pasid_(pasid), translator_(state, pasid, kAccess), at_(at), bytes_(bytes) {}
+  /// `translates`: whether to ask for translations, where ATS is enabled.
+  Transfer(EndpointState& state, const Requester& requester, Iova at, std::span<Byte> bytes,
+           Access access, bool translates = true)
+      : state_(state),
+        requester_(requester),
+        access_(access),
+        translator_(state, requester, access),
+        uses_ats_(translates && translator_.uses_ats()),
+        at_(at),
+        bytes_(bytes) {}
 
   DmaResult run() {
     if (wraps(at_, bytes_.size())) return {0, DmaFault{Reason::kWraps, at_}};
     if (!translator_.permitted()) return {0, fault_here(Reason::kDisabled)};
     std::optional<DmaFault> fault;
     while (!fault && done_ < bytes_.size()) {
-      Step step = translator_.uses_ats() ? section() : untranslated();
+      Step step = uses_ats_ && !is_untranslated_only() ? section() : untranslated();
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
       } else if (step.refused) {
         fault = report_refused(*step.refused);
       } else if (step.io) {
         fault = access_io(step);
+      } else if (step.msi) {
+        fault = finish_msi(step);
+      } else if (step.blocked) {
+        fault = report_blocked();
       } else if (step.fault != Fault::kNone) {
         fault = memory_fault(step.fault);
       } else if (step.missed) {
@@ -96,7 +77,8 @@ class Transfer {
 
  private:
   static constexpr bool kIsWrite = std::is_const_v<Byte>;
-  static constexpr Access kAccess = kIsWrite ? Access::kWrite : Access::kRead;
+  /// As Translator's: who keeps changing the tables stops its own access.
+  static constexpr unsigned kMaxTimesBlocked = 256;
 
   Iova here() const { return at_.plus(done_); }
   std::span<Byte> rest() const { return bytes_.subspan(done_); }
@@ -108,15 +90,17 @@ class Transfer {
       Message message;
       message.kind = kIsWrite ? Message::Kind::kMemoryWrite : Message::Kind::kMemoryRead;
       message.device = state_.id;
-      message.pasid = pasid_;
+      message.set_requester(requester_);
       message.address = here();
       message.size_bytes = length;
       message.readable = !kIsWrite;
       message.writable = kIsWrite;
+      message.executable = access_ == Access::kExecute;
       return message;
     });
     done_ += length;
     translator_.progressed();
+    times_blocked_ = 0;
   }
 
   /// Finds a translation of `at`: in the ATC, or the one just received if nothing was invalidated
@@ -130,7 +114,7 @@ class Transfer {
       }
       return true;
     }
-    if (!fresh_ || !fresh_->translation.covers(at.value) ||
+    if (!fresh_ || fresh_->untranslated_only || !fresh_->translation.covers(at.value) ||
         !state_.atc.current(translator_.space(), fresh_->ticket)) {
       return false;
     }
@@ -144,9 +128,8 @@ class Transfer {
     const std::scoped_lock reader(rcu_default_domain());
     const std::uint64_t version = state_.memory().version();
     const std::size_t limit = piece_bytes(here().value, rest().size());
+    if (!translator_.alive()) return ended();
     Step step;
-    step.ended = !translator_.alive();
-    if (step.ended) return step;
     while (step.length < limit) {
       const Iova at = here().plus(step.length);
       CachedTranslation found;
@@ -173,7 +156,7 @@ class Transfer {
   /// Sends a translated request for a guest physical address. Inside the section that found it, so
   /// that a fault is not recorded here: its interrupt may do what a section forbids.
   Step translated(PhysAddr guest, std::size_t length) {
-    const auto found = state_.port->translated({pasid_, false}, guest, kAccess, /*record=*/false);
+    const auto found = state_.port->translated(requester_, guest, access_, /*record=*/false);
     if (!found) {
       Step step;
       step.refused = guest;
@@ -186,7 +169,7 @@ class Transfer {
 
   /// Sends the request again to have its fault recorded, unless it is good by now.
   std::optional<DmaFault> report_refused(PhysAddr guest) {
-    if (state_.port->translated({pasid_, false}, guest, kAccess)) return std::nullopt;
+    if (state_.port->translated(requester_, guest, access_)) return std::nullopt;
     return memory_fault(Fault::kRefused);
   }
 
@@ -217,7 +200,8 @@ class Transfer {
   std::optional<DmaFault> memory_fault(Fault why) {
     if (why == Fault::kPoisoned) return fault_here(Reason::kPoisoned);
     const std::uint64_t page = here().value & ~(kPageBytes - 1);
-    if (!state_.requests_pages() || refused_page_ == page || thread_state.windows != 0) {
+    if (!uses_ats_ || !state_.requests_pages() || refused_page_ == page ||
+        thread_state.windows != 0) {
       return fault_here(Reason::kMemory);
     }
     refused_page_ = page;
@@ -232,7 +216,6 @@ class Transfer {
   /// further on ends the access when it gets there.
   std::optional<DmaFault> miss() {
     if (ahead_ && ahead_->address == here()) return ahead_;
-    if (!translator_.uses_ats()) return std::nullopt;
     const std::uint64_t limit = done_ + std::min(rest().size(), kRunBytes);
     ++counted_.translations;
     const auto here_now = translator_.translate(here());
@@ -267,53 +250,49 @@ class Transfer {
     return find(at, state_.memory().version(), found) ? found.reach(at.value) : 0;
   }
 
-  /// Without ATS: translates each piece for this access only. Where the translation fails,
-  /// step.missed and ahead_ say so.
+  /// Translates and copies in one section.
   Step untranslated() {
-    const std::size_t limit = piece_bytes(here().value, rest().size());
-    PhysAddr first;
-    std::uint64_t length = 0;
-    while (length < limit && !(ahead_ && ahead_->address == here().plus(length))) {
-      const Iova at = here().plus(length);
-      const auto found = state_.port->translate({pasid_, false}, at, kAccess);
-      if (!found) {
-        ahead_ = DmaFault{reason_for(found.error()), at};
-        break;
-      }
-      if (length == 0) first = found->address;
-      if (found->address != first.plus(length)) break;
-      const unsigned log2_size = std::min<unsigned>(found->log2_size, 56);
-      const std::uint64_t size_bytes = std::uint64_t{1} << log2_size;
-      length += size_bytes - (at.value & (size_bytes - 1));
-    }
-    if (length == 0) {
-      Step step;
-      step.missed = true;
-      return step;
-    }
     const std::scoped_lock reader(rcu_default_domain());
-    if (!translator_.alive()) {
-      Step step;
-      step.ended = true;
-      return step;
-    }
-    return use_run(state_, first, rest().first(std::min<std::uint64_t>(length, limit)));
+    if (!translator_.alive()) return ended();
+    return use_untranslated(state_, requester_, access_, here(), rest());
   }
 
-  static Reason reason_for(iommu::Cause cause) {
-    switch (cause) {
-      case iommu::Cause::kInstructionPageFault:
-      case iommu::Cause::kReadPageFault:
-      case iommu::Cause::kWritePageFault:
-        return Reason::kNotPermitted;
-      default:
-        return Reason::kBlocked;
+  static Step ended() {
+    Step step;
+    step.ended = true;
+    return step;
+  }
+
+  /// Whether what was just received for here() is not to be used.
+  bool is_untranslated_only() const {
+    return fresh_ && fresh_->untranslated_only && fresh_->translation.covers(here().value);
+  }
+
+  /// The IOMMU refused an untranslated request: has that recorded, unless it is good by now.
+  std::optional<DmaFault> report_blocked() {
+    if (++times_blocked_ > kMaxTimesBlocked) return fault_here(Reason::kBlocked);
+    const auto reason = record_fault(state_, requester_, access_, here());
+    if (!reason) return std::nullopt;
+    return fault_here(*reason);
+  }
+
+  std::optional<DmaFault> finish_msi(Step& step) {
+    const auto& [file, stored] = *step.msi;
+    state_.port->finish_msi(requester_, file, here(), stored);
+    step.in_flight = {};
+    if (stored) {
+      progress(step.length);
+      return std::nullopt;
     }
+    const bool poisoned = stored.error() == iommu::Cause::kMsiMrifCorrupt;
+    return fault_here(poisoned ? Reason::kPoisoned : Reason::kMemory);
   }
 
   EndpointState& state_;
-  std::optional<Pasid> pasid_;
+  Requester requester_;
+  Access access_;
   Translator translator_;
+  bool uses_ats_;
   Iova at_;
   std::span<Byte> bytes_;
   std::size_t done_ = 0;
@@ -321,6 +300,7 @@ class Transfer {
   std::uint64_t walked_ = 0;       // offset up to which look-ups were counted already
   std::optional<DmaFault> ahead_;  // found while translating ahead
   std::optional<std::uint64_t> refused_page_;
+  unsigned times_blocked_ = 0;
   EndpointStats counted_;
 };
 
@@ -344,13 +324,14 @@ void count_hits(EndpointState& state, std::uint64_t number) {
 
 /// The common case, an access to host RAM whose translation is cached: true when it was done.
 template <class Byte>
-bool hit(EndpointState& state, SpaceKey space, Iova at, std::span<Byte> bytes) {
-  constexpr unsigned kPermissions = std::is_const_v<Byte> ? kWritable : kReadable;
+bool hit(EndpointState& state, const Requester& requester, Iova at, std::span<Byte> bytes,
+         Access access) {
   if (bytes.size() > kSectionBytes || state.tapped.load(std::memory_order_relaxed)) return false;
   {
     const std::scoped_lock reader(rcu_default_domain());
     std::byte* const host =
-        cached_host(state, space, at, bytes.size(), kPermissions, state.memory().version());
+        cached_host(state, SpaceKey(requester.pasid), at, bytes.size(),
+                    needed_permissions(requester, access), state.memory().version());
     if (host == nullptr) return false;
     copy(host, bytes);
   }
@@ -359,24 +340,27 @@ bool hit(EndpointState& state, SpaceKey space, Iova at, std::span<Byte> bytes) {
 }
 
 template <class Byte>
-DmaResult start(EndpointState& state, std::optional<Pasid> pasid, Iova at, std::span<Byte> bytes) {
+DmaResult start(EndpointState& state, const Requester& requester, Iova at, std::span<Byte> bytes,
+                Access access) {
   if (bytes.empty()) return {};
-  if (hit(state, SpaceKey(pasid), at, bytes)) return {bytes.size(), std::nullopt};
-  return Transfer<Byte>(state, pasid, at, bytes).run();
+  if (hit(state, requester, at, bytes, access)) return {bytes.size(), std::nullopt};
+  return Transfer<Byte>(state, requester, at, bytes, access).run();
 }
 
 }  // namespace
 
-bool copy_cached(EndpointState& state, std::optional<Pasid> pasid, Iova from, Iova to,
+bool copy_cached(EndpointState& state, const Requester& requester, Iova from, Iova to,
                  std::size_t length) {
   if (length > kSectionBytes || state.tapped.load(std::memory_order_relaxed)) return false;
-  const SpaceKey space(pasid);
+  const SpaceKey space(requester.pasid);
+  const unsigned read = needed_permissions(requester, Access::kRead);
+  const unsigned write = needed_permissions(requester, Access::kWrite);
   {
     const std::scoped_lock reader(rcu_default_domain());
     const std::uint64_t version = state.memory().version();
-    const std::byte* source = cached_host(state, space, from, length, kReadable, version);
+    const std::byte* source = cached_host(state, space, from, length, read, version);
     if (source == nullptr) return false;
-    std::byte* target = cached_host(state, space, to, length, kWritable, version);
+    std::byte* target = cached_host(state, space, to, length, write, version);
     if (target == nullptr) return false;
     std::memmove(target, source, length);
   }
@@ -384,14 +368,18 @@ bool copy_cached(EndpointState& state, std::optional<Pasid> pasid, Iova from, Io
   return true;
 }
 
-DmaResult transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at,
-                   std::span<std::byte> to) {
-  return start(state, pasid, at, to);
+DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
+                   std::span<std::byte> to, Access access) {
+  return start(state, requester, at, to, access);
 }
 
-DmaResult transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at,
+DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
                    std::span<const std::byte> from) {
-  return start(state, pasid, at, from);
+  return start(state, requester, at, from, Access::kWrite);
+}
+
+DmaResult write_untranslated(EndpointState& state, Iova at, std::span<const std::byte> from) {
+  return Transfer<const std::byte>(state, {}, at, from, Access::kWrite, /*translates=*/false).run();
 }
 
 }  // namespace tandem::pcie::detail

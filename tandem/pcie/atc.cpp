@@ -3,6 +3,8 @@
 
 #include <thread>
 
+#include "tandem/base/planted_fault.hpp"
+
 namespace tandem::pcie::detail {
 
 Atc::Atc() : sets_(std::make_unique<Set[]>(kSets)) {}
@@ -13,7 +15,8 @@ void Atc::fill(SpaceKey space, const Ticket& ticket, const CachedTranslation& tr
   if ((sizes_.load(std::memory_order_seq_cst) & size_bit) == 0) {
     sizes_.fetch_or(size_bit, std::memory_order_seq_cst);
   }
-  const std::uint64_t where = make_where(translation.iova, translation.log2_size);
+  const std::uint64_t where =
+      make_where(translation.iova, translation.log2_size, translation.permissions);
   const std::uint64_t tag = make_tag(space, ticket.epoch);
   Set& set = set_for(space, translation.iova, translation.log2_size);
   Entry* victim = nullptr;
@@ -33,7 +36,8 @@ void Atc::fill(SpaceKey space, const Ticket& ticket, const CachedTranslation& tr
   }
   const std::uint64_t begun = victim->begin();
   if (!victim->try_begin_write(begun)) return;                                           // (F1)
-  if (control(space).generation.load(std::memory_order_seq_cst) == ticket.generation) {  // (F2)
+  if (control(space).generation.load(std::memory_order_seq_cst) == ticket.generation ||  // (F2)
+      planted_fault("pcie-late-fill")) {
     victim->set(kWhere, where);
     victim->set(kTag, tag);
     victim->set(kPhysical, translation.physical | translation.permissions);
@@ -48,8 +52,8 @@ void Atc::drop(Entry& entry, SpaceKey space, std::uint64_t where) {
   for (unsigned spins = 0;; ++spins) {
     const std::uint64_t begun = entry.begin(std::memory_order_seq_cst);  // (I2)
     if (!Entry::is_being_written(begun)) {
-      const bool match =
-          entry.word(kWhere) == where && (entry.word(kTag) & kSpaceMask) == space.value();
+      const bool match = (entry.word(kWhere) & ~std::uint64_t{kPrivileged}) == where &&
+                         (entry.word(kTag) & kSpaceMask) == space.value();
       if (!match && entry.ended(begun)) return;
       if (match && entry.try_begin_write(begun)) {
         entry.set(kWhere, 0);
@@ -85,7 +89,7 @@ void Atc::invalidate(SpaceKey space, std::uint64_t first, std::uint64_t size_byt
     for (std::uint64_t page = first >> log2_size; page <= last >> log2_size; ++page) {
       const std::uint64_t at = page << log2_size;
       for (Entry& entry : set_for(space, at, log2_size).ways) {
-        drop(entry, space, make_where(at, log2_size));
+        drop(entry, space, make_where(at, log2_size, /*permissions=*/0));
       }
     }
   }

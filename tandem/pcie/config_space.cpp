@@ -24,6 +24,7 @@ std::uint32_t low(std::uint64_t value) { return static_cast<std::uint32_t>(value
 ConfigSpace::ConfigSpace(const Endpoint::Options& options) {
   define_header(options);
   define_pcie(options);
+  if (options.msi_vectors != 0) define_msi(options.msi_vectors);
   define_extended(options);
   if (options.enabled) enable_all(options);
 }
@@ -67,7 +68,7 @@ void ConfigSpace::define_header(const Endpoint::Options& options) {
 void ConfigSpace::define_pcie(const Endpoint::Options& options) {
   constexpr std::uint64_t k512Bytes = 2;  // the default of Max_Read_Request_Size
   file_.define(kPcie, 1, config::kPcieCapabilityId);
-  file_.define(kPcie + 1, 1, 0);  // the last one
+  file_.define(kPcie + 1, 1, options.msi_vectors != 0 ? kMsi : 0);
   file_.define(
       kPcie + config::kPcieCapabilities, 2,
       config::PcieCapabilities::Version::make(2) |
@@ -215,8 +216,10 @@ unsigned ConfigSpace::permissions() const {
   const auto add_if = [&](bool enabled, unsigned bit) { bits |= enabled ? bit : 0; };
   add_if(Command::BusMasterEnable::get(file_.read(config::kCommand, 2)) != 0, Controls::kBusMaster);
   if (pasid_ != 0) {
-    add_if(PasidControl::Enable::get(file_.read(pasid_ + config::kPasidControl, 2)) != 0,
-           Controls::kPasid);
+    const std::uint32_t control = file_.read(pasid_ + config::kPasidControl, 2);
+    add_if(PasidControl::Enable::get(control) != 0, Controls::kPasid);
+    add_if(PasidControl::Execute::get(control) != 0, Controls::kExecute);
+    add_if(PasidControl::Privileged::get(control) != 0, Controls::kPrivileged);
   }
   if (ats_ != 0) {
     add_if(AtsControl::Enable::get(file_.read(ats_ + config::kAtsControl, 2)) != 0, Controls::kAts);

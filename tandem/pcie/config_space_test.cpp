@@ -211,6 +211,8 @@ TEST_F(ConfigSpaceTest, OptionsThatNoFunctionHasAreRefused) {
   const auto region = std::make_shared<Scratch>();
   memory::Memory* const memory = &bench_.memory;
   EXPECT_TRUE(refused({.pasid_bits = 21}));
+  EXPECT_TRUE(refused({.msi_vectors = 3}));
+  EXPECT_TRUE(refused({.msi_vectors = 64}));
   EXPECT_TRUE(refused({.bars = {{4096, region}}}));
   EXPECT_TRUE(refused({.bars = {{4096, nullptr}}, .bar_memory = memory}));
   EXPECT_TRUE(refused({.bars = {{2048, region}}, .bar_memory = memory}));

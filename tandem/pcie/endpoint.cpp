@@ -53,19 +53,23 @@ Window::~Window() {
 }
 
 DmaResult AddressSpace::read(Iova at, std::span<std::byte> to) const {
-  return detail::transfer(*endpoint_->state_, pasid_, at, to);
+  return detail::transfer(*endpoint_->state_, requester_, at, to, Access::kRead);
+}
+
+DmaResult AddressSpace::fetch(Iova at, std::span<std::byte> to) const {
+  return detail::transfer(*endpoint_->state_, requester_, at, to, Access::kExecute);
 }
 
 DmaResult AddressSpace::write(Iova at, std::span<const std::byte> from) const {
-  return detail::transfer(*endpoint_->state_, pasid_, at, from);
+  return detail::transfer(*endpoint_->state_, requester_, at, from);
 }
 
 bool AddressSpace::copy_cached(Iova from, Iova to, std::size_t length) const {
-  return detail::copy_cached(*endpoint_->state_, pasid_, from, to, length);
+  return detail::copy_cached(*endpoint_->state_, requester_, from, to, length);
 }
 
 Result<Window, DmaFault> AddressSpace::map(Iova at, std::size_t length, Access access) const {
-  const auto mapped = detail::map(*endpoint_->state_, pasid_, at, length, access);
+  const auto mapped = detail::map(*endpoint_->state_, requester_, at, length, access);
   if (!mapped) return Unexpected{mapped.error()};
   Window window;
   window.endpoint_ = endpoint_;
@@ -76,16 +80,17 @@ Result<Window, DmaFault> AddressSpace::map(Iova at, std::size_t length, Access a
 
 Result<void, DmaFault> AddressSpace::request_pages(Iova at, std::size_t length,
                                                    Access access) const {
-  return detail::request_pages(*endpoint_->state_, pasid_, at, length, access);
+  return detail::request_pages(*endpoint_->state_, requester_, at, length, access);
 }
 
 bool AddressSpace::send_stop_marker() const {
-  return detail::send_stop_marker(*endpoint_->state_, pasid_);
+  return detail::send_stop_marker(*endpoint_->state_, requester_.pasid);
 }
 
 Result<std::unique_ptr<Endpoint>> Endpoint::create(iommu::Iommu& iommu, DeviceId id,
                                                    Options options) {
   if ((options.pri && !options.ats) || options.pasid_bits > iommu::kPasidBits ||
+      !detail::ConfigSpace::has_room_for_msis(options.msi_vectors) ||
       !detail::Bars::fit(options.bars, options.bar_memory)) {
     return errno_error(EINVAL);
   }

@@ -449,7 +449,7 @@ TEST_F(EndpointTest, WhatIsNotOneRunOfHostRamIsNotMappable) {
   EXPECT_EQ(reason(kVa + 6 * kPage, 8, Access::kWrite), Reason::kNotPermitted);
   EXPECT_EQ(reason(kVa + 9 * kPage, 8, Access::kRead), Reason::kNotPermitted);
   EXPECT_EQ(reason(kVa, 0, Access::kRead), Reason::kNotMappable);
-  EXPECT_EQ(reason(kVa, 8, Access::kExecute), Reason::kNotMappable);
+  EXPECT_EQ(reason(kVa, 8, Access::kExecute), Reason::kDisabled);
 }
 
 TEST_F(EndpointTest, UnderAWindowNoPageRequestIsMade) {

@@ -106,18 +106,21 @@ std::uint32_t Endpoint::config_read(std::uint32_t offset, unsigned size_bytes) c
 
 void Endpoint::config_write(std::uint32_t offset, std::uint32_t value, unsigned size_bytes) {
   if (!detail::is_config_access(offset, size_bytes)) return;
-  const MutexLock change(state_->change_mutex);
-  detail::ConfigSpace::Request request;
   {
-    const MutexLock lock(state_->config_mutex);
-    request = state_->config.write(offset, value, size_bytes);
+    const MutexLock change(state_->change_mutex);
+    detail::ConfigSpace::Request request;
+    {
+      const MutexLock lock(state_->config_mutex);
+      request = state_->config.write(offset, value, size_bytes);
+    }
+    if (request.page_request_reset) state_->groups.forget_abandoned();
+    if (request.function_level_reset) {
+      state_->reset_locked();
+    } else {
+      state_->apply_locked();
+    }
   }
-  if (request.page_request_reset) state_->groups.forget_abandoned();
-  if (request.function_level_reset) {
-    state_->reset_locked();
-  } else {
-    state_->apply_locked();
-  }
+  state_->store_pending_messages();  // with no lock held: a message may reach any region
 }
 
 bool Endpoint::reset() {

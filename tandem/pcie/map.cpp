@@ -14,11 +14,15 @@ using Reason = DmaFault::Reason;
 /// A process that keeps unmapping what we map makes its caller copy.
 constexpr unsigned kMaxTries = 8;
 
+Unexpected<DmaFault> not_mappable(Iova at) {
+  return Unexpected{DmaFault{Reason::kNotMappable, at}};
+}
+
 class Mapper {
  public:
-  Mapper(EndpointState& state, std::optional<Pasid> pasid, Iova at, std::size_t length,
+  Mapper(EndpointState& state, const Requester& requester, Iova at, std::size_t length,
          Access access)
-      : state_(state), translator_(state, pasid, access), at_(at), length_(length) {}
+      : state_(state), translator_(state, requester, access), at_(at), length_(length) {}
 
   Result<Mapped, DmaFault> run() {
     if (!translator_.permitted()) return Unexpected{DmaFault{Reason::kDisabled, at_}};
@@ -48,10 +52,6 @@ class Mapper {
     std::byte* host = nullptr;
     std::uint64_t translations = 0;
   };
-
-  static Unexpected<DmaFault> not_mappable(Iova at) {
-    return Unexpected{DmaFault{Reason::kNotMappable, at}};
-  }
 
   /// Looks the whole range up in the ATC alone. The slot is ours already, so an invalidation that
   /// comes after this section waits for it, and one that came before hides the translations.
@@ -132,16 +132,13 @@ class Mapper {
 
 }  // namespace
 
-Result<Mapped, DmaFault> map(EndpointState& state, std::optional<Pasid> pasid, Iova at,
+Result<Mapped, DmaFault> map(EndpointState& state, const Requester& requester, Iova at,
                              std::size_t length, Access access) {
-  const bool read_or_write = access == Access::kRead || access == Access::kWrite;
-  if (length == 0 || !read_or_write) {
-    return Unexpected{DmaFault{Reason::kNotMappable, at}};
-  }
+  if (length == 0) return not_mappable(at);
   if (at.value > ~std::uint64_t{0} - (length - 1)) {
     return Unexpected{DmaFault{Reason::kWraps, at}};
   }
-  return Mapper(state, pasid, at, length, access).run();
+  return Mapper(state, requester, at, length, access).run();
 }
 
 }  // namespace tandem::pcie::detail

@@ -20,9 +20,9 @@
 /// capabilities say and software enabled; see Endpoint::config_write(). A Board (board.hpp) finds
 /// functions by bus, device and function number.
 ///
-/// Left out: links, bridges, power management, expansion ROMs and MSI capabilities in the
-/// configuration space; the endpoint never asks to execute or for privilege, whatever its
-/// capability offers.
+/// Interrupts: send_msi() stores a message of the MSI capability, through the IOMMU as any write.
+///
+/// Left out: links, bridges, power management, expansion ROMs and MSI-X; AtomicOps.
 #pragma once
 
 #include <chrono>
@@ -45,6 +45,7 @@ using iommu::Access;
 using iommu::DeviceId;
 using iommu::Iova;
 using iommu::Pasid;
+using iommu::Requester;
 
 /// Why a DMA stopped, and where.
 struct DmaFault {
@@ -56,7 +57,8 @@ struct DmaFault {
     kPoisoned,     ///< the memory's data are known to be corrupt (memory::Fault::kPoisoned)
     kWraps,        ///< address + length is not a valid range
     kNotMappable,  ///< map() only: readable, but not one run of host RAM; use read()/write()
-    kDisabled,     ///< software has not enabled the function to send it, or reset it meanwhile
+    kDisabled,     ///< software has not enabled the function to send it, or reset it meanwhile;
+                   ///< or what is asked for takes a PASID or a capability that is not there
   };
   Reason reason = Reason::kNotPermitted;
   Iova address;  ///< first byte that could not be accessed
@@ -88,9 +90,16 @@ struct Message {
   std::uint64_t size_bytes = 0;             ///< of the access, translation or invalidation
   std::uint64_t physical_address = 0;       ///< translation completions
   bool readable = false, writable = false;  ///< asked for, or granted
+  bool executable = false;                  ///< likewise
+  bool privileged = false;                  ///< of a privileged requester
   bool last = true;                         ///< of its group: page requests
   std::uint16_t tag = 0;                    ///< PRGI or ITAG
   std::uint8_t status = 0;                  ///< AtsCompletion::Status or PageResponse::Code
+
+  void set_requester(const Requester& from) {
+    pasid = from.pasid;
+    privileged = from.privileged;
+  }
 };
 
 struct EndpointStats {
@@ -159,31 +168,35 @@ class AddressSpace {
   /// Copies from the space into `to`. Faults are data; bytes before the fault have been copied.
   DmaResult read(Iova at, std::span<std::byte> to) const;
   DmaResult write(Iova at, std::span<const std::byte> from) const;
+  /// As read(), of instructions: the pages have to be executable, and the function to be enabled to
+  /// ask for that (PASID capability, Execute Permission).
+  DmaResult fetch(Iova at, std::span<std::byte> to) const;
   /// Copies inside the space, as memmove does and without a buffer between, at most 64 KiB whose
   /// translations are cached and lead to host RAM: what small operations repeat.
   /// Returns: false, and nothing was done, where it is not so: read() and write() always work.
   bool copy_cached(Iova from, Iova to, std::size_t length) const;
   /// Maps [at, at + length) if it is one run of host RAM that allows `access`, taking page faults
-  /// first. `length` > 0; `access` to read or to write. Only an endpoint with ATS maps, and only a
+  /// first. `length` > 0. Only an endpoint with ATS maps, and only a
   /// bounded number of windows at once. Errors: as read(), and kNotMappable.
   Result<Window, DmaFault> map(Iova at, std::size_t length, Access access) const;
   /// Asks for the pages of [at, at + length) in groups of page requests, and waits until the
-  /// operating system has made them present for `access`, to read or to write, or says why not.
+  /// operating system has made them present for `access`, or says why not.
   /// What an access does by itself, a page at a time. Not with a Window (kNotMappable).
   Result<void, DmaFault> request_pages(Iova at, std::size_t length, Access access) const;
   /// Tells the operating system that no page request of this space follows those made before: for
   /// when the device stops using the PASID. No response comes.
   /// Returns: false without a PASID, or if page requests are not enabled.
   bool send_stop_marker() const;
-  std::optional<Pasid> pasid() const { return pasid_; }
+  std::optional<Pasid> pasid() const { return requester_.pasid; }
+  bool privileged() const { return requester_.privileged; }
   Endpoint& endpoint() const { return *endpoint_; }
 
  private:
   friend class Endpoint;
-  AddressSpace(Endpoint& endpoint, std::optional<Pasid> pasid)
-      : endpoint_(&endpoint), pasid_(pasid) {}
+  AddressSpace(Endpoint& endpoint, const Requester& requester)
+      : endpoint_(&endpoint), requester_(requester) {}
   Endpoint* endpoint_;
-  std::optional<Pasid> pasid_;
+  Requester requester_;
 };
 
 class Endpoint final : private iommu::DeviceCallbacks {
@@ -205,6 +218,7 @@ class Endpoint final : private iommu::DeviceCallbacks {
     unsigned pasid_bits = iommu::kPasidBits;  ///< Max PASID Width, at most 20
     bool execute = false;                     ///< PASID capability: Execute Permission Supported
     bool privileged = false;                  ///< PASID capability: Privileged Mode Supported
+    unsigned msi_vectors = 0;  ///< MSI capability: 1, 2, 4, … 32 of them; 0: it has none
     std::vector<Bar> bars = {};
     memory::Memory* bar_memory = nullptr;  ///< where the BARs appear; outlives the endpoint
     /// How long a function-level reset waits for windows and I/O accesses.
@@ -217,13 +231,17 @@ class Endpoint final : private iommu::DeviceCallbacks {
 
   /// Attaches device `id` to `iommu`, which must outlive the endpoint.
   /// Errors: EEXIST when the id is taken; EINVAL when pri is asked for without ats, when a BAR's
-  ///         size or region is none, or six registers do not hold them.
+  ///         size or region is none, or six registers do not hold them, or there is no capability
+  ///         for as many MSI vectors.
   static Result<std::unique_ptr<Endpoint>> create(iommu::Iommu& iommu, DeviceId id,
                                                   Options options);
   ~Endpoint() override;
 
   /// The space of `pasid`; without one, requests carry no PASID prefix.
-  AddressSpace space(std::optional<Pasid> pasid) { return {*this, pasid}; }
+  AddressSpace space(std::optional<Pasid> pasid) { return {*this, {pasid}}; }
+  /// The same as a supervisor sees it: requests ask for Privileged Mode, which the function has to
+  /// be enabled for (PASID capability).
+  AddressSpace supervisor_space(Pasid pasid) { return {*this, {pasid, true}}; }
   DeviceId id() const;
 
   /// Reads or writes the configuration space, as software does: `size_bytes` 1, 2 or 4, naturally
@@ -244,6 +262,14 @@ class Endpoint final : private iommu::DeviceCallbacks {
   /// A function-level reset, as bit 15 of Device Control starts it: config_write().
   /// Returns: whether all windows and I/O accesses ended in time.
   bool reset();
+
+  /// Interrupts the software: stores the message of `vector`, as a write without a PASID that the
+  /// IOMMU translates; or notes it as pending while software masks the vector, to be stored when it
+  /// is unmasked. A function that was given fewer vectors than it has shares them, modulo. The
+  /// message may reach an interrupt file in memory (MRIF).
+  /// Thread safety: any thread, in no reader section.
+  /// Errors: kDisabled where software enabled no MSI; those of AddressSpace::write().
+  Result<void, DmaFault> send_msi(unsigned vector);
 
   EndpointStats stats() const;
   /// Lookups, hits and page requests made for one PASID's accesses by the calling thread since it

@@ -2,8 +2,9 @@
 /// The configuration space of a function: where its registers lie, and their fields.
 ///
 /// Spec: PCI Express Base Specification, revision 6.0: "PCI-Compatible Configuration Registers",
-///       "PCI Express Capability Structure", "PASID Extended Capability Structure", "ATS Extended
-///       Capability", "Page Request Extended Capability Structure".
+///       "MSI Capability Structures", "PCI Express Capability Structure", "PASID Extended
+///       Capability Structure", "ATS Extended Capability", "Page Request Extended Capability
+///       Structure".
 #pragma once
 
 #include <cstdint>
@@ -100,6 +101,25 @@ struct DeviceStatus {
 struct DeviceCapabilities2 {
   using EndEndTlpPrefix = Field<21>;
   using MaxEndEndTlpPrefixes = Field<23, 22>;
+};
+
+// ---- the MSI capability, of addresses of 64 bits and with a mask
+inline constexpr std::uint8_t kMsiCapabilityId = 0x05;
+inline constexpr std::uint32_t kMsiControl = 0x02;
+inline constexpr std::uint32_t kMsiAddress = 0x04;
+inline constexpr std::uint32_t kMsiUpperAddress = 0x08;
+inline constexpr std::uint32_t kMsiData = 0x0c;
+inline constexpr std::uint32_t kMsiMask = 0x10;
+inline constexpr std::uint32_t kMsiPending = 0x14;
+inline constexpr std::uint32_t kMsiCapabilityBytes = 0x18;
+inline constexpr unsigned kMsiVectors = 32;
+
+struct MsiControl {
+  using Enable = Field<0>;
+  using MultipleMessageCapable = Field<3, 1>;  // log2 of the number
+  using MultipleMessageEnable = Field<6, 4>;   // likewise
+  using Addresses64Bit = Field<7>;
+  using PerVectorMasking = Field<8>;
 };
 
 // ---- extended capabilities

@@ -20,7 +20,7 @@ constexpr std::uint64_t kPageMask = (1U << kPageShift) - 1;
 unsigned permissions_of(const iommu::AtsCompletion& completion) {
   const iommu::Translation& translation = completion.translation;
   return (translation.readable ? kReadable : 0) | (translation.writable ? kWritable : 0) |
-         (translation.executable ? kExecutable : 0) |
+         (translation.executable ? kExecutable : 0) | (completion.privileged ? kPrivileged : 0) |
          (completion.translation.guest_address ? kGuestAddress : 0);
 }
 
@@ -68,29 +68,32 @@ CachedTranslation to_cached(const memory::Memory& memory, const iommu::AtsComple
 
 iommu::AtsCompletion Translator::request(Iova page) {
   const bool no_write = access_ != Access::kWrite;
+  const bool execute = access_ == Access::kExecute;
   Message message;
   state_.show([&] {
     message.kind = Message::Kind::kTranslationRequest;
     message.device = state_.id;
-    message.pasid = pasid_;
+    message.set_requester(requester_);
     message.address = page;
     message.size_bytes = kPageMask + 1;
     message.readable = true;
     message.writable = !no_write;
+    message.executable = execute;
     return message;
   });
   const iommu::AtsCompletion completion =
-      state_.port->ats_translate({pasid_, false}, page, no_write);
+      state_.port->ats_translate(requester_, page, {.no_write = no_write, .execute = execute});
   state_.show([&] {
     message.kind = Message::Kind::kTranslationCompletion;
     message.device = state_.id;
-    message.pasid = pasid_;
+    message.set_requester(requester_);
     message.address = page;
     message.size_bytes = std::uint64_t{1}
                          << std::min<unsigned>(completion.translation.log2_size, 63);
     message.physical_address = completion.translation.address.value;
     message.readable = completion.translation.readable;
     message.writable = completion.translation.writable;
+    message.executable = completion.translation.executable;
     message.status = static_cast<std::uint8_t>(completion.status);
     return message;
   });
@@ -108,6 +111,9 @@ Result<Fresh, Reason> Translator::translate(Iova at) {
     if (completion.status != Status::kSuccess) return Unexpected{Reason::kBlocked};
     const unsigned needed = permissions();
     if ((permissions_of(completion) & needed) == needed) {
+      if (completion.untranslated_only) {
+        return Fresh{{.iova = page.value, .permissions = needed}, ticket, true};
+      }
       const CachedTranslation cached = to_cached(state_.memory(), completion, page.value);
       state_.atc.fill(space_, ticket, cached);
       return Fresh{cached, ticket};
@@ -126,7 +132,7 @@ Result<void, Reason> Translator::request_page(Iova at) {
     std::this_thread::sleep_for(std::chrono::microseconds(10) * (1 << page_requests_));
   }
 
-  return request_group(state_, began_, pasid_, {at.value & ~kPageMask}, 1, access_);
+  return request_group(state_, began_, requester_, {at.value & ~kPageMask}, 1, access_);
 }
 
 }  // namespace tandem::pcie::detail

@@ -50,6 +50,7 @@ class Guest {
                      .pasid_bits = input.below(21),
                      .execute = input.flag(),
                      .privileged = input.flag(),
+                     .msi_vectors = 4,
                      .bars = {bar(4096, true), bar(65536, false)}});
     plug(kSlots[1], {.pasid = input.flag(),
                      .ats = input.flag(),
@@ -70,6 +71,8 @@ class Guest {
         return touch(Board::Options().iommu_registers.plus(input_.take<std::uint16_t>() % 1024));
       case 3:
         return read(slot);
+      case 4:
+        return interrupt(slot);
       default:
         return write(slot);
     }
@@ -106,6 +109,14 @@ class Guest {
     const std::uint32_t pcie = word(config::kCapabilitiesPointer, 1);
     values.push_back(word(pcie));
     values.push_back(word(pcie + config::kDeviceCapabilities));
+    if (const std::uint32_t msi = word(pcie + 1, 1); msi != 0) {
+      using Control = config::MsiControl;
+      constexpr std::uint64_t kWritable =
+          (Control::Enable::kMask | Control::MultipleMessageEnable::kMask) << 16;
+      values.push_back(word(msi) & ~static_cast<std::uint32_t>(kWritable));
+      values.push_back(word(msi + config::kMsiAddress) & 3);
+      TANDEM_CHECK((word(msi + config::kMsiPending) | word(msi + config::kMsiMask)) < 16);
+    }
     for (std::uint32_t at = config::kExtendedCapabilities; at != 0;) {
       const std::uint32_t header = word(at);
       values.push_back(header);
@@ -126,7 +137,7 @@ class Guest {
       case 0:
         return config::kBar0 + input_.below(24);
       case 1:
-        return input_.below(128);
+        return input_.below(160);
       case 2:
         return config::kExtendedCapabilities + input_.below(48);
       default:
@@ -190,10 +201,19 @@ class Guest {
     if (input_.flag()) pasid = Pasid{input_.take()};
     const Iova at{any_address().value};
     std::array<std::byte, 64> data{};
-    const AddressSpace space = device.space(pasid);
-    const DmaResult result = input_.flag() ? space.read(at, data) : space.write(at, data);
+    const std::uint8_t how = input_.take();
+    const AddressSpace space =
+        pasid && (how & 2) != 0 ? device.supervisor_space(*pasid) : device.space(pasid);
+    const DmaResult result = (how & 1) == 0   ? space.write(at, data)
+                             : (how & 4) == 0 ? space.read(at, data)
+                                              : space.fetch(at, data);
     TANDEM_CHECK(result.ok() == (result.done_bytes == data.size()));
     if (result.fault) TANDEM_CHECK(result.fault->address.value == at.value + result.done_bytes);
+  }
+
+  void interrupt(Bdf slot) {
+    Endpoint& device = *functions_[slot.device == kSlots[0].device ? 0 : 1];
+    (void)device.send_msi(input_.below(40));
   }
 
   Input& input_;

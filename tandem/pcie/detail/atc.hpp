@@ -35,6 +35,8 @@ inline constexpr unsigned kWritable = 2;
 inline constexpr unsigned kExecutable = 4;
 /// Beside them: `physical` is a guest's, which a translated request takes to the IOMMU.
 inline constexpr unsigned kGuestAddress = 8;
+/// And whose they are: a privileged requester's, which are told apart from a user's of the page.
+inline constexpr unsigned kPrivileged = 1 << 7;
 
 /// A translation as the ATC keeps it: 2^log2_size bytes from `iova`, both ends naturally aligned.
 struct CachedTranslation {
@@ -88,7 +90,7 @@ class Atc {
     for (std::uint64_t sizes = sizes_.load(std::memory_order_acquire); sizes != 0;
          sizes &= sizes - 1) {
       const auto log2_size = static_cast<unsigned>(__builtin_ctzll(sizes));
-      const std::uint64_t where = make_where(at, log2_size);
+      const std::uint64_t where = make_where(at, log2_size, permissions);
       for (Entry& entry : set_for(space, at, log2_size).ways) {
         if (entry.load(where, tag, found) && (found.permissions & permissions) == permissions &&
             (found.host == nullptr || found.version == version)) {
@@ -125,10 +127,11 @@ class Atc {
   static constexpr std::size_t kControls = 256;
   static constexpr std::uint64_t kMaxProbes = 512;
   static constexpr std::uint64_t kValid = 1 << 6;  // in `where`, above the 6 bits of log2_size
+  static_assert(kPrivileged > kValid, "in `where`, too");
 
   /// Words of an entry.
   enum Word : std::uint8_t {
-    kWhere,     // IOVA | kValid | log2 of the size
+    kWhere,     // IOVA | kPrivileged or not | kValid | log2 of the size
     kTag,       // epoch << SpaceKey::kBits | space
     kPhysical,  // | permissions
     kHost,
@@ -159,8 +162,9 @@ class Atc {
   static constexpr std::uint64_t size_mask(unsigned log2_size) {
     return (std::uint64_t{1} << log2_size) - 1;
   }
-  static constexpr std::uint64_t make_where(std::uint64_t at, unsigned log2_size) {
-    return (at & ~size_mask(log2_size)) | kValid | log2_size;
+  static constexpr std::uint64_t make_where(std::uint64_t at, unsigned log2_size,
+                                            unsigned permissions) {
+    return (at & ~size_mask(log2_size)) | (permissions & kPrivileged) | kValid | log2_size;
   }
   static constexpr std::uint64_t make_tag(SpaceKey space, std::uint64_t epoch) {
     return epoch << SpaceKey::kBits | space.value();
@@ -180,6 +184,7 @@ class Atc {
   static std::size_t control_index(SpaceKey space) {
     return space.has_pasid() ? space.value() % kControls : kControls;
   }
+  /// `where`: of either privilege.
   static void drop(Entry& entry, SpaceKey space, std::uint64_t where);
 
   std::unique_ptr<Set[]> sets_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "tandem/pcie/detail/controls.hpp"
 #include "tandem/pcie/detail/register_file.hpp"
 #include "tandem/pcie/pcie.hpp"
+#include "tandem/pcie/spec.hpp"
 
 namespace tandem::pcie::detail {
 
@@ -22,6 +24,15 @@ constexpr bool is_config_access(std::uint32_t offset, unsigned size_bytes) {
 /// Not for use by several threads at once.
 class ConfigSpace {
  public:
+  /// A message of the MSI capability, as software wants it.
+  struct Msi {
+    std::uint64_t address = 0;
+    std::uint32_t data = 0;
+  };
+  static constexpr bool has_room_for_msis(unsigned vectors) {
+    return vectors == 0 || (std::has_single_bit(vectors) && vectors <= config::kMsiVectors);
+  }
+
   /// What a write asks for beside the values that registers hold.
   struct Request {
     bool function_level_reset = false;
@@ -45,6 +56,12 @@ class ConfigSpace {
   unsigned permissions() const;
   unsigned log2_smallest_translation_unit() const;
   std::uint32_t page_request_allocation() const;
+  bool msi_enabled() const;
+  /// The message of `vector`, of those that software gave to the function; none where it is masked,
+  /// and pending from now on.
+  std::optional<Msi> take_msi(unsigned vector);
+  /// One that is pending and not masked any more, nor pending.
+  std::optional<Msi> take_pending_msi();
   /// Where bar number `index` of the options decodes; none when nowhere.
   std::optional<std::uint64_t> bar_address(std::size_t index) const;
 
@@ -53,9 +70,13 @@ class ConfigSpace {
 
  private:
   static constexpr std::uint32_t kPcie = 0x40;
+  static constexpr std::uint32_t kMsi = 0x80;
 
   void define_header(const Endpoint::Options& options);
   void define_pcie(const Endpoint::Options& options);
+  void define_msi(unsigned vectors);
+  Msi make_msi(unsigned vector) const;
+  unsigned msi_vectors_given() const;
   void define_extended(const Endpoint::Options& options);
   void enable_all(const Endpoint::Options& options);
   void keep_while_ats_is_enabled(std::uint32_t before_pasid, std::uint32_t before_ats);
@@ -63,6 +84,7 @@ class ConfigSpace {
   RegisterFile file_;
   // Where the extended capabilities lie; 0 for one that is not there.
   std::uint32_t pasid_ = 0, ats_ = 0, page_request_ = 0;
+  bool has_msi_ = false;
   std::vector<std::uint32_t> bar_offsets_;  // of the options' bars
   std::vector<bool> bar_is_wide_;
 };

@@ -15,8 +15,10 @@ class Controls {
   static constexpr unsigned kPasid = 2;      ///< with a PASID prefix
   static constexpr unsigned kAts = 4;
   static constexpr unsigned kPageRequests = 8;
+  static constexpr unsigned kExecute = 16;  ///< a PASID prefix may ask to execute
+  static constexpr unsigned kPrivileged = 32;
   /// Those whose loss ends a life. Page requests under way are answered in any case.
-  static constexpr unsigned kEndsLife = kBusMaster | kPasid | kAts;
+  static constexpr unsigned kEndsLife = kBusMaster | kPasid | kAts | kExecute | kPrivileged;
 
   constexpr explicit Controls(std::uint64_t word = 0) : word_(word) {}
   constexpr Controls(std::uint64_t life, unsigned permissions)

@@ -56,11 +56,15 @@ struct EndpointState {
   std::atomic<bool> page_requests_failed{false};
 
   Controls now() const { return Controls(controls.load(std::memory_order_seq_cst)); }
-  /// Whether an operation that began with `began` may send messages for the space of `pasid`.
-  bool permits(Controls began, std::optional<Pasid> pasid) const {
+  /// Whether an operation that began with `began` may send messages of `requester` that ask for
+  /// `access`. Privilege and execution are asked for in the prefix that carries the PASID.
+  bool permits(Controls began, const Requester& requester, Access access) const {
     if (!began.allows(Controls::kBusMaster)) return false;
-    if (!pasid) return true;
-    return began.allows(Controls::kPasid) && pasid->value >> options.pasid_bits == 0;
+    const bool executes = access == Access::kExecute;
+    if (!requester.pasid) return !requester.privileged && !executes;
+    return began.allows(Controls::kPasid | (requester.privileged ? Controls::kPrivileged : 0) |
+                        (executes ? Controls::kExecute : 0)) &&
+           requester.pasid->value >> options.pasid_bits == 0;
   }
   /// Whether the life in which it began lasts. Asked inside the section that reaches memory: the
   /// end of a life waits for such sections.
@@ -97,25 +101,32 @@ struct EndpointState {
     config.set_page_request_status(bits);
   }
   bool nothing_under_way() const { return slots.idle() && io_accesses.idle(); }
+  /// Stores a message of the MSI capability. (msi.cpp)
+  Result<void, DmaFault> store_message(const ConfigSpace::Msi& message);
+  /// Stores those that were pending and are not masked any more.
+  void store_pending_messages();
 
   /// Frees an in-flight slot, and completes the invalidations that waited for it last.
   void release(std::uint32_t slot);
 };
 
-DmaResult transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at,
-                   std::span<std::byte> to);
-DmaResult transfer(EndpointState& state, std::optional<Pasid> pasid, Iova at,
+/// `access`: to read or to execute.
+DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
+                   std::span<std::byte> to, Access access);
+DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
                    std::span<const std::byte> from);
+/// A write without a PASID that is translated on its way, also where ATS is enabled.
+DmaResult write_untranslated(EndpointState& state, Iova at, std::span<const std::byte> from);
 
-bool copy_cached(EndpointState& state, std::optional<Pasid> pasid, Iova from, Iova to,
+bool copy_cached(EndpointState& state, const Requester& requester, Iova from, Iova to,
                  std::size_t length);
 
 /// Sends a group of page requests for `pages` pages from `first` on, and waits for its response.
 /// Not with a Window.
 Result<void, DmaFault::Reason> request_group(EndpointState& state, Controls began,
-                                             std::optional<Pasid> pasid, Iova first,
+                                             const Requester& requester, Iova first,
                                              std::uint32_t pages, Access access);
-Result<void, DmaFault> request_pages(EndpointState& state, std::optional<Pasid> pasid, Iova at,
+Result<void, DmaFault> request_pages(EndpointState& state, const Requester& requester, Iova at,
                                      std::size_t length, Access access);
 bool send_stop_marker(EndpointState& state, std::optional<Pasid> pasid);
 
@@ -123,7 +134,7 @@ struct Mapped {
   std::uint32_t slot = 0;
   std::span<std::byte> bytes;
 };
-Result<Mapped, DmaFault> map(EndpointState& state, std::optional<Pasid> pasid, Iova at,
+Result<Mapped, DmaFault> map(EndpointState& state, const Requester& requester, Iova at,
                              std::size_t length, Access access);
 
 }  // namespace tandem::pcie::detail

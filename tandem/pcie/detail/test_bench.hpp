@@ -30,7 +30,7 @@ class TestBench {
   static constexpr DeviceId kDevice{5};
   static constexpr std::uint64_t kArena = 0x8000'0000;
   static constexpr std::size_t kArenaBytes = 8 << 20;
-  enum class Permission { kRead, kReadWrite };
+  enum class Permission { kRead, kReadWrite, kReadExecute, kSupervisor };
 
   /// What the driver does about a page request; by default it refuses.
   using Service = std::function<iommu::PageResponse::Code(const iommu::PageRequestRecord&)>;
@@ -50,7 +50,9 @@ class TestBench {
     TANDEM_CHECK(memory.add_host_ram({kArena}, arena_.bytes()));
     const std::uint64_t ddt = allocate();
     pdt_ = allocate();
-    dc_ = ddt + kDevice.value * sizeof(DeviceContext);
+    const bool extended = iommu::Capabilities::MsiFlat::get(options.capabilities) != 0;
+    dc_ = ddt +
+          kDevice.value * (extended ? sizeof(iommu::ExtendedDeviceContext) : sizeof(DeviceContext));
     poke(dc_ + 24, Fsc::make(iommu::PdtpMode::kPd8, pdt_ >> 12));
     using Tc = DeviceContext::Tc;
     poke(dc_, Tc::V::make(1) | Tc::EnAts::make(1) | Tc::EnPri::make(1) | Tc::Pdtv::make(1) |
@@ -62,7 +64,7 @@ class TestBench {
       if (which == iommu::Iommu::Interrupt::kPageRequestQueue) serve();
     });
     iommu.mmio_write(reg::kCqb, iommu::QueueBase::make(kLog2Queue, cq_ >> 12), 8);
-    iommu.mmio_write(reg::kFqb, iommu::QueueBase::make(6, fq_ >> 12), 8);
+    iommu.mmio_write(reg::kFqb, iommu::QueueBase::make(kLog2Faults, fq_ >> 12), 8);
     iommu.mmio_write(reg::kPqb, iommu::QueueBase::make(kLog2Queue, pq_ >> 12), 8);
     iommu.mmio_write(reg::kCqcsr, iommu::Cqcsr::Cqen::make(1), 4);
     iommu.mmio_write(reg::kFqcsr, iommu::Fqcsr::Fqen::make(1), 4);
@@ -70,11 +72,11 @@ class TestBench {
     iommu.mmio_write(reg::kDdtp, Ddtp::make(Ddtp::ModeValue::k1Lvl, ddt >> 12), 8);
   }
 
-  /// Puts the device into a guest, with T2GPA: a second stage that maps the arena to itself, and
-  /// once more at kGuestArena, which is no physical address.
+  /// Puts the device into a guest: a second stage that maps the arena to itself, and once more at
+  /// kGuestArena, which is no physical address.
   static constexpr std::uint64_t kGuestArena = 0x1'0000'0000;
   static constexpr std::uint32_t kGscid = 3;
-  void enter_guest() {
+  void enter_guest(bool t2gpa = true) {
     using iommu::DeviceContext;
     const std::uint64_t root = (allocate(7) + 0x3fff) & ~std::uint64_t{0x3fff};
     guest_entry_ = root + (kGuestArena >> 30) * 8;
@@ -82,9 +84,28 @@ class TestBench {
     poke(guest_entry_, kGuestLeaf);
     poke(dc_ + 8,
          DeviceContext::Iohgatp::make(iommu::SecondStageMode::kSv39x4, root >> 12, kGscid));
-    poke(dc_, peek(dc_) | DeviceContext::Tc::T2gpa::kMask);
+    if (t2gpa) poke(dc_, peek(dc_) | DeviceContext::Tc::T2gpa::kMask);
     command({iommu::iodir_inval_ddt(kDevice.value)});
   }
+  /// Gives the guest one interrupt file, at kInterruptFile, which is what `entry` says.
+  static constexpr std::uint64_t kInterruptFile = 0x2800'0000;
+  void set_interrupt_file(const iommu::MsiPte& entry) {
+    using Msiptp = iommu::ExtendedDeviceContext::Msiptp;
+    const std::uint64_t table = allocate();
+    poke(table, entry.words[0]);
+    poke(table + 8, entry.words[1]);
+    poke(dc_ + 48, kInterruptFile >> 12);
+    poke(dc_ + 32, Msiptp::make_flat(table >> 12));
+    command({iommu::iodir_inval_ddt(kDevice.value)});
+  }
+  /// How many faults were recorded, and forgets them.
+  std::size_t take_faults() {
+    namespace reg = iommu::reg;
+    const std::uint64_t head = iommu.mmio_read(reg::kFqh, 4), tail = iommu.mmio_read(reg::kFqt, 4);
+    iommu.mmio_write(reg::kFqh, tail, 4);
+    return (tail - head) % (1u << kLog2Faults);
+  }
+
   /// Whether the guest has its memory at kGuestArena. Tells only the IOMMU.
   void set_guest_memory(bool present) {
     poke(guest_entry_, present ? kGuestLeaf : 0);
@@ -105,8 +126,8 @@ class TestBench {
   }
   std::byte* host(std::uint64_t physical) const { return arena_.data() + (physical - kArena); }
 
-  /// Gives `pasid` an empty Sv48 address space.
-  void bind(Pasid pasid) {
+  /// Gives `pasid` an empty Sv48 address space. `supervisor`: one that takes privileged requests.
+  void bind(Pasid pasid, bool supervisor = false) {
     const std::uint64_t root = allocate();
     {
       const std::scoped_lock lock(tables_);
@@ -115,16 +136,19 @@ class TestBench {
     const std::uint64_t pc = pdt_ + pasid.value * sizeof(iommu::ProcessContext);
     poke(pc + 8, iommu::Fsc::make(iommu::FirstStageMode::kSv48, root >> 12));
     using Ta = iommu::ProcessContext::Ta;
-    poke(pc, Ta::V::make(1) | Ta::Pscid::make(pasid.value + 1));
+    poke(pc, Ta::V::make(1) | Ta::Ens::make(supervisor) | Ta::Pscid::make(pasid.value + 1));
   }
 
   /// Maps one page of 4 KiB << 9·level.
   void map(Pasid pasid, std::uint64_t at, std::uint64_t physical,
            Permission permission = Permission::kReadWrite, unsigned level = 0) {
     using iommu::Pte;
+    const bool supervisor = permission == Permission::kSupervisor;
     poke(entry(pasid, at, level),
-         Pte::V::make(1) | Pte::R::make(1) | Pte::W::make(permission == Permission::kReadWrite) |
-             Pte::U::make(1) | Pte::A::make(1) | Pte::D::make(1) | Pte::Ppn::make(physical >> 12));
+         Pte::V::make(1) | Pte::R::make(1) |
+             Pte::W::make(permission == Permission::kReadWrite || supervisor) |
+             Pte::X::make(permission == Permission::kReadExecute) | Pte::U::make(!supervisor) |
+             Pte::A::make(1) | Pte::D::make(1) | Pte::Ppn::make(physical >> 12));
   }
   /// Unmaps a page and waits until the device is through with it.
   /// Returns: whether the device completed the invalidation in time.
@@ -161,6 +185,7 @@ class TestBench {
 
  private:
   static constexpr unsigned kLog2Queue = 7;
+  static constexpr unsigned kLog2Faults = 6;
   static constexpr std::uint64_t kGuestLeaf = iommu::Pte::V::make(1) | iommu::Pte::R::make(1) |
                                               iommu::Pte::W::make(1) | iommu::Pte::U::make(1) |
                                               iommu::Pte::A::make(1) | iommu::Pte::D::make(1) |

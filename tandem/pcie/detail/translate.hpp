@@ -11,7 +11,14 @@ namespace tandem::pcie::detail {
 struct Fresh {
   CachedTranslation translation;
   Atc::Ticket ticket;
+  bool untranslated_only = false;  ///< not to be used: accesses of the page are untranslated
 };
+
+/// What a cached translation has to allow.
+constexpr unsigned needed_permissions(const Requester& requester, Access access) {
+  constexpr unsigned kNeeds[] = {kReadable, kWritable, kExecutable};
+  return kNeeds[static_cast<std::size_t>(access)] | (requester.privileged ? kPrivileged : 0);
+}
 
 /// Asks the IOMMU about one access of one space, by ATS and PRI: one object for one read(), write()
 /// or map(). Makes no call inside a reader section.
@@ -19,12 +26,15 @@ class Translator {
  public:
   using Reason = DmaFault::Reason;
 
-  /// `access`: to read or to write.
-  Translator(EndpointState& state, std::optional<Pasid> pasid, Access access)
-      : state_(state), pasid_(pasid), space_(pasid), access_(access), began_(state.now()) {}
+  Translator(EndpointState& state, const Requester& requester, Access access)
+      : state_(state),
+        requester_(requester),
+        space_(requester.pasid),
+        access_(access),
+        began_(state.now()) {}
 
-  /// Whether the function may send requests for this space at all.
-  bool permitted() const { return state_.permits(began_, pasid_); }
+  /// Whether the function may send these requests for this space at all.
+  bool permitted() const { return state_.permits(began_, requester_, access_); }
   bool uses_ats() const { return began_.allows(Controls::kAts); }
   bool alive() const { return state_.lasts(began_); }
 
@@ -42,7 +52,7 @@ class Translator {
   }
 
   SpaceKey space() const { return space_; }
-  unsigned permissions() const { return access_ == Access::kWrite ? kWritable : kReadable; }
+  unsigned permissions() const { return needed_permissions(requester_, access_); }
 
  private:
   static constexpr unsigned kMaxPageRequests = 8;
@@ -52,7 +62,7 @@ class Translator {
   iommu::AtsCompletion request(Iova page);
 
   EndpointState& state_;
-  std::optional<Pasid> pasid_;
+  Requester requester_;
   SpaceKey space_;
   Access access_;
   Controls began_;  // of the operation
