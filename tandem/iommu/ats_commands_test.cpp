@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -174,6 +175,16 @@ TEST_F(AtsCommands, ACompletionThatBelongsToNoRequestIsIgnored) {
 }
 
 // [iommu §4.1.4]
+TEST(ItagTable, ATagThatDoesNotExistIsIgnored) {
+  // By itself on the heap, so that AddressSanitizer sees what lies behind it.
+  const auto table = std::make_unique<ItagTable>();
+  ASSERT_TRUE(table->claim(DeviceId{1}, ItagTable::TimePoint::max()).has_value());
+  EXPECT_FALSE(table->none_outstanding_or_wait());
+  for (unsigned itag = ItagTable::kCount; itag < 256; ++itag) {
+    EXPECT_FALSE(table->complete(DeviceId{1}, static_cast<std::uint8_t>(itag), 1, std::nullopt));
+  }
+}
+
 TEST_F(AtsCommands, ADeviceThatNeverAnswersTimesOut) {
   const auto sent = send_pending(2);
   fence();

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "tandem/base/planted_fault.hpp"
 #include "tandem/iommu/detail/byte_order.hpp"
 #include "tandem/iommu/detail/ring.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -25,7 +26,7 @@ bool CommandQueue::attach(DeviceId id, DeviceCallbacks& callbacks) {
 bool CommandQueue::detach(DeviceId id) {
   {
     const MutexLock lock(mutex_);
-    devices_.erase(id);
+    if (!planted_fault("iommu-detach-keeps-device")) devices_.erase(id);
   }
   return itags_.expire(id) && resume();
 }
