@@ -2,15 +2,17 @@
 #include "tandem/uacce/detail/in_flight.hpp"
 
 #include <algorithm>
+#include <ctime>
 #include <thread>
 
 namespace tandem::uacce::detail {
 namespace {
 
+/// Some milliseconds behind steady_clock, at a fifth of the price: every access asks.
 std::int64_t now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+  return std::chrono::nanoseconds(std::chrono::seconds(time.tv_sec)).count() + time.tv_nsec;
 }
 
 }  // namespace

@@ -81,13 +81,19 @@ unsigned PageTable::level_without_table(std::uint64_t address, unsigned level) c
 
 Result<PhysAddr> PageTable::entry_for(std::uint64_t address, unsigned level, Change& change) {
   PhysAddr table = root_;
-  for (unsigned at = kTopLevel; at > level; --at) {
+  unsigned at = kTopLevel;
+  {
+    // In one section, which ends before a table is made.
+    Memory::Reader words(*memory_);
+    for (; at > level; --at) {
+      const std::uint64_t entry = load(words, slot(table, address, at));
+      if (!valid(entry) || leaf(entry)) break;
+      table = target(entry);
+    }
+  }
+  for (; at > level; --at) {
     const PhysAddr where = slot(table, address, at);
     const std::uint64_t entry = load(where);
-    if (valid(entry) && !leaf(entry)) {
-      table = target(entry);
-      continue;
-    }
     if (table_pages_ >= kTablePagesMax || (quota_ != nullptr && !quota_->take())) {
       return errno_error(ENOSPC);
     }

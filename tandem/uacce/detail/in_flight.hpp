@@ -56,7 +56,7 @@ class InFlight {
   /// or when as many accesses run as there are slots.
   Scope enter();
   void close();
-  /// Whether some access has been running for longer than `age`.
+  /// Whether some access has been running for longer than `age`, give or take a clock tick.
   bool older_than(std::chrono::milliseconds age) const;
   /// Returns: false when an access still ran at the end of `timeout`.
   bool wait_idle(std::chrono::milliseconds timeout) const;
@@ -65,7 +65,7 @@ class InFlight {
   bool idle() const;
 
   static constexpr std::size_t kSlots = 128;                 // more than there are engine threads
-  std::array<std::atomic<std::int64_t>, kSlots> started_{};  // steady nanoseconds; 0: free
+  std::array<std::atomic<std::int64_t>, kSlots> started_{};  // coarse nanoseconds; 0: free
   std::atomic<bool> closed_{false};
 };
 
