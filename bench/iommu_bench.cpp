@@ -144,15 +144,16 @@ void add_dma(std::vector<Case>& list, long rounds) {
 
 void add_faults(std::vector<Case>& list, bool quick) {
   const int rounds = quick ? 2'000 : 20'000;
-  for (const Reach reach : {Reach::kEmbedded, Reach::kBroker}) {
-    const bool embedded = reach == Reach::kEmbedded;
-    list.push_back({.name = embedded ? "iommu/page-fault/embedded" : "iommu/page-fault/broker",
+  for (const auto& [reach, name] : {std::pair{Reach::kReserved, "iommu/page-fault/reserved"},
+                                    {Reach::kEmbedded, "iommu/page-fault/embedded"},
+                                    {Reach::kBroker, "iommu/page-fault/broker"}}) {
+    list.push_back({.name = name,
                     .unit = "ns",
                     .peer_name = "the same read when warm",
                     .target = Target::kAtMost,
-                    .limit = embedded ? 2000.0 : 5000.0,
-                    .ours = [=] { return read_times(reach, rounds).faulting; },
-                    .peer = [=] { return read_times(reach, rounds).warm; }});
+                    .limit = reach == Reach::kBroker ? 5000.0 : 2000.0,
+                    .ours = [=, of = reach] { return read_times(of, rounds).faulting; },
+                    .peer = [=, of = reach] { return read_times(of, rounds).warm; }});
   }
   list.push_back({.name = "iommu/memory-per-pasid",
                   .unit = "bytes",

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "bench/harness.hpp"
@@ -144,6 +145,22 @@ class OwnMapping {
   Mapping all_;
 };
 
+/// Reserved memory of as many pages.
+class Reserved {
+ public:
+  explicit Reserved(Client& client) {
+    constexpr std::size_t kBytes = OwnMapping::kPages * kPageSize;
+    const auto info = client.reserve(kBytes).value();
+    mapping_ = Mapping::shared(info.fd.get(), kBytes).value();
+    std::memset(mapping_.data(), 1, kBytes);
+    client.attach_reserved(info.id, address()).value();
+  }
+  std::uint64_t address() const { return reinterpret_cast<std::uint64_t>(mapping_.data()); }
+
+ private:
+  Mapping mapping_;
+};
+
 /// How many address spaces of twice as many, with three descriptors each, this process may have.
 int most_address_spaces(int wanted) {
   rlimit files{};
@@ -159,12 +176,15 @@ ReadTimes read_times(Reach reach, int rounds) {
   Host host;
   const auto client = host.connect(reach);
   ReadQueue queue(*client);
-  const OwnMapping memory;
+  const OwnMapping ordinary;
+  std::optional<Reserved> reserved;
+  if (reach == Reach::kReserved) reserved.emplace(*client);
+  const std::uint64_t address = reserved ? reserved->address() : ordinary.address();
   const int warm_up = rounds / 10;
   for (int i = 0; i < warm_up + rounds; ++i) {
     if (i == warm_up) host.sums() = {};
-    client->revoke_page(memory.address(), /*refuse=*/false);
-    queue.read(memory.address());
+    client->revoke_page(address, /*refuse=*/false);
+    queue.read(address);
   }
   return {host.sums().faulting / rounds, host.sums().warm / rounds};
 }

@@ -2,15 +2,18 @@
 /// Page faults, and what a PASID takes, in the framework of devices.
 #pragma once
 
+#include <cstdint>
+
 namespace tandem::bench {
 
-/// How a process's ordinary memory is reached.
-enum class Reach : bool {
-  kEmbedded,  ///< from inside the process
-  kBroker,    ///< through descriptors of its /proc/self/mem and maps
+/// How a process's memory is reached.
+enum class Reach : std::uint8_t {
+  kEmbedded,  ///< ordinary memory, from inside the process
+  kBroker,    ///< ordinary memory, through descriptors of its /proc/self/mem and maps
+  kReserved,  ///< memory that both sides map
 };
 
-/// Nanoseconds of a device's read of 64 bytes of ordinary memory.
+/// Nanoseconds of a device's read of 64 bytes.
 struct ReadTimes {
   double faulting = 0;  ///< translation missing: page request, service, response, retry
   double warm = 0;      ///< the same read right after it
