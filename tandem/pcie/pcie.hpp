@@ -266,7 +266,8 @@ class Endpoint final : private iommu::DeviceCallbacks {
   /// Interrupts the software: stores the message of `vector`, as a write without a PASID that the
   /// IOMMU translates; or notes it as pending while software masks the vector, to be stored when it
   /// is unmasked. A function that was given fewer vectors than it has shares them, modulo. The
-  /// message may reach an interrupt file in memory (MRIF).
+  /// message may reach an interrupt file in memory (MRIF). One that is on its way may arrive after
+  /// software has masked it.
   /// Thread safety: any thread, in no reader section.
   /// Errors: kDisabled where software enabled no MSI; those of AddressSpace::write().
   Result<void, DmaFault> send_msi(unsigned vector);
