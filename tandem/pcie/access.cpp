@@ -323,15 +323,14 @@ void count_hits(EndpointState& state, std::uint64_t number) {
 }
 
 /// The common case, an access to host RAM whose translation is cached: true when it was done.
-template <class Byte>
-bool hit(EndpointState& state, const Requester& requester, Iova at, std::span<Byte> bytes,
-         Access access) {
+template <Access kAccess, class Byte>
+bool hit(EndpointState& state, const Requester& requester, Iova at, std::span<Byte> bytes) {
   if (bytes.size() > kSectionBytes || state.tapped.load(std::memory_order_relaxed)) return false;
   {
     const std::scoped_lock reader(rcu_default_domain());
     std::byte* const host =
         cached_host(state, SpaceKey(requester.pasid), at, bytes.size(),
-                    needed_permissions(requester, access), state.memory().version());
+                    needed_permissions(requester, kAccess), state.memory().version());
     if (host == nullptr) return false;
     copy(host, bytes);
   }
@@ -339,12 +338,18 @@ bool hit(EndpointState& state, const Requester& requester, Iova at, std::span<By
   return true;
 }
 
+/// Apart from a hit, which needs few registers.
 template <class Byte>
-DmaResult start(EndpointState& state, const Requester& requester, Iova at, std::span<Byte> bytes,
-                Access access) {
-  if (bytes.empty()) return {};
-  if (hit(state, requester, at, bytes, access)) return {bytes.size(), std::nullopt};
+[[gnu::noinline]] DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
+                                     std::span<Byte> bytes, Access access) {
   return Transfer<Byte>(state, requester, at, bytes, access).run();
+}
+
+template <Access kAccess, class Byte>
+DmaResult start(EndpointState& state, const Requester& requester, Iova at, std::span<Byte> bytes) {
+  if (bytes.empty()) return {};
+  if (hit<kAccess>(state, requester, at, bytes)) return {bytes.size(), std::nullopt};
+  return transfer(state, requester, at, bytes, kAccess);
 }
 
 }  // namespace
@@ -368,14 +373,18 @@ bool copy_cached(EndpointState& state, const Requester& requester, Iova from, Io
   return true;
 }
 
-DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
-                   std::span<std::byte> to, Access access) {
-  return start(state, requester, at, to, access);
+DmaResult read(EndpointState& state, const Requester& requester, Iova at, std::span<std::byte> to) {
+  return start<Access::kRead>(state, requester, at, to);
 }
 
-DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
-                   std::span<const std::byte> from) {
-  return start(state, requester, at, from, Access::kWrite);
+DmaResult fetch(EndpointState& state, const Requester& requester, Iova at,
+                std::span<std::byte> to) {
+  return start<Access::kExecute>(state, requester, at, to);
+}
+
+DmaResult write(EndpointState& state, const Requester& requester, Iova at,
+                std::span<const std::byte> from) {
+  return start<Access::kWrite>(state, requester, at, from);
 }
 
 DmaResult write_untranslated(EndpointState& state, Iova at, std::span<const std::byte> from) {

@@ -53,15 +53,15 @@ Window::~Window() {
 }
 
 DmaResult AddressSpace::read(Iova at, std::span<std::byte> to) const {
-  return detail::transfer(*endpoint_->state_, requester_, at, to, Access::kRead);
+  return detail::read(*endpoint_->state_, requester_, at, to);
 }
 
 DmaResult AddressSpace::fetch(Iova at, std::span<std::byte> to) const {
-  return detail::transfer(*endpoint_->state_, requester_, at, to, Access::kExecute);
+  return detail::fetch(*endpoint_->state_, requester_, at, to);
 }
 
 DmaResult AddressSpace::write(Iova at, std::span<const std::byte> from) const {
-  return detail::transfer(*endpoint_->state_, requester_, at, from);
+  return detail::write(*endpoint_->state_, requester_, at, from);
 }
 
 bool AddressSpace::copy_cached(Iova from, Iova to, std::size_t length) const {

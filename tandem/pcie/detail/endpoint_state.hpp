@@ -110,11 +110,11 @@ struct EndpointState {
   void release(std::uint32_t slot);
 };
 
-/// `access`: to read or to execute.
-DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
-                   std::span<std::byte> to, Access access);
-DmaResult transfer(EndpointState& state, const Requester& requester, Iova at,
-                   std::span<const std::byte> from);
+/// As few parameters as registers hold.
+DmaResult read(EndpointState& state, const Requester& requester, Iova at, std::span<std::byte> to);
+DmaResult fetch(EndpointState& state, const Requester& requester, Iova at, std::span<std::byte> to);
+DmaResult write(EndpointState& state, const Requester& requester, Iova at,
+                std::span<const std::byte> from);
 /// A write without a PASID that is translated on its way, also where ATS is enabled.
 DmaResult write_untranslated(EndpointState& state, Iova at, std::span<const std::byte> from);
 

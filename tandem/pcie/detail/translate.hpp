@@ -17,7 +17,8 @@ struct Fresh {
 /// What a cached translation has to allow.
 constexpr unsigned needed_permissions(const Requester& requester, Access access) {
   constexpr unsigned kNeeds[] = {kReadable, kWritable, kExecutable};
-  return kNeeds[static_cast<std::size_t>(access)] | (requester.privileged ? kPrivileged : 0);
+  return kNeeds[static_cast<std::size_t>(access)] |
+         static_cast<unsigned>(requester.privileged) * kPrivileged;
 }
 
 /// Asks the IOMMU about one access of one space, by ATS and PRI: one object for one read(), write()
