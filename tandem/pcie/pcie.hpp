@@ -291,11 +291,20 @@ class Endpoint final : private iommu::DeviceCallbacks {
   std::unique_ptr<detail::EndpointState> state_;
 };
 
-/// The classic spelling: one DMA of `buffer` at `va` of (endpoint, pasid); kRead fills the buffer.
+/// The classic spelling: one DMA of `buffer` at `va` of (endpoint, pasid); kRead and kExecute fill
+/// the buffer.
 inline DmaResult dma_rw(Endpoint& device, std::optional<Pasid> pasid, Iova va,
                         std::span<std::byte> buffer, Access direction) {
   const AddressSpace space = device.space(pasid);
-  return direction == Access::kWrite ? space.write(va, buffer) : space.read(va, buffer);
+  switch (direction) {
+    case Access::kWrite:
+      return space.write(va, buffer);
+    case Access::kExecute:
+      return space.fetch(va, buffer);
+    case Access::kRead:
+      break;
+  }
+  return space.read(va, buffer);
 }
 
 }  // namespace tandem::pcie

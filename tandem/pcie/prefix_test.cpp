@@ -71,6 +71,8 @@ TEST_P(Prefix, InstructionsAreFetchedFromExecutablePagesOnly) {
     EXPECT_EQ(reason(user().fetch({kUser}, bytes_)), Reason::kNotPermitted);
     EXPECT_EQ(reason(user().write({kCode}, bytes_)), Reason::kNotPermitted);
   }
+  EXPECT_TRUE(dma_rw(*endpoint_, kPasid, {kCode}, bytes_, Access::kExecute).ok());
+  EXPECT_FALSE(dma_rw(*endpoint_, kPasid, {kUser}, bytes_, Access::kExecute).ok());
 }
 
 // [iommu §3.3]
