@@ -3,6 +3,7 @@
 // as it likes, while the functions make accesses.
 #include <array>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <memory>
 #include <vector>
@@ -149,8 +150,8 @@ class Guest {
     const std::uint32_t offset = any_register();
     const unsigned size_bytes = any_size();
     const std::uint32_t value = board_->config_read(slot, offset, size_bytes);
-    // The same through memory.
-    if (size_bytes == 0 || size_bytes > 4 || offset % size_bytes != 0 ||
+    // The same through memory, which makes several accesses of one that is none.
+    if (!std::has_single_bit(size_bytes) || size_bytes > 4 || offset % size_bytes != 0 ||
         offset + size_bytes > config::kBytes)
       return;
     std::uint32_t seen = 0;
