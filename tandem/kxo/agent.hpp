@@ -85,9 +85,14 @@ std::string why_no_move(const std::error_code& error);
 struct AgentKind {
   using Maker = Result<std::unique_ptr<Agent>, std::string> (*)(const Rules& rules,
                                                                 AgentOptions& options);
+  using Preparer = std::shared_ptr<const void> (*)(const Rules& rules);
+
   std::string_view name;
   std::string_view summary;  ///< a line: what it does
   Maker make;
+  /// Where `make` with no options takes long, seconds maybe, for something that all agents of a
+  /// game share: makes that. While somebody keeps it, `make` is quick. Errors: std::bad_alloc.
+  Preparer prepare = nullptr;
 };
 
 /// Makes `kind` known while the program runs. An agent outside of this module is a source file with

@@ -15,6 +15,7 @@ using Method = Learning::Method;
 /// Games that an agent without a file learns from before its first move: a second or less.
 constexpr std::uint64_t kGames = 200'000;
 constexpr std::uint64_t kMostGames = 100'000'000;
+constexpr std::uint64_t kSeed = 1;
 
 /// What is learned from that many games of a seed, for all agents who ask for the same.
 Model learned(const Rules& rules, Method method, std::uint64_t games, std::uint64_t seed) {
@@ -31,12 +32,18 @@ Model learned(const Rules& rules, Method method, std::uint64_t games, std::uint6
   return cache.get({rules, method, games, seed}, learn).value();
 }
 
+bool is_small(const Rules& rules) { return rules.cells() <= 16; }
+
+std::shared_ptr<const void> prepare(const Rules& rules, Method method) {
+  return is_small(rules) ? learned(rules, method, kGames, kSeed) : nullptr;
+}
+
 Result<std::unique_ptr<Agent>, std::string> make(const Rules& rules, Method method,
                                                  AgentOptions& options) {
   const std::string path = options.text("model", "");
-  const bool small = rules.cells() <= 16;
+  const bool small = is_small(rules);
   const std::uint64_t games = options.number("games", small ? kGames : 0, 0, kMostGames);
-  const std::uint64_t seed = options.number("seed", 1, 0, ~std::uint64_t{0});
+  const std::uint64_t seed = options.number("seed", kSeed, 0, ~std::uint64_t{0});
   if (const std::string error = options.error(); !error.empty()) return Unexpected{error};
   if (path.empty() && games == 0 && !small) {
     return Unexpected{std::string("boards of more than 16 cells need model=PATH or games=N")};
@@ -58,6 +65,12 @@ Result<std::unique_ptr<Agent>, std::string> make_q_agent(const Rules& rules,
 Result<std::unique_ptr<Agent>, std::string> make_td_agent(const Rules& rules,
                                                           AgentOptions& options) {
   return make(rules, Method::kTd, options);
+}
+std::shared_ptr<const void> prepare_q_agent(const Rules& rules) {
+  return prepare(rules, Method::kQ);
+}
+std::shared_ptr<const void> prepare_td_agent(const Rules& rules) {
+  return prepare(rules, Method::kTd);
 }
 
 }  // namespace tandem::kxo::detail

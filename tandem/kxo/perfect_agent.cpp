@@ -34,4 +34,9 @@ Result<std::unique_ptr<Agent>, std::string> make_perfect_agent(const Rules& rule
   return std::unique_ptr<Agent>(std::make_unique<PerfectAgent>(std::move(*solution)));
 }
 
+std::shared_ptr<const void> prepare_perfect_agent(const Rules& rules) {
+  auto solution = Solution::shared(rules);
+  return solution ? std::move(*solution) : nullptr;
+}
+
 }  // namespace tandem::kxo::detail

@@ -32,8 +32,8 @@ class Solution {
 
   /// Solves the game. Errors: EFBIG for boards of more than kMostCells; std::bad_alloc.
   static Result<Solution> of(const Rules& rules);
-  /// One that all who ask for it at the same time share; the first one waits for it to be solved,
-  /// others for the first. Thread safety: any thread. Errors: those of of().
+  /// One that all who ask for it at the same time share; the first one solves it, the others wait
+  /// for that. Thread safety: any thread. Errors: those of of().
   static Result<std::shared_ptr<const Solution>> shared(const Rules& rules);
 
   const Rules& rules() const noexcept { return rules_; }

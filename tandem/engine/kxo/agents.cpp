@@ -67,18 +67,30 @@ class RegisteredAgent final : public Agent {
 
 class RegisteredAgents final : public AgentSource {
  public:
-  bool knows(std::uint8_t player) const override {
-    if (player >= kNames.size() || kNames[player].empty()) return false;
-    const auto kinds = tandem::kxo::agent_kinds();
-    return std::any_of(kinds.begin(), kinds.end(),
-                       [&](const auto& kind) { return kind.name == kNames[player]; });
-  }
+  bool knows(std::uint8_t player) const override { return kind_of(player).has_value(); }
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
     if (!knows(player)) return nullptr;
     auto made = tandem::kxo::make_agent(text_of(player, memory_bytes), rules);
     if (!made) return nullptr;
     return std::make_unique<RegisteredAgent>(std::move(*made), memory_bytes != 0);
+  }
+  bool needs_preparation(std::uint8_t player) const override {
+    const auto kind = kind_of(player);
+    return kind && kind->prepare != nullptr;
+  }
+  std::shared_ptr<const void> prepare(std::uint8_t player,
+                                      const tandem::kxo::Rules& rules) const override {
+    return kind_of(player)->prepare(rules);
+  }
+
+ private:
+  static std::optional<tandem::kxo::AgentKind> kind_of(std::uint8_t player) {
+    if (player >= kNames.size() || kNames[player].empty()) return std::nullopt;
+    for (const auto& kind : tandem::kxo::agent_kinds()) {
+      if (kind.name == kNames[player]) return kind;
+    }
+    return std::nullopt;
   }
 };
 
@@ -88,39 +100,44 @@ std::shared_ptr<const AgentSource> registered_agents() {
   return std::make_shared<RegisteredAgents>();
 }
 
-Agent* AgentCache::find(std::uint8_t player, const tandem::kxo::Rules& rules) {
+std::unique_ptr<Agent>& AgentCache::place(std::uint8_t player, const tandem::kxo::Rules& rules) {
   const auto at = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
     return entry.player == player && entry.rules == rules;
   });
   if (at != entries_.end()) {
     std::rotate(at, at + 1, entries_.end());
   } else {
-    auto agent = source_->make(player, rules, 0);
-    if (agent == nullptr) return nullptr;
     if (entries_.size() == kMost) entries_.erase(entries_.begin());
-    entries_.push_back({player, rules, std::move(agent)});
+    entries_.push_back({player, rules, nullptr});
   }
-  return entries_.back().agent.get();
+  return entries_.back().agent;
 }
 
-Agent* AgentCache::find_kept(std::uint8_t player, const tandem::kxo::Rules& rules,
-                             const tandem::kxo::Position& position, KeptAgents& kept) {
-  auto& agent = kept.sides[position.to_move() == tandem::kxo::Player::kO ? 0 : 1];
+std::optional<std::unique_ptr<Agent>> AgentCache::make(std::uint8_t player,
+                                                       const tandem::kxo::Rules& rules,
+                                                       std::size_t memory_bytes) {
+  std::optional<Preparations::Thing> needed;  // kept until the agent has it
+  if (preparations_ != nullptr && source_->needs_preparation(player)) {
+    needed = preparations_->find(player, rules);
+    if (!needed) return std::nullopt;
+  }
+  try {
+    return source_->make(player, rules, memory_bytes);
+  } catch (const std::bad_alloc&) {
+    return nullptr;  // the client says how much
+  }
+}
+
+std::optional<Result<int>> AgentCache::choose(std::uint8_t player, const tandem::kxo::Rules& rules,
+                                              const tandem::kxo::Position& position,
+                                              const Game& game, KeptAgents& kept) {
+  const std::size_t side = position.to_move() == tandem::kxo::Player::kO ? 0 : 1;
+  auto& agent = kept.memory_bytes == 0 ? place(player, rules) : kept.sides[side];
   if (agent == nullptr) {
-    try {
-      agent = source_->make(player, rules, kept.memory_bytes / std::size(kept.sides));
-    } catch (const std::bad_alloc&) {
-      return nullptr;  // the client says how much
-    }
+    auto made = make(player, rules, kept.memory_bytes / std::size(kept.sides));
+    if (!made) return std::nullopt;
+    agent = std::move(*made);
   }
-  return agent.get();
-}
-
-Result<int> AgentCache::choose(std::uint8_t player, const tandem::kxo::Rules& rules,
-                               const tandem::kxo::Position& position, const Game& game,
-                               KeptAgents& kept) {
-  Agent* const agent =
-      kept.memory_bytes == 0 ? find(player, rules) : find_kept(player, rules, position, kept);
   if (agent == nullptr) return errno_error(EINVAL);
   const Result<int> cell = agent->choose(position, game);
   if (!cell) return cell;

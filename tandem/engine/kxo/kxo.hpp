@@ -9,16 +9,19 @@
 /// user's mutex, unless the user ended or its permission changed meanwhile. The user goes to the
 /// back of its tenant's list; tenants take turns by the time that they used. A board that waits,
 /// for its client's move, for room in the ring or for its pace, is in no list (or in the timer heap
-/// for its pace) and costs nothing.
+/// for its pace) and costs nothing. What agents need before their first move and what takes long,
+/// a solved game or a model, a thread beside the pool makes while others play.
 ///
 /// What is shared, and what a thread that is suspended in the midst of it holds up:
 ///   * table of users (rcu::hash_table): a look-up is wait-free, an update locks a bucket;
-///   * a user's end: a count of references, wait-free; freed a grace period after the last;
+///   * a user's end: a count of references, lock-free; freed a grace period after the last;
 ///   * a user's board: its mutex, held to publish, not while an agent thinks. Held up: control
 ///     calls of that one user;
 ///   * lists and timers of the pool: one mutex, held for a few instructions. Held up: the pool;
 ///   * a ring: the device writes, the client reads, both wait-free. A client that takes no moves
-///     stalls its own board and nothing else.
+///     stalls its own board and nothing else;
+///   * what agents need first (detail::Preparations): a mutex, not held while it is made.
+/// docs/spec/kxo-device.md, "Progress", has the tests.
 ///
 /// Lock order: Owner → User; the pool's mutex is taken with none of them held and takes none.
 /// Left out: spectators of other owners' boards, games against other owners.
@@ -62,6 +65,12 @@ class AgentSource {
   /// Returns: nullptr when that agent does not play by `rules`.
   virtual std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                                       std::size_t memory_bytes) const = 0;
+  /// Whether make() takes long where nobody keeps what prepare() gives.
+  virtual bool needs_preparation(std::uint8_t) const { return false; }
+  /// What all agents of that player and game share. Boards wait for it beside the pool.
+  virtual std::shared_ptr<const void> prepare(std::uint8_t, const tandem::kxo::Rules&) const {
+    return nullptr;
+  }
 };
 
 struct Options {

@@ -37,6 +37,7 @@ Pool::~Pool() {
   }
   changed_.notify_all();
   for (const pthread_t thread : threads) ::pthread_join(thread, nullptr);
+  preparations_.reset();
   const MutexLock lock(mutex_);
   while (round_first_ != nullptr) {  // what is in the round keeps itself
     const auto last = std::move(round_first_->active);
@@ -86,9 +87,22 @@ void Pool::kick(User& user) {
   if (wanted_ == 0) return;
   {
     const MutexLock lock(mutex_);
-    if (user.place == User::Place::kRunning) user.kicked = true;
-    if (user.place == User::Place::kTimed) timers_.erase(user);
-    if (user.place != User::Place::kIdle && user.place != User::Place::kTimed) return;
+    switch (user.place) {
+      case User::Place::kRunning:
+        user.kicked = true;
+        return;
+      case User::Place::kReady:
+      case User::Place::kRemoved:
+        return;
+      case User::Place::kTimed:
+        timers_.erase(user);
+        break;
+      case User::Place::kUnprepared:
+        unprepared_.erase(user);
+        break;
+      case User::Place::kIdle:
+        break;
+    }
     make_ready_locked(user);
     if (sleepers_ == 0) return;
   }
@@ -104,6 +118,9 @@ void Pool::remove(User& user) {
       break;
     case User::Place::kTimed:
       timers_.erase(user);
+      break;
+    case User::Place::kUnprepared:
+      unprepared_.erase(user);
       break;
     default:
       break;
@@ -143,10 +160,16 @@ User* Pool::next_locked() {
   return nullptr;
 }
 
-void Pool::settle_locked(User& user, User::Step step, Clock::time_point due) {
+/// `prepared`: how often something had been when the user was taken up.
+void Pool::settle_locked(User& user, User::Step step, Clock::time_point due,
+                         std::uint64_t prepared) {
   if (user.place != User::Place::kRunning) return;  // removed
-  if (step == User::Step::kMoved || user.kicked) {
+  const bool unprepared = step == User::Step::kUnprepared;
+  if (step == User::Step::kMoved || user.kicked || (unprepared && prepared != prepared_)) {
     make_ready_locked(user);
+  } else if (unprepared) {
+    user.place = User::Place::kUnprepared;
+    unprepared_.push_back(user);
   } else if (step == User::Step::kLater) {
     user.place = User::Place::kTimed;
     user.due = due;
@@ -154,6 +177,15 @@ void Pool::settle_locked(User& user, User::Step step, Clock::time_point due) {
   } else {
     user.place = User::Place::kIdle;
   }
+}
+
+void Pool::look_again() {
+  {
+    const MutexLock lock(mutex_);
+    ++prepared_;
+    while (!unprepared_.empty()) make_ready_locked(unprepared_.pop_front());
+  }
+  changed_.notify_all();
 }
 
 /// Lets a user move, not for long: others of its tenant wait.
@@ -166,10 +198,11 @@ User::Step Pool::run(User& user, AgentCache& agents, int most, Clock::time_point
 }
 
 void Pool::work() {
-  AgentCache agents(agents_);
+  AgentCache agents(agents_, &*preparations_);
   static const bool early = planted_fault("kxo-early-free");
   for (;;) {
     User* user = nullptr;
+    std::uint64_t prepared = 0;
     {
       const MutexLock lock(mutex_);
       while (!stop_ && (user = next_locked()) == nullptr) {
@@ -182,6 +215,7 @@ void Pool::work() {
         --sleepers_;
       }
       if (stop_) return;
+      prepared = prepared_;
       // In a list, so not removed: the table's reference is there.
       if (!early) TANDEM_CHECK(user->try_acquire());
     }
@@ -194,7 +228,7 @@ void Pool::work() {
     Account& account = user->account();
     account.credit =
         std::max<std::chrono::nanoseconds>(account.credit - took, -kQuantum * kMostDebt);
-    settle_locked(*user, step, due);
+    settle_locked(*user, step, due, prepared);
   }
 }
 

@@ -247,13 +247,13 @@ std::optional<User::Turn> User::next_turn(Step& step, Clock::time_point& due_at)
   return turn;
 }
 
-Result<int> User::think(const Turn& turn, AgentCache& agents) {
-  if (turn.cell) return *turn.cell;
+std::optional<Result<int>> User::think(const Turn& turn, AgentCache& agents) {
+  if (turn.cell) return Result<int>(*turn.cell);
   kept_.follow(turn.revision);
   TANDEM_TRACE(think_begin, id(), turn.player, traced_pasid(), turn.position.plies());
   const auto cell = agents.choose(turn.player, *setup_.rules, turn.position,
                                   {setup_.wanted.seed, turn.game, setup_.wanted.work}, kept_);
-  TANDEM_TRACE(think_end, id(), cell ? *cell : -1);
+  TANDEM_TRACE(think_end, id(), cell && *cell ? **cell : -1);
   return cell;
 }
 
@@ -263,7 +263,9 @@ User::Step User::step(AgentCache& agents, Clock::time_point& due_at) {
   Step why = Step::kIdle;
   const auto turn = next_turn(why, due_at);
   if (!turn) return why;
-  const auto cell = think(*turn, agents);
+  const auto thought = think(*turn, agents);
+  if (!thought) return Step::kUnprepared;
+  const Result<int>& cell = *thought;
 
   const MutexLock lock(mutex_);
   if (ended_) return Step::kIdle;

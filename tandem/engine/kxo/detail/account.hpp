@@ -19,7 +19,7 @@ inline bool take(std::atomic<std::uint32_t>& used, std::uint32_t most) noexcept 
   return true;
 }
 
-/// Users of one tenant, first come first served. Under the pool's mutex.
+/// Users, first come first served. Under the pool's mutex.
 class ReadyList {
  public:
   bool empty() const noexcept { return first_ == nullptr; }

@@ -4,9 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "tandem/engine/kxo/detail/preparations.hpp"
 #include "tandem/engine/kxo/kxo.hpp"
 
 namespace tandem::engine::kxo::detail {
@@ -30,13 +32,17 @@ struct KeptAgents {
 /// The agents of one thread.
 class AgentCache {
  public:
-  explicit AgentCache(std::shared_ptr<const AgentSource> source) : source_(std::move(source)) {}
+  /// Without `preparations` agents are made as soon as they are asked, however long that takes.
+  explicit AgentCache(std::shared_ptr<const AgentSource> source,
+                      Preparations* preparations = nullptr)
+      : source_(std::move(source)), preparations_(preparations) {}
 
-  /// A free cell, from one of `kept` if there are any. Errors: those of Agent::choose(); EINVAL no
-  /// such agent for these rules; EPROTO it
+  /// A free cell, from one of `kept` if there are any. Nothing: what the agent needs is not there
+  /// yet. Errors: those of Agent::choose(); EINVAL no such agent for these rules; EPROTO it
   ///         answered with a cell that is not free.
-  Result<int> choose(std::uint8_t player, const tandem::kxo::Rules& rules,
-                     const tandem::kxo::Position& position, const Game& game, KeptAgents& kept);
+  std::optional<Result<int>> choose(std::uint8_t player, const tandem::kxo::Rules& rules,
+                                    const tandem::kxo::Position& position, const Game& game,
+                                    KeptAgents& kept);
 
  private:
   struct Entry {
@@ -46,12 +52,14 @@ class AgentCache {
   };
   static constexpr std::size_t kMost = 16;
 
-  /// nullptr: there is no such agent for these rules.
-  Agent* find(std::uint8_t player, const tandem::kxo::Rules& rules);
-  Agent* find_kept(std::uint8_t player, const tandem::kxo::Rules& rules,
-                   const tandem::kxo::Position& position, KeptAgents& kept);
+  /// Where the agent is, or nullptr where it is to be.
+  std::unique_ptr<Agent>& place(std::uint8_t player, const tandem::kxo::Rules& rules);
+  /// Nothing: it has to be prepared first. nullptr: there is no such agent for these rules.
+  std::optional<std::unique_ptr<Agent>> make(std::uint8_t player, const tandem::kxo::Rules& rules,
+                                             std::size_t memory_bytes);
 
   const std::shared_ptr<const AgentSource> source_;
+  Preparations* const preparations_;
   std::vector<Entry> entries_;  // used last stands last
 };
 

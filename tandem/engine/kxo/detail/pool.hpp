@@ -6,17 +6,21 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/engine/kxo/detail/preparations.hpp"
 #include "tandem/engine/kxo/detail/timer_heap.hpp"
 #include "tandem/engine/kxo/detail/user.hpp"
 
 namespace tandem::engine::kxo::detail {
 
 /// Threads that let agents move. A user is one work item: it stands in one list, or in the timer
-/// heap, or a thread has it, or it waits for somebody and is nowhere.
+/// heap, or a thread has it, or it waits for somebody and is nowhere. Where its agent is not
+/// prepared it stands aside until something more is.
 ///
 /// Fairness: tenants take turns. One may go on until its credit is used up, kQuantum of time a
 /// round; a longer move is paid for with the rounds after it. Its users go first come first served.
@@ -24,7 +28,9 @@ namespace tandem::engine::kxo::detail {
 class Pool {
  public:
   Pool(int threads, std::shared_ptr<const AgentSource> agents)
-      : wanted_(threads), agents_(std::move(agents)) {}
+      : wanted_(threads), agents_(std::move(agents)) {
+    if (wanted_ != 0) preparations_.emplace(agents_, [this] { look_again(); });
+  }
   /// Waits for the moves that are being thought about.
   ~Pool();
 
@@ -52,7 +58,10 @@ class Pool {
   void work();
   User* next_locked() TANDEM_REQUIRES(mutex_);
   void make_ready_locked(User& user) TANDEM_REQUIRES(mutex_);
-  void settle_locked(User& user, User::Step step, Clock::time_point due) TANDEM_REQUIRES(mutex_);
+  void settle_locked(User& user, User::Step step, Clock::time_point due, std::uint64_t prepared)
+      TANDEM_REQUIRES(mutex_);
+  /// More is prepared than was.
+  void look_again();
   static User::Step run(User& user, AgentCache& agents, int most, Clock::time_point& due);
 
   const int wanted_;
@@ -65,7 +74,10 @@ class Pool {
   TimerHeap timers_ TANDEM_GUARDED_BY(mutex_);
   Account* round_first_ TANDEM_GUARDED_BY(mutex_) = nullptr;
   Account* round_last_ TANDEM_GUARDED_BY(mutex_) = nullptr;
+  ReadyList unprepared_ TANDEM_GUARDED_BY(mutex_);        // users whose agents are not prepared
+  std::uint64_t prepared_ TANDEM_GUARDED_BY(mutex_) = 0;  // so often was something
   std::vector<pthread_t> threads_ TANDEM_GUARDED_BY(mutex_);
+  std::optional<Preparations> preparations_;  // where there are threads
 };
 
 }  // namespace tandem::engine::kxo::detail

@@ -69,13 +69,14 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
     kMoved,  ///< an agent's move was published, or thrown away: ask again
     kIdle,   ///< somebody has to ask again: the client moves, makes room, or changes a permission
     kLater,  ///< ask again at `due`
+    kUnprepared,  ///< ask again when more is prepared
   };
   /// Has the agent whose turn it is move. One thread at a time.
   Step step(AgentCache& agents, Clock::time_point& due);
 
   /// \name The pool's, under its mutex
   /// @{
-  enum class Place : std::uint8_t { kIdle, kReady, kTimed, kRunning, kRemoved };
+  enum class Place : std::uint8_t { kIdle, kReady, kTimed, kUnprepared, kRunning, kRemoved };
   Place place = Place::kIdle;
   bool kicked = false;  ///< while it ran
   User* previous = nullptr;
@@ -113,7 +114,7 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
   }
   tandem_kxo_state state() const TANDEM_REQUIRES(mutex_);
   std::optional<Turn> next_turn(Step& step, Clock::time_point& due);
-  Result<int> think(const Turn& turn, AgentCache& agents);
+  std::optional<Result<int>> think(const Turn& turn, AgentCache& agents);
   /// Makes and publishes the move of the player whose turn it is; `cell` is free.
   std::uint32_t move(Ring& ring, int cell) TANDEM_REQUIRES(mutex_);
   void trace_move(const tandem::kxo::Position& before, int cell, tandem::kxo::Outcome outcome) const

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Agents that need something first, which takes long.
+#include <string>
+
+#include "tandem/engine/kxo/test_bench.hpp"
+
+namespace tandem::engine::kxo {
+namespace {
+
+constexpr std::uint8_t kPrepared = kLastFree;  ///< plays when it is prepared
+
+/// As TestAgents; what kPrepared needs is made in a workshop that somebody has to open.
+class SlowAgents final : public AgentSource {
+ public:
+  bool knows(std::uint8_t player) const override { return all.knows(player); }
+  std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
+                              std::size_t memory_bytes) const override {
+    EXPECT_EQ(player == kPrepared && thing.expired(), false) << "not prepared, or not kept";
+    return all.make(player, rules, memory_bytes);
+  }
+  bool needs_preparation(std::uint8_t player) const override { return player == kPrepared; }
+  std::shared_ptr<const void> prepare(std::uint8_t, const tandem::kxo::Rules&) const override {
+    prepared.fetch_add(1);
+    workshop.pass();
+    auto made = std::make_shared<const int>(0);
+    thing = made;
+    return made;
+  }
+
+  TestAgents all;
+  mutable Gate workshop;
+  mutable std::atomic<int> prepared{0};
+  mutable std::weak_ptr<const int> thing;
+};
+
+class PreparationsTest : public testing::Test {
+ protected:
+  Options options() {
+    Options options;
+    options.threads = 1;
+    options.agents = agents;
+    return options;
+  }
+  ~PreparationsTest() override { agents->workshop.open(); }
+
+  const std::shared_ptr<SlowAgents> agents = std::make_shared<SlowAgents>();
+  TestDevice device{options()};
+  TestClient client{device};
+};
+
+TEST_F(PreparationsTest, OtherBoardsGoOnMeanwhile) {
+  std::vector<tandem_kxo_setup> boards;
+  for (int i = 0; i < 5; ++i) {
+    boards.push_back(client.setup(kPrepared, kFirstFree));
+    (void)client.add(boards.back());
+  }
+  agents->workshop.await(1);
+  const auto other = client.setup(kFirstFree, kFirstFree);
+  (void)client.add(other);
+  await([&] { return client.published(other) == TestClient::kCapacity; });
+  for (const auto& board : boards) EXPECT_EQ(client.published(board), 0u);
+  agents->workshop.open();
+  for (const auto& board : boards) {
+    await([&] { return client.published(board) == TestClient::kCapacity; });
+  }
+  EXPECT_EQ(agents->prepared, 1) << "for all of them";
+}
+
+TEST_F(PreparationsTest, EachGameNeedsItsOwn) {
+  agents->workshop.open();
+  for (int round = 0; round < 3; ++round) {
+    for (std::uint8_t width = 3; width < 13; ++width) {  // more than are kept
+      auto wanted = client.setup(kPrepared, kFirstFree);
+      wanted.width = wanted.height = width > 8 ? 8 : width;
+      wanted.height = width > 8 ? width - 5 : width;
+      wanted.goal = 3;
+      const std::uint64_t id = client.add(wanted);
+      await([&] { return client.published(wanted) >= 2; });
+      ASSERT_EQ(client.release(id), TANDEM_STATUS_OK);
+    }
+  }
+  EXPECT_GE(agents->prepared, 10);
+}
+
+TEST_F(PreparationsTest, WhoWaitsForItMayGo) {
+  const std::uint64_t first = client.add(client.setup(kPrepared, 0));
+  const std::uint64_t second = client.add(client.setup(kPrepared, 0));
+  agents->workshop.await(1);
+  EXPECT_EQ(client.release(second), TANDEM_STATUS_OK);
+  EXPECT_EQ(client.release(first), TANDEM_STATUS_OK);
+  agents->workshop.open();
+  await([&] {
+    rcu::rcu_barrier();
+    return device.device().objects() == 0;
+  });
+}
+
+TEST_F(PreparationsTest, AnotherPermissionNeedNotWaitForIt) {
+  const auto wanted = client.setup(kPrepared, TANDEM_KXO_USER);
+  const std::uint64_t id = client.add(wanted);
+  agents->workshop.await(1);
+  EXPECT_EQ(client.set_players(id, kFirstFree, TANDEM_KXO_USER), TANDEM_STATUS_OK);
+  await([&] { return client.published(wanted) == 1; });
+  EXPECT_EQ(client.move(wanted, 0) & 0xFF, 0u);
+}
+
+TEST_F(PreparationsTest, AgentsWithMemoryWaitForItToo) {
+  auto wanted = client.setup(kPrepared, kPrepared);
+  wanted.memory_kib = 8;
+  (void)client.add(wanted);
+  agents->workshop.await(1);
+  EXPECT_EQ(client.published(wanted), 0u);
+  agents->workshop.open();
+  await([&] { return client.published(wanted) == TestClient::kCapacity; });
+}
+
+// A board of each of them plays; that nobody is held up by the real ones is the first test.
+TEST(RegisteredAgentsTest, AreQuickOnceTheyArePrepared) {
+  const auto agents = detail::registered_agents();
+  const auto rules = tandem::kxo::Rules::standard();
+  for (const std::uint8_t player : {TANDEM_KXO_PERFECT, TANDEM_KXO_TD, TANDEM_KXO_Q}) {
+    ASSERT_TRUE(agents->needs_preparation(player)) << int{player};
+    const auto thing = agents->prepare(player, rules);
+    ASSERT_NE(thing, nullptr) << int{player};
+    const auto uses = thing.use_count();
+    const auto agent = agents->make(player, rules, 0);
+    ASSERT_NE(agent, nullptr) << int{player};
+    EXPECT_GT(thing.use_count(), uses) << int{player} << " made another one";
+    // Nothing on boards that it does not play on.
+    EXPECT_EQ(agents->prepare(player, *tandem::kxo::Rules::make(8, 8, 5)), nullptr);
+  }
+  for (const std::uint8_t player :
+       {TANDEM_KXO_USER, TANDEM_KXO_MCTS, TANDEM_KXO_NEGAMAX, TANDEM_KXO_RANDOM}) {
+    EXPECT_FALSE(agents->needs_preparation(player)) << int{player};
+  }
+}
+
+}  // namespace
+}  // namespace tandem::engine::kxo
