@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "tandem/base/test_suspension.hpp"
 #include "tandem/kxo/detail/search_tree.hpp"
 #include "tandem/kxo/detail/test_agents.hpp"
 #include "tandem/kxo/solution.hpp"
@@ -103,6 +104,34 @@ TEST(SearchTreeThreads, StressWhatTheyProveIsPerfectPlay) {
     }
   }
   EXPECT_GT(proven, 1'000U);
+}
+
+// After each instruction of an iteration, with whatever that has begun, another thread does one.
+TEST(SearchTreeThreads, WhoIsStoppedAmidAnIterationHoldsUpNobody) {
+  const Rules rules = *Rules::make(5, 5, 4);
+  SearchTree tree(rules, kExploration, 1 << 16, kThreads);
+  // What is allocated once stays, so that nobody is stopped in the allocator.
+  tree.set_root({});
+  search(tree, 2'000, 1);
+  tree.clear();
+  tree.set_root({});
+  Random one({1, 1}), other({1, 2});
+  std::uint32_t iterations = 0;
+  const long times = Suspension::at_each_instruction(
+      [&] {
+        for (int i = 0; i < 2; ++i) tree.iterate(one, 1);
+        tree.leave(1);
+      },
+      [&] {
+        tree.iterate(other, 2);
+        ++iterations;
+        EXPECT_GE(tree.visits(), iterations);
+      });
+  tree.leave(2);
+  EXPECT_EQ(tree.visits(), iterations + 2);
+  ASSERT_NO_FATAL_FAILURE(check(tree, rules));
+  if (times == 0) GTEST_SKIP() << "no signal after each instruction comes here";
+  EXPECT_GT(times, 100);
 }
 
 // The tree is searched, its root moves, room is made, and so on.

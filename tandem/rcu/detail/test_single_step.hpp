@@ -6,19 +6,10 @@
 #include <functional>
 
 #include "tandem/base/check.hpp"
+#include "tandem/base/test_suspension.hpp"
 #include "tandem/rcu/detail/reader.hpp"
 
 namespace tandem::rcu::detail {
-
-#if defined(__x86_64__)
-inline void set_trap_flag(bool on) noexcept {
-  constexpr unsigned long kTrap = 1ul << 8;
-  const unsigned long flags = __builtin_ia32_readeflags_u64();
-  __builtin_ia32_writeeflags_u64(on ? flags | kTrap : flags & ~kTrap);
-}
-#else
-inline void set_trap_flag(bool) noexcept {}
-#endif
 
 inline void (*step_handler)() = nullptr;
 inline volatile long steps = 0;
