@@ -4,7 +4,11 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <exception>
+#include <numeric>
 #include <type_traits>
+
+#include "tandem/base/field.hpp"
 
 namespace tandem::cli {
 namespace {
@@ -24,6 +28,18 @@ MPI_Datatype type_of() {
   return type;
 }
 
+/// What is known of a piece of games once it is played.
+using Player = Field<31, 0>;
+using Lessons = Field<63, 32>;
+
+/// A piece is this part of a rank's share of what is left, so that the last ones are small, but not
+/// smaller than so many games.
+constexpr std::uint64_t kPartOfShare = 4;
+constexpr std::uint64_t kFewestGames = 4;
+/// The first rank looks as often for tickets that others ask for: where there is no shared memory
+/// between them, they are given only then.
+constexpr std::uint64_t kGamesPerLook = 16;
+
 }  // namespace
 
 Farm::Farm() {
@@ -31,44 +47,113 @@ Farm::Farm() {
   MPI_Comm_size(MPI_COMM_WORLD, &ranks_);
   counts_.resize(static_cast<std::size_t>(ranks_));
   places_.resize(counts_.size());
+  std::uint64_t* taken = nullptr;
+  MPI_Win_allocate(rank_ == 0 ? sizeof *taken : 0, sizeof *taken, MPI_INFO_NULL, MPI_COMM_WORLD,
+                   &taken, &counter_);
+  if (rank_ == 0) {
+    MPI_Win_lock(MPI_LOCK_EXCLUSIVE, 0, 0, counter_);
+    *taken = 0;
+    MPI_Win_unlock(0, counter_);
+  }
+  MPI_Barrier(MPI_COMM_WORLD);
+  MPI_Win_lock_all(0, counter_);
+}
+
+Farm::~Farm() {
+  if (std::uncaught_exceptions() != 0) return;  // the others do not know, and are ended
+  MPI_Win_unlock_all(counter_);
+  MPI_Win_free(&counter_);
+}
+
+void Farm::cut(std::uint64_t games) {
+  if (games == games_) return;
+  games_ = games;
+  cuts_.assign(1, 0);
+  const std::uint64_t parts = kPartOfShare * static_cast<std::uint64_t>(ranks_);
+  while (cuts_.back() != games) {
+    const std::uint64_t left = games - cuts_.back();
+    const std::uint64_t piece = ranks_ == 1 ? left : std::max(left / parts, kFewestGames);
+    cuts_.push_back(cuts_.back() + std::min(piece, left));
+  }
+}
+
+std::uint64_t Farm::take_ticket() {
+  const std::uint64_t one = 1;
+  std::uint64_t number = 0;
+  MPI_Fetch_and_op(&one, &number, MPI_UINT64_T, 0, 0, MPI_SUM, counter_);
+  MPI_Win_flush(0, counter_);
+  return number;
+}
+
+void Farm::play_piece(const kxo::ValueModel& model, const kxo::Learning& learning,
+                      kxo::GameKey first, std::uint64_t games) {
+  for (std::uint64_t i = 0; i < games; ++i) {
+    play_game(model, learning, {first.seed, first.game + i}, mine_);
+    if (rank_ == 0 && i % kGamesPerLook == 0) {
+      int any = 0;
+      MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, MPI_COMM_WORLD, &any, MPI_STATUS_IGNORE);
+    }
+  }
+}
+
+/// All ranks learn who played which piece, and how many lessons that gave. Returns: of all.
+std::size_t Farm::tell_who_played() {
+  // Others have nothing to add to the pieces of this one.
+  MPI_Allreduce(MPI_IN_PLACE, pieces_.data(), static_cast<int>(pieces_.size()), MPI_UINT64_T,
+                MPI_SUM, MPI_COMM_WORLD);
+  std::fill(counts_.begin(), counts_.end(), 0);
+  for (const std::uint64_t piece : pieces_) {
+    counts_[Player::get(piece)] += static_cast<int>(Lessons::get(piece));
+  }
+  std::exclusive_scan(counts_.begin(), counts_.end(), places_.begin(), 0);
+  return static_cast<std::size_t>(places_.back() + counts_.back());
 }
 
 bool Farm::play(const kxo::ValueModel& model, const kxo::Learning& learning, std::uint64_t seed,
                 std::uint64_t first, std::uint64_t count, std::vector<kxo::Lesson>& lessons) {
-  const auto begin_of = [&](int rank) {
-    return first + count * static_cast<std::uint64_t>(rank) / static_cast<std::uint64_t>(ranks_);
-  };
+  cut(count);
+  pieces_.assign(cuts_.size() - 1, 0);
   mine_.clear();
-  for (std::uint64_t game = begin_of(rank_); game < begin_of(rank_ + 1); ++game) {
-    play_game(model, learning, {seed, game}, mine_);
+  for (;;) {
+    const std::uint64_t piece = take_ticket() - next_ticket_;
+    if (piece >= pieces_.size()) break;
+    const std::size_t before = mine_.size();
+    play_piece(model, learning, {seed, first + cuts_[piece]}, cuts_[piece + 1] - cuts_[piece]);
+    pieces_[piece] =
+        Player::make(static_cast<std::uint64_t>(rank_)) | Lessons::make(mine_.size() - before);
   }
-  const auto size = static_cast<int>(mine_.size());
-  MPI_Allgather(&size, 1, MPI_INT, counts_.data(), 1, MPI_INT, MPI_COMM_WORLD);
-  int all = 0;
-  for (std::size_t i = 0; i < counts_.size(); ++i) {
-    places_[i] = all;
-    all += counts_[i];
-  }
-  lessons.resize(static_cast<std::size_t>(all));
+  next_ticket_ += pieces_.size() + static_cast<std::uint64_t>(ranks_);  // each took one in vain
+  lessons.reserve(lessons.size() + tell_who_played());
   if (model.kind() != kxo::ValueModel::Kind::kTable) {
-    gather(mine_, lessons);
+    gather(mine_, all_);
+    in_order(all_, lessons, [](const kxo::Lesson& lesson) { return lesson; });
     return true;
   }
   my_entries_.clear();
   for (const kxo::Lesson& lesson : mine_) my_entries_.push_back({lesson.key, lesson.target});
-  entries_.resize(lessons.size());
   gather(my_entries_, entries_);
-  for (std::size_t i = 0; i < lessons.size(); ++i) {
-    lessons[i] = {{}, entries_[i].target, entries_[i].key};
-  }
+  in_order(entries_, lessons, [](const Entry& entry) {
+    return kxo::Lesson{{}, entry.target, entry.key};
+  });
   return true;
 }
 
 /// All ranks' things, in the order of the ranks.
 template <class T>
-void Farm::gather(const std::vector<T>& mine, std::vector<T>& all) const {
+void Farm::gather(const std::vector<T>& mine, std::vector<T>& all) {
+  all.resize(static_cast<std::size_t>(places_.back() + counts_.back()));
   MPI_Allgatherv(mine.data(), static_cast<int>(mine.size()), type_of<T>(), all.data(),
                  counts_.data(), places_.data(), type_of<T>(), MPI_COMM_WORLD);
+}
+
+/// What was gathered, in the order of the games: each rank's pieces are in it one after the other.
+template <class T, class Make>
+void Farm::in_order(const std::vector<T>& all, std::vector<kxo::Lesson>& lessons, Make make) {
+  for (const std::uint64_t piece : pieces_) {
+    int& place = places_[Player::get(piece)];
+    const auto end = place + static_cast<int>(Lessons::get(piece));
+    for (; place != end; ++place) lessons.push_back(make(all[static_cast<std::size_t>(place)]));
+  }
 }
 
 int Farm::agree(int said) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <mpi.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -12,18 +14,26 @@ namespace tandem::cli {
 /// All ranks of MPI_COMM_WORLD, who play the games of a generation together. Each has the model and
 /// learns from all games: what crosses the network are lessons, not models.
 ///
+/// A generation is cut into pieces, large ones first. A rank that has nothing to do takes the next
+/// one, by a ticket whose number is counted in the first rank's memory: who is slower, or loses its
+/// CPU for a moment, plays fewer games, and nobody waits longer than the last pieces take. Who
+/// played which is known afterwards, so that lessons are learned in the order of the games.
+///
 /// A rank that is lost ends all of them, as MPI does by itself.
 /// Thread safety: one thread a rank. Every rank has to make the same calls in the same order.
 class Farm {
  public:
   /// MPI has been started.
   Farm();
+  ~Farm();
+  Farm(const Farm&) = delete;
+  Farm& operator=(const Farm&) = delete;
 
   int rank() const noexcept { return rank_; }
   int ranks() const noexcept { return ranks_; }
 
-  /// kxo::Training::Players: plays this rank's games, in one piece, and gets those of the others,
-  /// in the order of the ranks and so of the games.
+  /// kxo::Training::Players: plays its part of the games and gets the lessons of all, in the order
+  /// of the games.
   bool play(const kxo::ValueModel& model, const kxo::Learning& learning, std::uint64_t seed,
             std::uint64_t first, std::uint64_t count, std::vector<kxo::Lesson>& lessons);
   /// What the first rank says.
@@ -37,13 +47,26 @@ class Farm {
     float target = 0;
   };
 
+  void cut(std::uint64_t games);
+  std::uint64_t take_ticket();
+  void play_piece(const kxo::ValueModel& model, const kxo::Learning& learning, kxo::GameKey first,
+                  std::uint64_t games);
+  std::size_t tell_who_played();
   template <class T>
-  void gather(const std::vector<T>& mine, std::vector<T>& all) const;
+  void gather(const std::vector<T>& mine, std::vector<T>& all);
+  template <class T, class Make>
+  void in_order(const std::vector<T>& all, std::vector<kxo::Lesson>& lessons, Make make);
 
   int rank_ = 0, ranks_ = 1;
-  std::vector<kxo::Lesson> mine_;  // to keep their memory, as the others
+  MPI_Win counter_ = MPI_WIN_NULL;   // of tickets that were taken, in the first rank
+  std::uint64_t next_ticket_ = 0;    // the first one of this generation
+  std::uint64_t games_ = 0;          // that are cut
+  std::vector<std::uint64_t> cuts_;  // where pieces begin, and the end
+  /// Of each piece: the number of lessons above, its player below.
+  std::vector<std::uint64_t> pieces_;
+  std::vector<kxo::Lesson> mine_, all_;  // to keep their memory, as the others
   std::vector<Entry> my_entries_, entries_;
-  std::vector<int> counts_, places_;
+  std::vector<int> counts_, places_;  // of ranks, in what is gathered
 };
 
 }  // namespace tandem::cli
