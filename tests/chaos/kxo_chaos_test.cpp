@@ -6,10 +6,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "apps/broker_process/broker_process.hpp"
@@ -109,6 +115,64 @@ int live(std::uint32_t seed, int generations) {
     if (::waitpid(child, &status, 0) != child || status != 0) return 7;
   }
   return 0;
+}
+
+std::size_t resident_pages(pid_t process) {
+  std::size_t size = 0, resident = 0;
+  std::ifstream("/proc/" + std::to_string(process) + "/statm") >> size >> resident;
+  return resident;
+}
+
+/// How often, and for how long at most; the soak test sets both.
+unsigned rounds() {
+  const char* const text = std::getenv("TANDEM_KXO_ROUNDS");
+  return text == nullptr ? 200 : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
+}
+std::chrono::steady_clock::time_point deadline() {
+  const char* const text = std::getenv("TANDEM_SOAK_SECONDS");
+  const auto seconds = text == nullptr ? 3600 : std::strtol(text, nullptr, 10);
+  return std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+}
+
+/// What a child of a fork does with the device. Returns: 0, or what was not right.
+int open_and_play(Board& parents) {
+  ::alarm(200);
+  if (parents.read().error().code != Code::kDeviceLost) return 1;
+  auto device = Device::open();
+  if (!device) return 2;
+  auto board = device->add({.o = Player::kRandom, .x = Player::kUser});
+  return board && board->wait() ? 0 : 3;
+}
+
+// Children end without giving anything back. The parent's board plays on, and its memory and the
+// broker's stay what they were after the first rounds.
+TEST(KxoChaos, ForkedChildrenThatComeAndGoLeaveNothingBehind) {
+  const auto broker = broker::BrokerProcess::start({}).value();
+  auto device = Device::open().value();
+  Followed own(device.add({.o = Player::kRandom, .x = Player::kRandom}).value());
+  const pid_t both[] = {broker->pid(), ::getpid()};
+  std::size_t before[2] = {};
+  const auto end = deadline();
+  const unsigned warm = std::min(rounds() / 10, 1000U);
+  unsigned round = 0;
+  for (; round < rounds() && std::chrono::steady_clock::now() < end; ++round) {
+    if (round == warm) std::transform(std::begin(both), std::end(both), before, resident_pages);
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(open_and_play(own.board()));
+    int status = -1;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0) << "round " << round;
+    ASSERT_TRUE(own.follow(10));
+  }
+  std::size_t after[2] = {};
+  std::transform(std::begin(both), std::end(both), after, resident_pages);
+  std::printf("%u rounds; pages of the broker: %zu, then %zu; of its client: %zu, then %zu\n",
+              round, before[0], after[0], before[1], after[1]);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  constexpr std::size_t kSlack = 4096;  // 16 MiB: as much as may wait for a grace period
+  EXPECT_LE(after[0], before[0] + kSlack);
+  EXPECT_LE(after[1], before[1] + kSlack);
+#endif
 }
 
 TEST(KxoChaos, NoMoveIsLostOrDoubledWhateverOthersDo) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tandem/wd/kxo.hpp"
@@ -135,6 +136,24 @@ TEST_P(KxoPath, AReaderSleepsUntilItsPacedMoveComes) {
   const auto soon = std::chrono::steady_clock::now() + std::chrono::microseconds(1);
   EXPECT_EQ(board.wait(soon).error().code, Code::kDeadline);
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(board.wait());
+}
+
+// In the original another thread had no file of its own, and followed a null pointer.
+TEST_P(KxoPath, AnotherThreadGoesOnWithABoardAndOpensItsOwn) {
+  Board board = add({.o = Player::kUser, .x = Player::kRandom});
+  std::thread([&] {
+    ASSERT_TRUE(board.play(5));
+    ASSERT_TRUE(board.wait());
+    wd::Options options;
+    options.path = GetParam();
+    auto mine = Device::open(options);
+    ASSERT_TRUE(mine);
+    auto own = mine->add({.o = Player::kRandom, .x = Player::kUser});
+    ASSERT_TRUE(own);
+    EXPECT_TRUE(own->wait());
+  }).join();
+  EXPECT_TRUE(board.wait());
+  EXPECT_EQ(board.read().error().code, Code::kWrongTurn);
 }
 
 #if !defined(__SANITIZE_THREAD__)
