@@ -16,7 +16,8 @@ namespace tandem::kxo::detail {
 namespace {
 
 constexpr std::uint64_t kDefaultIterations = 10'000;
-constexpr std::uint32_t kMostVisits = std::uint32_t{1} << 31;  // of a tree whose counts fit
+/// Of a tree whose counts fit, with what threads plan and with the sign of sums.
+constexpr std::uint32_t kMostVisits = std::uint32_t{1} << 30;
 constexpr std::uint64_t kTakenAtOnce = 64;
 constexpr std::uint64_t kIterationsPerLook = 8;  // at the clock: takes a tenth of an iteration
 constexpr std::uint64_t kFewest = 64;            // iterations that threads are woken for

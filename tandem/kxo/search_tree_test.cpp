@@ -232,5 +232,18 @@ TEST(SearchTreeTest, AThreadAmidTheTreeHasToldMostOfItsResults) {
   EXPECT_EQ(tree.visits(), 10'000U);
 }
 
+// What all of them plan counts as losses until it is done.
+TEST(SearchTreeTest, ManyThreadsPlanNoMoreThanFew) {
+  constexpr unsigned kMany = 64;
+  SearchTree tree(*Rules::make(7, 7, 5), kExploration, 1 << 20, kMany);
+  tree.set_root({});
+  Random random({1, 1});
+  for (unsigned i = 0; i < 320 * kMany; ++i) tree.iterate(random, i % kMany);
+  const std::uint32_t planned = tree.visits();
+  for (unsigned thread = 0; thread < kMany; ++thread) tree.leave(thread);
+  EXPECT_EQ(tree.visits(), 320 * kMany);
+  EXPECT_LE(planned, 320 * kMany * 11 / 10);
+}
+
 }  // namespace
 }  // namespace tandem::kxo::detail

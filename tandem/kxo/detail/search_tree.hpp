@@ -125,6 +125,7 @@ class SearchTree {
   NodeStore store_;
   std::vector<Seat> seats_;
   const bool shared_;
+  const std::uint32_t visits_per_planned_;
   Position root_position_;
   bool has_root_ = false;
   // On lines of their own: each iteration changes the statistics, and asks whether it is proven.
