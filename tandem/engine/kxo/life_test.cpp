@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -43,12 +44,14 @@ std::size_t resident_pages() {
 /// Runs `round` that often, or for the soak's time; the memory in use after the first rounds is
 /// what is in use in the end.
 void expect_flat(std::uint32_t count, const std::function<void(std::uint32_t)>& round) {
-  [[maybe_unused]] std::size_t before = 0;
+  std::size_t before = 0;
   const auto end = std::chrono::steady_clock::now() + at_most();
-  for (std::uint32_t i = 0; i < count && std::chrono::steady_clock::now() < end; ++i) {
+  std::uint32_t i = 0;
+  for (; i < count && std::chrono::steady_clock::now() < end; ++i) {
     if (i == std::min(count / 10, 5000U)) before = resident_pages();
     round(i);
   }
+  std::printf("%u rounds; resident pages: %zu, then %zu\n", i, before, resident_pages());
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   constexpr std::size_t kSlack = 4096;  // 16 MiB: as much as may wait for a grace period
   EXPECT_LE(resident_pages(), before + kSlack);
