@@ -70,7 +70,7 @@ void ValueTable::learn_at(std::uint32_t index, float target, float rate) {
 }
 
 void ValueTable::grow() {
-  std::vector<Slot> before(slots_.size() * 2);
+  Slots before(slots_.size() * 2);
   before.swap(slots_);
   for (const Slot& slot : before) {
     if (slot.index != kEmpty) slots_[slot_of(slot.index)] = slot;
@@ -116,7 +116,7 @@ std::vector<std::uint32_t> ValueTable::save() const {
 
 bool ValueTable::load(const std::vector<std::uint32_t>& words) {
   if (words.size() % 2 != 0) return false;
-  std::vector<Slot> slots(std::max(std::size_t{1} << 10, std::bit_ceil(words.size() + 1)));
+  Slots slots(std::max(std::size_t{1} << 10, std::bit_ceil(words.size() + 1)));
   slots_.swap(slots);
   used_ = 0;
   for (std::size_t i = 0; i < words.size(); i += 2) {

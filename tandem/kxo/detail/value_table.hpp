@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "tandem/kxo/detail/huge_pages.hpp"
 #include "tandem/kxo/detail/symmetry.hpp"
 #include "tandem/kxo/value_model.hpp"
 
@@ -30,6 +31,7 @@ class ValueTable final : public ValueModel {
     std::uint32_t index = kEmpty;
     float value = 0;
   };
+  using Slots = std::vector<Slot, HugePageAllocator<Slot>>;
   static constexpr std::uint32_t kEmpty = ~0U;
 
   std::vector<Slot> sorted() const;
@@ -40,7 +42,7 @@ class ValueTable final : public ValueModel {
 
   CanonicalIndex canonical_;
   std::uint32_t indices_;  // 3^cells
-  std::vector<Slot> slots_;
+  Slots slots_;
   std::size_t used_ = 0;
 };
 
