@@ -35,9 +35,9 @@ using Lessons = Field<63, 32>;
 /// A piece is this part of a rank's share of what is left, so that the last ones are small, but not
 /// smaller than so many games.
 constexpr std::uint64_t kPartOfShare = 4;
-constexpr std::uint64_t kFewestGames = 4;
-/// The first rank looks as often for tickets that others ask for: where there is no shared memory
-/// between them, they are given only then.
+constexpr std::uint64_t kFewestGames = 2;
+/// Where there is no shared memory between ranks, the first one looks as often for tickets that
+/// others ask for, which are given only then. A look takes some microseconds.
 constexpr std::uint64_t kGamesPerLook = 16;
 
 }  // namespace
@@ -55,6 +55,12 @@ Farm::Farm() {
     *taken = 0;
     MPI_Win_unlock(0, counter_);
   }
+  MPI_Comm here = MPI_COMM_NULL;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here);
+  int ranks_here = 0;
+  MPI_Comm_size(here, &ranks_here);
+  MPI_Comm_free(&here);
+  looks_ = rank_ == 0 && ranks_here != ranks_;
   MPI_Barrier(MPI_COMM_WORLD);
   MPI_Win_lock_all(0, counter_);
 }
@@ -89,15 +95,15 @@ void Farm::play_piece(const kxo::ValueModel& model, const kxo::Learning& learnin
                       kxo::GameKey first, std::uint64_t games) {
   for (std::uint64_t i = 0; i < games; ++i) {
     play_game(model, learning, {first.seed, first.game + i}, mine_);
-    if (rank_ == 0 && i % kGamesPerLook == 0) {
+    if (looks_ && i % kGamesPerLook == 0) {
       int any = 0;
       MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, MPI_COMM_WORLD, &any, MPI_STATUS_IGNORE);
     }
   }
 }
 
-/// All ranks learn who played which piece, and how many lessons that gave. Returns: of all.
-std::size_t Farm::tell_who_played() {
+/// All ranks learn who played which piece, and how many lessons that gave.
+void Farm::tell_who_played() {
   // Others have nothing to add to the pieces of this one.
   MPI_Allreduce(MPI_IN_PLACE, pieces_.data(), static_cast<int>(pieces_.size()), MPI_UINT64_T,
                 MPI_SUM, MPI_COMM_WORLD);
@@ -106,7 +112,6 @@ std::size_t Farm::tell_who_played() {
     counts_[Player::get(piece)] += static_cast<int>(Lessons::get(piece));
   }
   std::exclusive_scan(counts_.begin(), counts_.end(), places_.begin(), 0);
-  return static_cast<std::size_t>(places_.back() + counts_.back());
 }
 
 bool Farm::play(const kxo::ValueModel& model, const kxo::Learning& learning, std::uint64_t seed,
@@ -123,14 +128,16 @@ bool Farm::play(const kxo::ValueModel& model, const kxo::Learning& learning, std
         Player::make(static_cast<std::uint64_t>(rank_)) | Lessons::make(mine_.size() - before);
   }
   next_ticket_ += pieces_.size() + static_cast<std::uint64_t>(ranks_);  // each took one in vain
-  lessons.reserve(lessons.size() + tell_who_played());
+  tell_who_played();
   if (model.kind() != kxo::ValueModel::Kind::kTable) {
     gather(mine_, all_);
     in_order(all_, lessons, [](const kxo::Lesson& lesson) { return lesson; });
     return true;
   }
-  my_entries_.clear();
-  for (const kxo::Lesson& lesson : mine_) my_entries_.push_back({lesson.key, lesson.target});
+  my_entries_.resize(mine_.size());
+  std::transform(mine_.begin(), mine_.end(), my_entries_.begin(), [](const kxo::Lesson& lesson) {
+    return Entry{lesson.key, lesson.target};
+  });
   gather(my_entries_, entries_);
   in_order(entries_, lessons, [](const Entry& entry) {
     return kxo::Lesson{{}, entry.target, entry.key};
@@ -149,10 +156,15 @@ void Farm::gather(const std::vector<T>& mine, std::vector<T>& all) {
 /// What was gathered, in the order of the games: each rank's pieces are in it one after the other.
 template <class T, class Make>
 void Farm::in_order(const std::vector<T>& all, std::vector<kxo::Lesson>& lessons, Make make) {
+  std::size_t to = lessons.size();
+  lessons.resize(to + all.size());
   for (const std::uint64_t piece : pieces_) {
     int& place = places_[Player::get(piece)];
-    const auto end = place + static_cast<int>(Lessons::get(piece));
-    for (; place != end; ++place) lessons.push_back(make(all[static_cast<std::size_t>(place)]));
+    const T* const from = all.data() + place;
+    const std::size_t count = Lessons::get(piece);
+    std::transform(from, from + count, lessons.data() + to, make);
+    to += count;
+    place += static_cast<int>(count);
   }
 }
 

@@ -51,13 +51,14 @@ class Farm {
   std::uint64_t take_ticket();
   void play_piece(const kxo::ValueModel& model, const kxo::Learning& learning, kxo::GameKey first,
                   std::uint64_t games);
-  std::size_t tell_who_played();
+  void tell_who_played();
   template <class T>
   void gather(const std::vector<T>& mine, std::vector<T>& all);
   template <class T, class Make>
   void in_order(const std::vector<T>& all, std::vector<kxo::Lesson>& lessons, Make make);
 
   int rank_ = 0, ranks_ = 1;
+  bool looks_ = false;               // for tickets that others ask for
   MPI_Win counter_ = MPI_WIN_NULL;   // of tickets that were taken, in the first rank
   std::uint64_t next_ticket_ = 0;    // the first one of this generation
   std::uint64_t games_ = 0;          // that are cut
