@@ -33,6 +33,7 @@ constexpr const char* kUpstreamTick = "upstream's tick of 10 Hz, half of it: a c
 constexpr double kUpstreamAnswerUs = 50'000;
 
 constexpr double kTracedNs = 500;  // 5 % of a core at 100,000 moves/s
+constexpr double kConstant = 3;    // times as long: farther caches, but no walk over 10,000 boards
 constexpr double kMega = 1e6;
 
 kxo::Rules draw() { return kxo::Rules::make(4, 4, 4).value(); }
@@ -183,6 +184,17 @@ std::vector<Case> device_cases(bool quick) {
                     .target = Target::kNone,
                     .ours = [=] { return answers(pause).p99_us; }});
   }
+  const auto waiting = [](std::size_t boards) {
+    return later<Boards>([boards] { return Boards(Path::kInline, boards, {}); });
+  };
+  const auto one = waiting(1), many = waiting(kMany);
+  list.push_back({.name = "kxo/id/boards:10000",
+                  .unit = "ns",
+                  .peer_name = "beside one board",
+                  .target = Target::kAtMostRatio,
+                  .limit = kConstant,
+                  .ours = [=] { return many().cpu_ns_per_id(count / 4); },
+                  .peer = [=] { return one().cpu_ns_per_id(count / 4); }});
   list.push_back(
       {.name = "kxo/bytes-a-move",
        .unit = "B",

@@ -70,6 +70,12 @@ double Boards::cpu_ns_per_move(int count) {
   return static_cast<double>(cpu_ns() - start) / static_cast<double>(made);
 }
 
+double Boards::cpu_ns_per_id(int count) {
+  const auto start = cpu_ns();
+  for (int i = 0; i < count; ++i) (void)device_.add({}).value();
+  return static_cast<double>(cpu_ns() - start) / count;
+}
+
 /// The board as far as it was read: `stones` are the cells that are taken.
 wd::kxo::Move Boards::follow(std::uint64_t& stones) {
   const auto move = boards_.front().wait().value();

@@ -23,6 +23,9 @@ class Boards {
   /// caller runs the device, all that a move costs.
   double cpu_ns_per_move(int count);
 
+  /// Nanoseconds of CPU time of the calling thread for a board more that comes and goes.
+  double cpu_ns_per_id(int count);
+
   struct Latency {
     double median_us = 0, p99_us = 0;
   };
