@@ -3,10 +3,16 @@
 # libraries for authors of devices, their headers, a CMake package and pkg-config files.
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/tandem)
-set(modules base trace abi rcu memory iommu pcie uacce)
+set(modules base trace rcu)
+set(shared)
+if(NOT TANDEM_RCU_ONLY)
+  list(APPEND modules abi memory iommu pcie uacce)
+  set(shared tandem_wd_shared tandem_shared tandem_tandem)
+  target_compile_features(tandem_wd_shared INTERFACE cxx_std_20)
+  set_target_properties(tandem_shared PROPERTIES INSTALL_RPATH "$ORIGIN")
+endif()
 list(TRANSFORM modules PREPEND tandem_ OUTPUT_VARIABLE module_targets)
 
-target_compile_features(tandem_wd_shared INTERFACE cxx_std_20)
 foreach(module IN LISTS module_targets)
   get_target_property(type ${module} TYPE)
   if(type STREQUAL "INTERFACE_LIBRARY")
@@ -15,15 +21,16 @@ foreach(module IN LISTS module_targets)
     target_compile_features(${module} PUBLIC cxx_std_20)
   endif()
 endforeach()
-set_target_properties(tandem_shared PROPERTIES INSTALL_RPATH "$ORIGIN")
 
-install(TARGETS ${module_targets} tandem_wd_shared tandem_shared tandem_tandem
+install(TARGETS ${module_targets} ${shared}
   EXPORT tandemTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT sdk
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT sdk
   FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT sdk)
-install(FILES tandem/wd/coroutine.hpp tandem/wd/kxo.hpp tandem/wd/wd.h tandem/wd/wd.hpp
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem/wd COMPONENT sdk)
+if(NOT TANDEM_RCU_ONLY)
+  install(FILES tandem/wd/coroutine.hpp tandem/wd/kxo.hpp tandem/wd/wd.h tandem/wd/wd.hpp
+    DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem/wd COMPONENT sdk)
+endif()
 install(EXPORT tandemTargets NAMESPACE tandem:: DESTINATION ${package_dir} COMPONENT sdk)
 
 file(WRITE ${PROJECT_BINARY_DIR}/tandemConfig.cmake [[
@@ -31,6 +38,7 @@ file(WRITE ${PROJECT_BINARY_DIR}/tandemConfig.cmake [[
 # tandem::wd       client library alone: needs a broker
 # tandem::uacce    framework for authors of devices, a static library, and the ones it stands on:
 # tandem::base, trace, abi, rcu, memory, iommu, pcie
+# Of a build with TANDEM_RCU_ONLY: tandem::rcu, trace and base.
 include(CMakeFindDependencyMacro)
 find_dependency(Threads)
 include(${CMAKE_CURRENT_LIST_DIR}/tandemTargets.cmake)
@@ -60,6 +68,10 @@ Libs: -L\${libdir} ${libs}
   install(FILES ${PROJECT_BINARY_DIR}/${name}.pc
     DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT sdk)
 endfunction()
+tandem_pkg_config(tandem-rcu "RCU in user space" "" "-ltandem_rcu -ltandem_trace -ltandem_base -pthread")
+if(TANDEM_RCU_ONLY)
+  return()
+endif()
 tandem_pkg_config(tandem-wd "client library of Tandem accelerators" "" "-ltandem-wd")
 tandem_pkg_config(tandem "Tandem client library with embedded devices" "tandem-wd"
   "-Wl,--push-state,--no-as-needed,-ltandem,--pop-state")
