@@ -148,7 +148,7 @@ bool Farm::play(const kxo::ValueModel& model, const kxo::Learning& learning, std
 /// All ranks' things, in the order of the ranks.
 template <class T>
 void Farm::gather(const std::vector<T>& mine, std::vector<T>& all) {
-  all.resize(static_cast<std::size_t>(places_.back() + counts_.back()));
+  all.resize(static_cast<std::size_t>(places_.back()) + static_cast<std::size_t>(counts_.back()));
   MPI_Allgatherv(mine.data(), static_cast<int>(mine.size()), type_of<T>(), all.data(),
                  counts_.data(), places_.data(), type_of<T>(), MPI_COMM_WORLD);
 }
