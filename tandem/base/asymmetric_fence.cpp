@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <ctime>
 
 #include "tandem/base/features.hpp"
+#include "tandem/base/futex.hpp"
 
 namespace tandem {
 namespace {
@@ -19,8 +19,7 @@ void outwait_store_buffers() noexcept {
   using Clock = std::chrono::steady_clock;
   const auto until = Clock::now() + std::chrono::milliseconds(1);
   do {
-    const timespec rest{0, 1'000'000};
-    (void)::nanosleep(&rest, nullptr);  // may be refused as well
+    nap(std::chrono::milliseconds(1));  // may be refused as well
   } while (Clock::now() < until);
 }
 

@@ -27,4 +27,9 @@ void futex_wake(const std::atomic<std::uint32_t>& word, int count) noexcept {
   ::syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0);
 }
 
+void nap(std::chrono::nanoseconds time) noexcept {
+  const std::atomic<std::uint32_t> unchanged{0};
+  futex_wait(unchanged, 0, time);
+}
+
 }  // namespace tandem

@@ -18,4 +18,8 @@ bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
 /// Wakes at most `count` sleepers on `word`.
 void futex_wake(const std::atomic<std::uint32_t>& word, int count = 1) noexcept;
 
+/// Sleeps for `time`; it may be less. For calls that are noexcept: unlike sleep_for() it is no
+/// point where pthread_cancel() takes effect.
+void nap(std::chrono::nanoseconds time) noexcept;
+
 }  // namespace tandem

@@ -25,9 +25,9 @@
 #include <chrono>
 #include <mutex>
 #include <new>
-#include <thread>
 
 #include "tandem/base/check.hpp"
+#include "tandem/base/futex.hpp"
 #include "tandem/base/planted_fault.hpp"
 
 namespace tandem::rcu::detail {
@@ -81,7 +81,7 @@ HashCore::Place HashCore::lock(HashBuckets& buckets, std::uint64_t hash) noexcep
     if (spins < kSpins) {
       cpu_pause();
     } else {
-      std::this_thread::sleep_for(kNap);
+      nap(kNap);
     }
   }
 }

@@ -2,6 +2,7 @@
 #include "tandem/rcu/hash_table.hpp"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <cstdint>
@@ -220,6 +221,40 @@ TEST(HashTable, ATraversalOutlivesAResize) {
   std::multiset<std::uint64_t> expected;
   for (const auto& item : items) expected.insert(item->key);
   EXPECT_EQ(seen, expected);
+}
+
+/// Says that it was asked, and then holds its caller up until it is let go.
+struct HoldingEqual {
+  bool operator()(std::uint64_t left, std::uint64_t right) const noexcept {
+    asked->store(true);
+    while (!let_go->load()) std::this_thread::yield();
+    return left == right;
+  }
+  std::atomic<bool>* asked;
+  std::atomic<bool>* let_go;
+};
+
+/// Updates are noexcept: a thread that is cancelled while it waits for another's goes on.
+TEST(HashTable, AnUpdateThatWaitsForAnotherIsNotCancelled) {
+  std::atomic<bool> asked{false}, let_go{false}, done{false};
+  hash_table<Item, KeyOf, BadHash, HoldingEqual> table(fixed(1), rcu_default_domain(), {}, {},
+                                                       HoldingEqual{&asked, &let_go});
+  Item first(1), second(4);
+  table.insert(first);
+  std::thread holder([&] { EXPECT_EQ(table.erase(1), &first); });
+  while (!asked) std::this_thread::yield();
+  std::thread waiter([&] {
+    ::pthread_cancel(::pthread_self());
+    table.insert(second);
+    done = true;
+    ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // it has long begun to nap
+  let_go = true;
+  holder.join();
+  waiter.join();
+  EXPECT_TRUE(done);
+  EXPECT_EQ(table.erase(4), &second);
 }
 
 /// Readers, updaters and resizes at once. What stays is always found; what is found is alive, has
