@@ -100,25 +100,28 @@ std::shared_ptr<const AgentSource> registered_agents() {
   return std::make_shared<RegisteredAgents>();
 }
 
-std::unique_ptr<Agent>& AgentCache::place(std::uint8_t player, const tandem::kxo::Rules& rules) {
+Agent* AgentCache::find(std::uint8_t player, const tandem::kxo::Rules& rules) {
   const auto at = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
     return entry.player == player && entry.rules == rules;
   });
-  if (at != entries_.end()) {
-    std::rotate(at, at + 1, entries_.end());
-  } else {
-    if (entries_.size() == kMost) entries_.erase(entries_.begin());
-    entries_.push_back({player, rules, nullptr});
-  }
-  return entries_.back().agent;
+  if (at == entries_.end()) return nullptr;
+  std::rotate(at, at + 1, entries_.end());
+  return entries_.back().agent.get();
+}
+
+void AgentCache::keep(std::uint8_t player, const tandem::kxo::Rules& rules,
+                      std::unique_ptr<Agent> agent) {
+  if (entries_.size() == kMost) entries_.erase(entries_.begin());
+  entries_.push_back({player, rules, std::move(agent)});
 }
 
 std::optional<std::unique_ptr<Agent>> AgentCache::make(std::uint8_t player,
                                                        const tandem::kxo::Rules& rules,
-                                                       std::size_t memory_bytes) {
+                                                       std::size_t memory_bytes,
+                                                       Preparations::Waiting& waiting) {
   std::optional<Preparations::Thing> needed;  // kept until the agent has it
   if (preparations_ != nullptr && source_->needs_preparation(player)) {
-    needed = preparations_->find(player, rules);
+    needed = preparations_->find(player, rules, waiting);
     if (!needed) return std::nullopt;
   }
   try {
@@ -132,13 +135,20 @@ std::optional<Result<int>> AgentCache::choose(std::uint8_t player, const tandem:
                                               const tandem::kxo::Position& position,
                                               const Game& game, KeptAgents& kept) {
   const std::size_t side = position.to_move() == tandem::kxo::Player::kO ? 0 : 1;
-  auto& agent = kept.memory_bytes == 0 ? place(player, rules) : kept.sides[side];
+  const bool shared = kept.memory_bytes == 0;
+  Agent* agent = shared ? find(player, rules) : kept.sides[side].get();
   if (agent == nullptr) {
-    auto made = make(player, rules, kept.memory_bytes / std::size(kept.sides));
+    auto made = make(player, rules, kept.memory_bytes / std::size(kept.sides), kept.waiting);
     if (!made) return std::nullopt;
-    agent = std::move(*made);
+    if (*made == nullptr) return errno_error(EINVAL);
+    agent = made->get();
+    // Not before there is one: others' agents do not go for nothing.
+    if (shared) {
+      keep(player, rules, std::move(*made));
+    } else {
+      kept.sides[side] = std::move(*made);
+    }
   }
-  if (agent == nullptr) return errno_error(EINVAL);
   const Result<int> cell = agent->choose(position, game);
   if (!cell) return cell;
   const bool on_board = *cell >= 0 && *cell < rules.cells();

@@ -21,22 +21,34 @@ Preparations::~Preparations() {
 }
 
 std::optional<Preparations::Thing> Preparations::find(std::uint8_t player,
-                                                      const tandem::kxo::Rules& rules) {
+                                                      const tandem::kxo::Rules& rules,
+                                                      Waiting& waiting) {
   const Need need{player, rules};
+  const Waiting waited = std::exchange(waiting, nullptr);
   {
     const MutexLock lock(mutex_);
     for (const Kept& kept : kept_) {
       if (kept.need == need) return kept.thing;
     }
+    const bool same = waited != nullptr && waited->need == need;
+    if (same && waited->gave_nothing) return Thing();
+    // What was made may have given way to others since: then it is made again.
     if (start_locked()) {
-      if (std::find(wanted_.begin(), wanted_.end(), need) == wanted_.end()) {
-        wanted_.push_back(need);
-        changed_.notify_one();
-      }
+      waiting = attempt_locked(need);
       return std::nullopt;
     }
   }
   return make(need);
+}
+
+/// The one that others wait for already, or a new one.
+Preparations::Waiting Preparations::attempt_locked(const Need& need) {
+  const auto at = std::find_if(wanted_.begin(), wanted_.end(),
+                               [&](const auto& attempt) { return attempt->need == need; });
+  if (at != wanted_.end()) return *at;
+  wanted_.push_back(std::make_shared<Attempt>(Attempt{need}));
+  changed_.notify_one();
+  return wanted_.back();
 }
 
 bool Preparations::start_locked() {
@@ -63,23 +75,26 @@ Preparations::Thing Preparations::make(const Need& need) const {
 
 void Preparations::work() {
   for (;;) {
-    std::optional<Need> need;
+    std::shared_ptr<Attempt> attempt;
     {
       const MutexLock lock(mutex_);
       while (!stop_ && wanted_.empty()) changed_.wait(mutex_);
       if (stop_) return;
-      need = wanted_.front();
+      attempt = wanted_.front();
     }
-    Thing thing = make(*need);
+    Thing thing = make(attempt->need);
     std::vector<Kept> old;  // to be freed without the lock
     {
       const MutexLock lock(mutex_);
       wanted_.erase(wanted_.begin());
-      if (kept_.size() == kMost) {
-        old.push_back(std::move(kept_.front()));
-        kept_.erase(kept_.begin());
+      attempt->gave_nothing = thing == nullptr;
+      if (thing != nullptr) {
+        if (kept_.size() == kMost) {
+          old.push_back(std::move(kept_.front()));
+          kept_.erase(kept_.begin());
+        }
+        kept_.push_back({attempt->need, std::move(thing)});
       }
-      kept_.push_back({std::move(*need), std::move(thing)});
     }
     done_();
   }

@@ -9,17 +9,21 @@ namespace {
 
 constexpr std::uint8_t kPrepared = kLastFree;  ///< plays when it is prepared
 
-/// As TestAgents; what kPrepared needs is made in a workshop that somebody has to open.
+/// As TestAgents; what kPrepared needs is made in a workshop that somebody has to open. It plays on
+/// boards whose goal is 3, and needs nothing to say that it does not play on others.
 class SlowAgents final : public AgentSource {
  public:
   bool knows(std::uint8_t player) const override { return all.knows(player); }
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
+    if (player == kPrepared && rules.goal() != 3) return nullptr;
     EXPECT_EQ(player == kPrepared && thing.expired(), false) << "not prepared, or not kept";
     return all.make(player, rules, memory_bytes);
   }
   bool needs_preparation(std::uint8_t player) const override { return player == kPrepared; }
-  std::shared_ptr<const void> prepare(std::uint8_t, const tandem::kxo::Rules&) const override {
+  std::shared_ptr<const void> prepare(std::uint8_t,
+                                      const tandem::kxo::Rules& rules) const override {
+    if (rules.goal() != 3) return nullptr;
     prepared.fetch_add(1);
     workshop.pass();
     auto made = std::make_shared<const int>(0);
@@ -112,6 +116,27 @@ TEST_F(PreparationsTest, AgentsWithMemoryWaitForItToo) {
   EXPECT_EQ(client.published(wanted), 0u);
   agents->workshop.open();
   await([&] { return client.published(wanted) == TestClient::kCapacity; });
+}
+
+// A tenant could have what others need thrown away by asking for games that nobody plays.
+TEST_F(PreparationsTest, GamesThatItDoesNotPlayTakeNoPlace) {
+  agents->workshop.open();
+  auto wanted = client.setup(kPrepared, kPrepared);
+  wanted.memory_kib = 8;  // agents of its own, for whom it is asked for anew
+  (void)client.add(wanted);
+  await([&] { return client.published(wanted) == TestClient::kCapacity; });
+  for (std::uint8_t width = 4; width <= 8; ++width) {  // more than are kept
+    auto unplayed = client.setup(kPrepared, kFirstFree);
+    unplayed.width = unplayed.height = width;
+    unplayed.goal = 4;
+    (void)client.add(unplayed);
+    await([&] { return client.state(unplayed) == TANDEM_KXO_USERS_TURN; });
+  }
+  auto another = client.setup(kPrepared, kPrepared);
+  another.memory_kib = 8;
+  (void)client.add(another);
+  await([&] { return client.published(another) == TestClient::kCapacity; });
+  EXPECT_EQ(agents->prepared, 1);
 }
 
 // A board of each of them plays; that nobody is held up by the real ones is the first test.

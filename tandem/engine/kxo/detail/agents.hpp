@@ -21,11 +21,13 @@ struct KeptAgents {
   std::size_t memory_bytes = 0;     ///< of both together; 0: there are none
   std::uint32_t revision = 0;       ///< of the permissions that they are for
   std::unique_ptr<Agent> sides[2];  ///< O's and X's; made when they are asked
+  Preparations::Waiting waiting;    ///< of the board, whoever keeps its agents
 
   /// New permissions, new agents: what those before were asked, and when, is a matter of chance.
   void follow(std::uint32_t now) {
     if (std::exchange(revision, now) == now) return;
     for (auto& side : sides) side.reset();
+    waiting.reset();
   }
 };
 
@@ -52,11 +54,14 @@ class AgentCache {
   };
   static constexpr std::size_t kMost = 16;
 
-  /// Where the agent is, or nullptr where it is to be.
-  std::unique_ptr<Agent>& place(std::uint8_t player, const tandem::kxo::Rules& rules);
+  /// nullptr: it is to be made.
+  Agent* find(std::uint8_t player, const tandem::kxo::Rules& rules);
+  /// In the place of who was asked longest ago, where there is no other.
+  void keep(std::uint8_t player, const tandem::kxo::Rules& rules, std::unique_ptr<Agent> agent);
   /// Nothing: it has to be prepared first. nullptr: there is no such agent for these rules.
   std::optional<std::unique_ptr<Agent>> make(std::uint8_t player, const tandem::kxo::Rules& rules,
-                                             std::size_t memory_bytes);
+                                             std::size_t memory_bytes,
+                                             Preparations::Waiting& waiting);
 
   const std::shared_ptr<const AgentSource> source_;
   Preparations* const preparations_;
