@@ -119,10 +119,12 @@ std::optional<std::unique_ptr<Agent>> AgentCache::make(std::uint8_t player,
                                                        const tandem::kxo::Rules& rules,
                                                        std::size_t memory_bytes,
                                                        Preparations::Waiting& waiting) {
-  std::optional<Preparations::Thing> needed;  // kept until the agent has it
+  std::optional<Result<Preparations::Thing>> needed;  // kept until the agent has it
   if (preparations_ != nullptr && source_->needs_preparation(player)) {
     needed = preparations_->find(player, rules, waiting);
     if (!needed) return std::nullopt;
+    // Were it to be made here, a thread of the pool would be gone for seconds.
+    if (!*needed) return nullptr;
   }
   try {
     return source_->make(player, rules, memory_bytes);

@@ -2,6 +2,7 @@
 #include "tandem/engine/kxo/detail/preparations.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <new>
 #include <utility>
 
@@ -20,9 +21,9 @@ Preparations::~Preparations() {
   if (thread) ::pthread_join(*thread, nullptr);
 }
 
-std::optional<Preparations::Thing> Preparations::find(std::uint8_t player,
-                                                      const tandem::kxo::Rules& rules,
-                                                      Waiting& waiting) {
+std::optional<Result<Preparations::Thing>> Preparations::find(std::uint8_t player,
+                                                              const tandem::kxo::Rules& rules,
+                                                              Waiting& waiting) {
   const Need need{player, rules};
   const Waiting waited = std::exchange(waiting, nullptr);
   {
@@ -31,7 +32,7 @@ std::optional<Preparations::Thing> Preparations::find(std::uint8_t player,
       if (kept.need == need) return kept.thing;
     }
     const bool same = waited != nullptr && waited->need == need;
-    if (same && waited->gave_nothing) return Thing();
+    if (same && waited->answer) return waited->answer;
     // What was made may have given way to others since: then it is made again.
     if (start_locked()) {
       waiting = attempt_locked(need);
@@ -64,12 +65,11 @@ void* Preparations::thread_main(void* self) {
   return nullptr;
 }
 
-/// Where there is not enough memory the agent will say so.
-Preparations::Thing Preparations::make(const Need& need) const {
+Result<Preparations::Thing> Preparations::make(const Need& need) const {
   try {
     return source_->prepare(need.player, need.rules);
   } catch (const std::bad_alloc&) {
-    return nullptr;
+    return errno_error(ENOMEM);
   }
 }
 
@@ -82,18 +82,19 @@ void Preparations::work() {
       if (stop_) return;
       attempt = wanted_.front();
     }
-    Thing thing = make(attempt->need);
+    Result<Thing> made = make(attempt->need);
     std::vector<Kept> old;  // to be freed without the lock
     {
       const MutexLock lock(mutex_);
       wanted_.erase(wanted_.begin());
-      attempt->gave_nothing = thing == nullptr;
-      if (thing != nullptr) {
+      if (!made || *made == nullptr) {
+        attempt->answer = std::move(made);
+      } else {
         if (kept_.size() == kMost) {
           old.push_back(std::move(kept_.front()));
           kept_.erase(kept_.begin());
         }
-        kept_.push_back({attempt->need, std::move(thing)});
+        kept_.push_back({attempt->need, std::move(*made)});
       }
     }
     done_();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Agents that need something first, which takes long.
-#include <string>
+#include <new>
 
 #include "tandem/engine/kxo/test_bench.hpp"
 
@@ -17,6 +17,7 @@ class SlowAgents final : public AgentSource {
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
     if (player == kPrepared && rules.goal() != 3) return nullptr;
+    if (player == kPrepared) agents_made.fetch_add(1);
     EXPECT_EQ(player == kPrepared && thing.expired(), false) << "not prepared, or not kept";
     return all.make(player, rules, memory_bytes);
   }
@@ -26,6 +27,7 @@ class SlowAgents final : public AgentSource {
     if (rules.goal() != 3) return nullptr;
     prepared.fetch_add(1);
     workshop.pass();
+    if (fail) throw std::bad_alloc();
     auto made = std::make_shared<const int>(0);
     thing = made;
     return made;
@@ -33,7 +35,9 @@ class SlowAgents final : public AgentSource {
 
   TestAgents all;
   mutable Gate workshop;
+  mutable std::atomic<int> agents_made{0};
   mutable std::atomic<int> prepared{0};
+  std::atomic<bool> fail{false};
   mutable std::weak_ptr<const int> thing;
 };
 
@@ -137,6 +141,35 @@ TEST_F(PreparationsTest, GamesThatItDoesNotPlayTakeNoPlace) {
   (void)client.add(another);
   await([&] { return client.published(another) == TestClient::kCapacity; });
   EXPECT_EQ(agents->prepared, 1);
+}
+
+// It was made by a thread of the pool then, while everybody waited.
+TEST_F(PreparationsTest, WhereItFailsWhoWaitedCannotPlayAndTheNextOneTries) {
+  agents->fail = true;
+  std::vector<tandem_kxo_setup> boards;
+  std::vector<std::uint64_t> ids;
+  for (int i = 0; i < 5; ++i) {
+    boards.push_back(client.setup(kPrepared, kFirstFree));
+    boards.back().memory_kib = i % 2 == 0 ? 0 : 8;
+    ids.push_back(client.add(boards.back()));
+  }
+  const auto other = client.setup(kFirstFree, kFirstFree);
+  (void)client.add(other);
+  await([&] { return client.published(other) == TestClient::kCapacity; });  // so all five wait
+  agents->workshop.open();
+  for (const auto& board : boards) {
+    await([&] { return client.state(board) == TANDEM_KXO_USERS_TURN || client.published(board); });
+    EXPECT_EQ(client.published(board), 0u);
+  }
+  EXPECT_EQ(agents->prepared, 1) << "for all of them";
+  EXPECT_EQ(agents->agents_made, 0);
+
+  agents->fail = false;
+  for (std::size_t i = 0; i < boards.size(); ++i) {
+    ASSERT_EQ(client.set_players(ids[i], kPrepared, kFirstFree), TANDEM_STATUS_OK);
+    await([&] { return client.published(boards[i]) == TestClient::kCapacity; });
+  }
+  EXPECT_EQ(agents->prepared, 2);
 }
 
 // A board of each of them plays; that nobody is held up by the real ones is the first test.

@@ -40,8 +40,8 @@ class AgentCache {
       : source_(std::move(source)), preparations_(preparations) {}
 
   /// A free cell, from one of `kept` if there are any. Nothing: what the agent needs is not there
-  /// yet. Errors: those of Agent::choose(); EINVAL no such agent for these rules; EPROTO it
-  ///         answered with a cell that is not free.
+  /// yet. Errors: those of Agent::choose(); EINVAL no such agent for these rules, or no memory for
+  ///         it; EPROTO it answered with a cell that is not free.
   std::optional<Result<int>> choose(std::uint8_t player, const tandem::kxo::Rules& rules,
                                     const tandem::kxo::Position& position, const Game& game,
                                     KeptAgents& kept);
@@ -58,7 +58,8 @@ class AgentCache {
   Agent* find(std::uint8_t player, const tandem::kxo::Rules& rules);
   /// In the place of who was asked longest ago, where there is no other.
   void keep(std::uint8_t player, const tandem::kxo::Rules& rules, std::unique_ptr<Agent> agent);
-  /// Nothing: it has to be prepared first. nullptr: there is no such agent for these rules.
+  /// Nothing: it has to be prepared first. nullptr: there is no such agent for these rules, or
+  /// no memory for it now.
   std::optional<std::unique_ptr<Agent>> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                                              std::size_t memory_bytes,
                                              Preparations::Waiting& waiting);

@@ -12,14 +12,16 @@
 #include <vector>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/base/result.hpp"
 #include "tandem/engine/kxo/kxo.hpp"
 
 namespace tandem::engine::kxo::detail {
 
 /// What agents need before their first move and what takes long (AgentSource::prepare()). A thread
 /// of its own makes one after the other, in the order in which they were asked for, and keeps the
-/// last few for those who come for them; it is started when it is needed first. That there is
-/// nothing to keep is told to those who waited, and not kept: it would take the place of something.
+/// last few for those who come for them; it is started when it is needed first. Who waited is
+/// told that nothing is needed, or that it failed; neither is kept: it would take the place of
+/// something, and who comes after a failure may have more luck.
 /// Thread safety: any thread. Asking blocks for a few instructions.
 class Preparations {
  private:
@@ -39,7 +41,9 @@ class Preparations {
   /// What `player` needs in games by `rules`; nullptr: it needs nothing. Nothing: it is not there
   /// yet, and will be made; who asks again brings `waiting` as it was left. Where no thread can be
   /// started the caller makes it.
-  std::optional<Thing> find(std::uint8_t player, const tandem::kxo::Rules& rules, Waiting& waiting);
+  /// Errors: ENOMEM it could not be made; who asks next has it tried again.
+  std::optional<Result<Thing>> find(std::uint8_t player, const tandem::kxo::Rules& rules,
+                                    Waiting& waiting);
 
  private:
   static constexpr std::size_t kMost = 4;
@@ -52,7 +56,7 @@ class Preparations {
   /// Shared by all who wait for it.
   struct Attempt {
     Need need;
-    bool gave_nothing = false;  // guarded by mutex_
+    std::optional<Result<Thing>> answer{};  // where nothing is kept; guarded by mutex_
   };
   struct Kept {
     Need need;
@@ -61,7 +65,7 @@ class Preparations {
 
   static void* thread_main(void* self);
   void work();
-  Thing make(const Need& need) const;
+  Result<Thing> make(const Need& need) const;
   bool start_locked() TANDEM_REQUIRES(mutex_);
   Waiting attempt_locked(const Need& need) TANDEM_REQUIRES(mutex_);
 
