@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <future>
 #include <new>
 #include <thread>
@@ -13,6 +14,8 @@
 
 namespace tandem::kxo::detail {
 namespace {
+
+using namespace std::chrono_literals;
 
 using Cache = SharedCache<int, int>;
 using Thing = std::shared_ptr<const int>;
@@ -54,7 +57,11 @@ TEST(SharedCacheTest, WhoAsksForTheSameWaitsAndSharesIt) {
   });
   begun.get_future().wait();
   auto second = std::async(std::launch::async, [&] { return cache.get(1, not_asked); });
-  std::this_thread::yield();
+  // It waits, or did not, and then its answer is there.
+  while (cache.waiting() == 0 && second.wait_for(0s) != std::future_status::ready) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(cache.waiting(), 1);
   go_on.set_value();
   const auto thing = first.get().value();
   EXPECT_EQ(second.get().value(), thing);

@@ -29,6 +29,12 @@ class SharedCache {
     return made;
   }
 
+  /// For tests: so many wait for what another one makes.
+  int waiting() {
+    const MutexLock lock(mutex_);
+    return waiting_;
+  }
+
  private:
   struct Entry {
     Key key;
@@ -55,7 +61,9 @@ class SharedCache {
         return nullptr;
       }
       if (at->being_made) {
+        ++waiting_;
         made_.wait(mutex_);
+        --waiting_;
       } else if (auto thing = at->thing.lock()) {
         return thing;
       }
@@ -77,6 +85,7 @@ class SharedCache {
 
   Mutex mutex_;
   std::condition_variable_any made_;
+  int waiting_ TANDEM_GUARDED_BY(mutex_) = 0;
   std::vector<Entry> entries_ TANDEM_GUARDED_BY(mutex_);
 };
 
