@@ -158,6 +158,7 @@ void ConfigSpace::reset() {
   constexpr std::uint32_t kControl = kPcie + config::kDeviceControl;
   const std::uint64_t payload = DeviceControl::MaxPayloadSize::get(file_.read(kControl, 2));
   file_.reset();
+  ++resets_;
   file_.set(kControl, 2, low(DeviceControl::MaxPayloadSize::set(file_.read(kControl, 2), payload)));
 }
 
@@ -211,10 +212,14 @@ void ConfigSpace::keep_while_ats_is_enabled(std::uint32_t before_pasid, std::uin
   if (pasid_ != 0) file_.set(pasid_ + config::kPasidControl, 2, before_pasid);
 }
 
+bool ConfigSpace::bus_master_enabled() const {
+  return Command::BusMasterEnable::get(file_.read(config::kCommand, 2)) != 0;
+}
+
 unsigned ConfigSpace::permissions() const {
   unsigned bits = 0;
   const auto add_if = [&](bool enabled, unsigned bit) { bits |= enabled ? bit : 0; };
-  add_if(Command::BusMasterEnable::get(file_.read(config::kCommand, 2)) != 0, Controls::kBusMaster);
+  add_if(bus_master_enabled(), Controls::kBusMaster);
   if (pasid_ != 0) {
     const std::uint32_t control = file_.read(pasid_ + config::kPasidControl, 2);
     add_if(PasidControl::Enable::get(control) != 0, Controls::kPasid);

@@ -48,6 +48,8 @@ ConfigSpace::Msi ConfigSpace::make_msi(unsigned vector) const {
   message.address = std::uint64_t{file_.read(kMsi + config::kMsiUpperAddress, 4)} << 32 |
                     file_.read(kMsi + config::kMsiAddress, 4);
   message.data = (file_.read(kMsi + config::kMsiData, 2) & ~own) | vector;
+  message.vector = vector;
+  message.resets = resets_;
   return message;
 }
 
@@ -71,6 +73,12 @@ std::optional<ConfigSpace::Msi> ConfigSpace::take_pending_msi() {
   return make_msi(vector % msi_vectors_given());
 }
 
+void ConfigSpace::put_back(const Msi& message) {
+  if (message.resets != resets_) return;
+  const std::uint32_t pending = kMsi + config::kMsiPending;
+  file_.set(pending, 4, file_.read(pending, 4) | 1U << message.vector);
+}
+
 Result<void, DmaFault> EndpointState::store_message(const ConfigSpace::Msi& message) {
   const std::uint32_t data = message.data;  // little-endian, as the host is
   const auto stored =
@@ -79,15 +87,24 @@ Result<void, DmaFault> EndpointState::store_message(const ConfigSpace::Msi& mess
   return {};
 }
 
+/// A message that finds its life ended, or bus mastering disabled, is put back, and the controls
+/// are looked at again. Either they allow it by now, or who enables bus mastering does so later,
+/// and looks for pending messages afterwards: one of the two finds it.
+///
+/// Refused otherwise it is lost, as any posted write. What the IOMMU refused it has recorded; what
+/// memory refused nobody has.
 void EndpointState::store_pending_messages() {
-  for (;;) {
+  while (now().allows(Controls::kBusMaster)) {
     std::optional<ConfigSpace::Msi> message;
     {
       const MutexLock lock(config_mutex);
       message = config.take_pending_msi();
     }
     if (!message) return;
-    (void)store_message(*message);  // refused: the IOMMU has recorded why
+    const auto stored = store_message(*message);
+    if (stored || stored.error().reason != DmaFault::Reason::kDisabled) continue;
+    const MutexLock lock(config_mutex);
+    config.put_back(*message);
   }
 }
 
@@ -101,7 +118,16 @@ Result<void, DmaFault> Endpoint::send_msi(unsigned vector) {
     message = state_->config.take_msi(vector);
   }
   if (!message) return {};
-  return state_->store_message(*message);
+  const auto stored = state_->store_message(*message);
+  if (stored || stored.error().reason != DmaFault::Reason::kDisabled) return stored;
+  {
+    // Software takes another permission away, which ends a life, but lets us master the bus.
+    const MutexLock lock(state_->config_mutex);
+    if (!state_->config.bus_master_enabled()) return stored;
+    state_->config.put_back(*message);
+  }
+  state_->store_pending_messages();
+  return {};
 }
 
 }  // namespace tandem::pcie

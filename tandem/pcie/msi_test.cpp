@@ -3,7 +3,10 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "tandem/pcie/detail/test_bench.hpp"
@@ -32,9 +35,11 @@ class Controller : public memory::IoRegion {
     EXPECT_EQ(from.size(), sizeof word);
     std::memcpy(&word, from.data(), sizeof word);
     received.push_back({offset, word});
+    if (const auto call = std::exchange(on_write, nullptr)) call();
     return {from.size(), memory::Fault::kNone};
   }
   std::vector<std::pair<std::uint64_t, std::uint32_t>> received;
+  std::function<void()> on_write;  // called once
 };
 
 /// A function with eight vectors in a guest whose one interrupt file is Bench::kInterruptFile.
@@ -155,6 +160,49 @@ TEST_F(MsiTest, NeedsBusMasteringAndAWayToTheController) {
   EXPECT_EQ(refused.error().reason, Reason::kBlocked);
   EXPECT_EQ(refused.error().address.value, 0x7000'0000U);
   EXPECT_EQ(bench_.take_faults(), 1U);
+}
+
+TEST_F(MsiTest, WhatIsPendingWaitsForBusMastering) {
+  enable(3);
+  const std::uint32_t at = capability();
+  write(at + kMsiMask, 1);
+  EXPECT_TRUE(endpoint_->send_msi(0).has_value());
+  write(kCommand, 0, 2);
+  write(at + kMsiMask, 0);
+  EXPECT_EQ(read(at + kMsiPending), 1U);
+  EXPECT_EQ(controller_->received, Words{});
+  write(kCommand, static_cast<std::uint32_t>(Command::BusMasterEnable::kMask), 2);
+  EXPECT_EQ(read(at + kMsiPending), 0U);
+  EXPECT_EQ(controller_->received, (Words{{0, kData}}));
+}
+
+TEST_F(MsiTest, AMessageOutlivesAnotherPermission) {
+  constexpr std::uint32_t kAts = kExtendedCapabilities + kPasidBytes;
+  open({.msi_vectors = 8, .reset_timeout = 20s});
+  enable(3);
+  const std::uint32_t at = capability();
+  write(at + kMsiMask, 3);
+  for (const unsigned vector : {0U, 1U}) EXPECT_TRUE(endpoint_->send_msi(vector).has_value());
+  // The end of the life waits for the window; it begins while vector 0 is stored.
+  const AddressSpace space = endpoint_->space(std::nullopt);
+  const std::uint64_t buffer = bench_.allocate();
+  auto window = space.map({buffer}, 64, Access::kWrite);
+  ASSERT_TRUE(window.has_value());
+  std::jthread software;
+  controller_->on_write = [&] {
+    software = std::jthread([&] { write(kAts + kAtsControl, 0, 2); });
+    std::array<std::byte, 4> to{};
+    while (space.read({buffer}, to).ok()) std::this_thread::yield();
+  };
+  std::jthread([&] { write(at + kMsiMask, 0); }).join();
+  EXPECT_EQ(read(at + kMsiPending), 2U);
+  EXPECT_TRUE(endpoint_->send_msi(4).has_value());
+  EXPECT_EQ(read(at + kMsiPending), 0x12U);
+  EXPECT_EQ(controller_->received, (Words{{0, kData}}));
+  *window = Window();
+  software.join();
+  EXPECT_EQ(read(at + kMsiPending), 0U);
+  EXPECT_EQ(controller_->received, (Words{{0, kData}, {0, kData | 1}, {0, kData | 4}}));
 }
 
 // [iommu §3.3.3] [AIA "MSI PTE, MRIF mode"]

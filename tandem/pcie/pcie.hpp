@@ -265,11 +265,12 @@ class Endpoint final : private iommu::DeviceCallbacks {
 
   /// Interrupts the software: stores the message of `vector`, as a write without a PASID that the
   /// IOMMU translates; or notes it as pending while software masks the vector, to be stored when it
-  /// is unmasked. A function that was given fewer vectors than it has shares them, modulo. The
-  /// message may reach an interrupt file in memory (MRIF). One that is on its way may arrive after
-  /// software has masked it.
-  /// Thread safety: any thread, in no reader section.
-  /// Errors: kDisabled where software enabled no MSI; those of AddressSpace::write().
+  /// is unmasked, and while a permission is being taken away other than to master the bus, to be
+  /// stored when that is done. A function that was given fewer vectors than it has shares them,
+  /// modulo. The message may reach an interrupt file in memory (MRIF). One that is on its way may
+  /// arrive after software has masked it. Thread safety: any thread, in no reader section. Errors:
+  /// kDisabled where software enabled no MSI, or no bus mastering; those of
+  ///         AddressSpace::write().
   Result<void, DmaFault> send_msi(unsigned vector);
 
   EndpointStats stats() const;

@@ -28,6 +28,8 @@ class ConfigSpace {
   struct Msi {
     std::uint64_t address = 0;
     std::uint32_t data = 0;
+    unsigned vector = 0;
+    std::uint64_t resets = 0;  // before it was taken
   };
   static constexpr bool has_room_for_msis(unsigned vectors) {
     return vectors == 0 || (std::has_single_bit(vectors) && vectors <= config::kMsiVectors);
@@ -62,6 +64,10 @@ class ConfigSpace {
   std::optional<Msi> take_msi(unsigned vector);
   /// One that is pending and not masked any more, nor pending.
   std::optional<Msi> take_pending_msi();
+  /// One that was taken and could not go out is pending again, unless a reset came between, which
+  /// forgets what is pending.
+  void put_back(const Msi& message);
+  bool bus_master_enabled() const;
   /// Where bar number `index` of the options decodes; none when nowhere.
   std::optional<std::uint64_t> bar_address(std::size_t index) const;
 
@@ -85,6 +91,7 @@ class ConfigSpace {
   // Where the extended capabilities lie; 0 for one that is not there.
   std::uint32_t pasid_ = 0, ats_ = 0, page_request_ = 0;
   bool has_msi_ = false;
+  std::uint64_t resets_ = 0;
   std::vector<std::uint32_t> bar_offsets_;  // of the options' bars
   std::vector<bool> bar_is_wide_;
 };
