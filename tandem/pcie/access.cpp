@@ -50,7 +50,8 @@ class Transfer {
     if (!translator_.permitted()) return {0, fault_here(Reason::kDisabled)};
     std::optional<DmaFault> fault;
     while (!fault && done_ < bytes_.size()) {
-      Step step = uses_ats_ && !is_untranslated_only() ? section() : untranslated();
+      untranslated_ = !uses_ats_ || is_untranslated_only();
+      Step step = untranslated_ ? untranslated() : section();
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
       } else if (step.refused) {
@@ -195,12 +196,13 @@ class Transfer {
     return outcome.ok() ? std::nullopt : memory_fault(outcome.fault);
   }
 
-  /// The memory behind the translation refused. It may have been remapped to other memory
-  /// meanwhile: asks once per page, and goes on if the answer is good.
+  /// The memory behind the translation refused. It may have been remapped to other memory since the
+  /// ATC got it: asks once per page, and goes on if the answer is good. The IOMMU translated an
+  /// untranslated request just now: its page is present, and asking would change nothing.
   std::optional<DmaFault> memory_fault(Fault why) {
     if (why == Fault::kPoisoned) return fault_here(Reason::kPoisoned);
     const std::uint64_t page = here().value & ~(kPageBytes - 1);
-    if (!uses_ats_ || !state_.requests_pages() || refused_page_ == page ||
+    if (untranslated_ || !state_.requests_pages() || refused_page_ == page ||
         thread_state.windows != 0) {
       return fault_here(Reason::kMemory);
     }
@@ -293,6 +295,7 @@ class Transfer {
   Access access_;
   Translator translator_;
   bool uses_ats_;
+  bool untranslated_ = false;  // the request of this step
   Iova at_;
   std::span<Byte> bytes_;
   std::size_t done_ = 0;

@@ -233,10 +233,12 @@ TEST_F(MsiTest, AnInterruptFileInMemoryTakesMessagesAndWordsThatAreWritten) {
     EXPECT_EQ(word(notice), 0x155U);
     EXPECT_TRUE(space.write({Bench::kInterruptFile + 8}, bytes).ok()) << "no MSI: discarded";
     EXPECT_EQ(word(notice), 0U);
-    EXPECT_FALSE(space.write({Bench::kInterruptFile}, bytes.first(2)).ok());
+    const auto asked = bench_.iommu.stats().page_requests;
+    EXPECT_EQ(space.write({Bench::kInterruptFile}, bytes.first(2)).fault->reason, Reason::kMemory);
     EXPECT_EQ(word(file), 0U);
     std::array<std::byte, 4> to{};
-    EXPECT_FALSE(space.read({Bench::kInterruptFile}, to).ok());
+    EXPECT_EQ(space.read({Bench::kInterruptFile}, to).fault->reason, Reason::kMemory);
+    EXPECT_EQ(bench_.iommu.stats().page_requests, asked) << "the page is present";
     EXPECT_FALSE(space.map({Bench::kInterruptFile}, 4, Access::kWrite).has_value());
 
     bench_.take_faults();
