@@ -38,8 +38,8 @@ bool reported_despite_dtf(Cause cause) {
 }  // namespace detail
 
 /// Spec: §4.2 "Fault/Event-Queue (FQ)".
-void Iommu::State::report(const detail::TransactionFault& fault, TransactionType type,
-                          DeviceId device, const Requester& requester, std::uint64_t iotval) {
+void Iommu::State::report(const TransactionFault& fault, TransactionType type, DeviceId device,
+                          const Requester& requester, std::uint64_t iotval) {
   faults_seen.fetch_add(1, std::memory_order_relaxed);
   if (fault.hides && !detail::reported_despite_dtf(fault.cause)) return;
   const FaultRecord record =

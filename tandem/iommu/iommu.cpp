@@ -62,17 +62,19 @@ const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
 
 Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access,
                                            Mrif* mrif) {
-  return translate_any<Faults::kRecorded>(requester, at, access, mrif);
+  Leftover left;
+  const auto made = translate_any(requester, at, access, left, mrif);
+  finish(requester, left);
+  return made;
 }
 
 Result<Translation, Cause> Port::translate_in_section(const Requester& requester, Iova at,
-                                                      Access access, Mrif* mrif) {
-  return translate_any<Faults::kSilent>(requester, at, access, mrif);
+                                                      Access access, Leftover& left, Mrif* mrif) {
+  return translate_any(requester, at, access, left, mrif);
 }
 
-template <Port::Faults kFaults>
 [[gnu::always_inline]] inline Result<Translation, Cause> Port::translate_any(
-    const Requester& requester, Iova at, Access access, Mrif* mrif) {
+    const Requester& requester, Iova at, Access access, Leftover& left, Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
   state.count_request(HpmEvent::kUntranslatedRequest, id_, requester);
   if (detail::pasid_exists(requester)) [[likely]] {
@@ -82,15 +84,14 @@ template <Port::Faults kFaults>
       return hit->translation(at);
     }
   }
-  return translate_missing<kFaults>(requester, at, access, mrif);
+  return translate_missing(requester, at, access, left, mrif);
 }
 
 /// What translate() does without a hit in the smallest pages: apart from it, so that a hit needs
 /// few registers.
-template <Port::Faults kFaults>
 [[gnu::noinline]] Result<Translation, Cause> Port::translate_missing(const Requester& requester,
                                                                      Iova at, Access access,
-                                                                     Mrif* mrif) {
+                                                                     Leftover& left, Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::untranslated(id_, requester);
   if (detail::pasid_exists(requester)) {
@@ -103,14 +104,20 @@ template <Port::Faults kFaults>
                                 access == Access::kWrite,  mrif};
   const auto made = state.translate(transaction, context);
   if (made) return *made;
-  if (kFaults == Faults::kRecorded) {
-    state.report(made.error(), transaction.type, id_, requester, at.value);
-  }
+  left.refusal = {made.error(), transaction.type, at};
   return Unexpected{made.error().cause};
 }
 
-Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr at, Access access,
-                                            bool record) {
+Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr at,
+                                            Access access) {
+  Leftover left;
+  const auto made = translated_in_section(requester, at, access, left);
+  finish(requester, left);
+  return made;
+}
+
+Result<Translation, Cause> Port::translated_in_section(const Requester& requester, PhysAddr at,
+                                                       Access access, Leftover& left) {
   Iommu::State& state = *iommu_.state_;
   state.count_request(HpmEvent::kTranslatedRequest, id_, requester);
   const auto context = IotlbContext::translated(id_, requester);
@@ -125,8 +132,14 @@ Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr
                                 access == Access::kWrite};
   const auto made = state.translate(transaction, context);
   if (made) return *made;
-  if (record) state.report(made.error(), transaction.type, id_, requester, at.value);
+  left.refusal = {made.error(), transaction.type, address};
   return Unexpected{made.error().cause};
+}
+
+void Port::finish(const Requester& requester, const Leftover& left) {
+  if (!left.refusal) return;
+  const auto& [fault, type, at] = *left.refusal;
+  iommu_.state_->report(fault, type, id_, requester, at.value);
 }
 
 void Port::page_request(const PageRequest& request) {

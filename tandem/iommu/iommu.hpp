@@ -198,6 +198,25 @@ struct QosIds {
   friend constexpr auto operator<=>(const QosIds&, const QosIds&) = default;
 };
 
+/// Why a transaction stopped, and whether its device context hides such faults (tc.DTF).
+struct TransactionFault {
+  Cause cause{};
+  bool hides = false;
+  std::uint64_t iotval2 = 0;
+  bool guest_addresses = false;  ///< tc.T2GPA of that context
+};
+
+/// What a request made in a reader section leaves to be done after it: Port::finish().
+struct Leftover {
+  /// A fault that is not recorded yet.
+  struct Refusal {
+    TransactionFault fault;
+    TransactionType type = TransactionType::kNone;
+    Iova at;
+  };
+  std::optional<Refusal> refusal;
+};
+
 /// One device's way to the IOMMU. Thread safety: all calls, from any thread.
 class Port {
  public:
@@ -209,10 +228,11 @@ class Port {
   /// Where an interrupt file in memory is found, `mrif` is set to it.
   Result<Translation, Cause> translate(const Requester& requester, Iova at, Access access,
                                        Mrif* mrif = nullptr);
-  /// The same for who is in a reader section, where the interrupt of a recorded fault may do what a
-  /// section forbids: nothing is recorded, and who is refused asks again outside of it.
+  /// The same for who is in a reader section, where an interrupt may do what a section forbids:
+  /// `left` is set to what finish() has to do after the section.
   Result<Translation, Cause> translate_in_section(const Requester& requester, Iova at,
-                                                  Access access, Mrif* mrif = nullptr);
+                                                  Access access, Leftover& left,
+                                                  Mrif* mrif = nullptr);
   /// Answers a PCIe ATS translation request.
   AtsCompletion ats_translate(const Requester& requester, Iova at, const AtsRequest& request);
   AtsCompletion ats_translate(const Requester& requester, Iova at, bool no_write) {
@@ -221,10 +241,13 @@ class Port {
   /// Checks a translated request (AT = translated): the device context must allow ATS and, if the
   /// request carries a PASID, hold a process directory that has room for it. With tc.T2GPA `at` is
   /// a guest physical address, which the second stage translates; else it comes back as it is.
-  /// A fault is recorded unless `record` is false, for who is in a reader section and asks again
-  /// outside of it.
-  Result<Translation, Cause> translated(const Requester& requester, PhysAddr at, Access access,
-                                        bool record = true);
+  /// A fault is recorded.
+  Result<Translation, Cause> translated(const Requester& requester, PhysAddr at, Access access);
+  /// The same for who is in a reader section: as translate_in_section().
+  Result<Translation, Cause> translated_in_section(const Requester& requester, PhysAddr at,
+                                                   Access access, Leftover& left);
+  /// Records the fault of a request of `requester` that was made in a section. Outside of it.
+  void finish(const Requester& requester, const Leftover& left);
   /// Performs an untranslated write of the four bytes `data`, as a little-endian word, to the page
   /// `mrif` that translate() gave for `at`: marks the interrupt as pending there by an atomic or,
   /// and sends the notice. What is no MSI (an offset other than 0, an identity above 2047) is
@@ -263,13 +286,10 @@ class Port {
   friend class Iommu;
   Port(Iommu& iommu, DeviceId id, DeviceCallbacks& callbacks)
       : iommu_(iommu), id_(id), callbacks_(callbacks) {}
-  enum class Faults : std::uint8_t { kRecorded, kSilent };
-  template <Faults kFaults>
   Result<Translation, Cause> translate_any(const Requester& requester, Iova at, Access access,
-                                           Mrif* mrif);
-  template <Faults kFaults>
+                                           Leftover& left, Mrif* mrif);
   Result<Translation, Cause> translate_missing(const Requester& requester, Iova at, Access access,
-                                               Mrif* mrif);
+                                               Leftover& left, Mrif* mrif);
   Iommu& iommu_;
   DeviceId id_;
   DeviceCallbacks& callbacks_;

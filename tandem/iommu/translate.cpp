@@ -12,7 +12,6 @@ namespace {
 using detail::FirstStage;
 using detail::Generations;
 using detail::Transaction;
-using detail::TransactionFault;
 
 using detail::WalkFault;
 

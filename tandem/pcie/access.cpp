@@ -51,17 +51,14 @@ class Transfer {
     std::optional<DmaFault> fault;
     while (!fault && done_ < bytes_.size()) {
       untranslated_ = !uses_ats_ || is_untranslated_only();
+      const std::size_t before = done_;
       Step step = untranslated_ ? untranslated() : section();
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
-      } else if (step.refused) {
-        fault = report_refused(*step.refused);
       } else if (step.io) {
         fault = access_io(step);
       } else if (step.msi) {
         fault = finish_msi(step);
-      } else if (step.blocked) {
-        fault = report_blocked();
       } else if (step.fault != Fault::kNone) {
         fault = memory_fault(step.fault);
       } else if (step.missed) {
@@ -69,6 +66,8 @@ class Transfer {
       } else {
         progress(step.length);
       }
+      const bool got_there = !fault && done_ - before == step.refused_after;
+      if (step.left.refusal && got_there) fault = report_refused(step.left);
     }
     state_.stats.add(counted_);
     thread_state.stats.translations += counted_.translations;
@@ -78,8 +77,6 @@ class Transfer {
 
  private:
   static constexpr bool kIsWrite = std::is_const_v<Byte>;
-  /// As Translator's: who keeps changing the tables stops its own access.
-  static constexpr unsigned kMaxTimesBlocked = 256;
 
   Iova here() const { return at_.plus(done_); }
   std::span<Byte> rest() const { return bytes_.subspan(done_); }
@@ -101,7 +98,6 @@ class Transfer {
     });
     done_ += length;
     translator_.progressed();
-    times_blocked_ = 0;
   }
 
   /// Finds a translation of `at`: in the ATC, or the one just received if nothing was invalidated
@@ -157,20 +153,18 @@ class Transfer {
   /// Sends a translated request for a guest physical address. Inside the section that found it, so
   /// that a fault is not recorded here: its interrupt may do what a section forbids.
   Step translated(PhysAddr guest, std::size_t length) {
-    const auto found = state_.port->translated(requester_, guest, access_, /*record=*/false);
-    if (!found) {
-      Step step;
-      step.refused = guest;
-      return step;
-    }
+    Step step;
+    const auto found = state_.port->translated_in_section(requester_, guest, access_, step.left);
+    if (!found) return step;
     const std::uint64_t size_bytes = std::uint64_t{1} << std::min<unsigned>(found->log2_size, 56);
     const std::uint64_t reach = size_bytes - (guest.value & (size_bytes - 1));
     return use_run(state_, found->address, rest().first(std::min<std::uint64_t>(length, reach)));
   }
 
-  /// Sends the request again to have its fault recorded, unless it is good by now.
-  std::optional<DmaFault> report_refused(PhysAddr guest) {
-    if (state_.port->translated(requester_, guest, access_)) return std::nullopt;
+  /// The IOMMU refused the request for here().
+  std::optional<DmaFault> report_refused(const iommu::Leftover& left) {
+    state_.port->finish(requester_, left);
+    if (untranslated_) return fault_here(reason_of(left.refusal->fault.cause));
     return memory_fault(Fault::kRefused);
   }
 
@@ -270,14 +264,6 @@ class Transfer {
     return fresh_ && fresh_->untranslated_only && fresh_->translation.covers(here().value);
   }
 
-  /// The IOMMU refused an untranslated request: has that recorded, unless it is good by now.
-  std::optional<DmaFault> report_blocked() {
-    if (++times_blocked_ > kMaxTimesBlocked) return fault_here(Reason::kBlocked);
-    const auto reason = record_fault(state_, requester_, access_, here());
-    if (!reason) return std::nullopt;
-    return fault_here(*reason);
-  }
-
   std::optional<DmaFault> finish_msi(Step& step) {
     const auto& [file, stored] = *step.msi;
     state_.port->finish_msi(requester_, file, here(), stored);
@@ -303,7 +289,6 @@ class Transfer {
   std::uint64_t walked_ = 0;       // offset up to which look-ups were counted already
   std::optional<DmaFault> ahead_;  // found while translating ahead
   std::optional<std::uint64_t> refused_page_;
-  unsigned times_blocked_ = 0;
   EndpointStats counted_;
 };
 

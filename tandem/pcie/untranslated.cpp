@@ -41,10 +41,11 @@ Step use(EndpointState& state, const Requester& requester, Access access, Iova a
   const std::size_t limit = memory::piece_bytes(at.value, bytes.size());
   PhysAddr first;
   std::uint64_t length = 0;
+  iommu::Leftover left;
   while (length < limit) {
     const Iova next = at.plus(length);
     iommu::Mrif mrif;
-    const auto found = state.port->translate_in_section(requester, next, access, &mrif);
+    const auto found = state.port->translate_in_section(requester, next, access, left, &mrif);
     if (!found) break;
     if (length == 0) {
       if (found->mrif) return use_interrupt_file(state, mrif, at, bytes);
@@ -55,10 +56,12 @@ Step use(EndpointState& state, const Requester& requester, Access access, Iova a
     const std::uint64_t size_bytes = std::uint64_t{1} << log2_size;
     length += size_bytes - (next.value & (size_bytes - 1));
   }
-  if (length != 0)
-    return use_run(state, first, bytes.first(std::min<std::uint64_t>(length, limit)));
   Step step;
-  step.blocked = true;
+  if (length != 0) {
+    step = use_run(state, first, bytes.first(std::min<std::uint64_t>(length, limit)));
+  }
+  step.left = left;
+  step.refused_after = length;
   return step;
 }
 
@@ -74,11 +77,8 @@ Step use_untranslated(EndpointState& state, const Requester& requester, Access a
   return use(state, requester, access, at, bytes);
 }
 
-std::optional<Reason> record_fault(EndpointState& state, const Requester& requester, Access access,
-                                   Iova at) {
-  const auto found = state.port->translate(requester, at, access);
-  if (found) return std::nullopt;
-  switch (found.error()) {
+Reason reason_of(iommu::Cause cause) {
+  switch (cause) {
     case iommu::Cause::kInstructionPageFault:
     case iommu::Cause::kReadPageFault:
     case iommu::Cause::kWritePageFault:

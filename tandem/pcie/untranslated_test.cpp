@@ -72,6 +72,21 @@ TEST_F(Untranslated, AFaultIsRecordedOnceAndInNoSection) {
   EXPECT_EQ(bench_.take_faults(), 1U);
 }
 
+TEST_F(Untranslated, ARefusedRequestCountsOnce) {
+  const auto asked = [&](Iova at) {
+    bench_.iommu.mmio_write(reg::kIohpmevt1,
+                            iommu::Iohpmevt::EventId::make(
+                                static_cast<std::uint64_t>(iommu::HpmEvent::kUntranslatedRequest)),
+                            8);
+    bench_.iommu.mmio_write(reg::kIohpmctr1, 0, 8);
+    EXPECT_EQ(space().write(at, bytes_).fault->reason, Reason::kNotPermitted);
+    EXPECT_EQ(bench_.take_faults(), 1U);
+    return bench_.iommu.mmio_read(reg::kIohpmctr1, 8);
+  };
+  EXPECT_EQ(asked({kVa + kPageSize}), 1U);
+  EXPECT_EQ(asked({kVa + kPageSize - 16}), 2U) << "one for each page";
+}
+
 TEST_F(Untranslated, StressNoFrameIsTouchedAfterTheFence) {
   constexpr std::uint64_t kPhysical = 0x4000'0000;
   auto ram = *Mapping::anonymous(2 * kPageSize);

@@ -168,7 +168,13 @@ class Tables : public IommuWorld {
     if (grants) check(made.translation);
   }
   void translated() {
-    const auto made = port().translated(any_requester(), any_word(), any_access(), input().flag());
+    const Requester requester = any_requester();
+    Leftover left;
+    const bool in_section = input().flag();
+    const auto made = in_section
+                          ? port().translated_in_section(requester, any_word(), any_access(), left)
+                          : port().translated(requester, any_word(), any_access());
+    if (in_section) port().finish(requester, left);
     if (made) TANDEM_CHECK(!made->guest_address);
   }
   void page_request() {

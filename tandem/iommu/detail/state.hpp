@@ -42,14 +42,6 @@ inline bool pasid_exists(const Requester& requester) {
   return !requester.pasid || requester.pasid->value >> kPasidBits == 0;
 }
 
-/// Why a transaction stopped, and whether its device context hides such faults (tc.DTF).
-struct TransactionFault {
-  Cause cause{};
-  bool hides = false;
-  std::uint64_t iotval2 = 0;
-  bool guest_addresses = false;  ///< tc.T2GPA of that context
-};
-
 /// What a transaction's fault record says.
 FaultRecord make_fault_record(Cause cause, TransactionType type, DeviceId device,
                               const Requester& requester, std::uint64_t iotval,
@@ -73,17 +65,18 @@ struct Iommu::State {
         commands(physical_memory, config, generations, ddtp, interrupts, deadline) {}
 
   /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
-  Result<Translation, detail::TransactionFault> translate(const detail::Transaction& transaction,
-                                                          detail::IotlbContext context);
+  Result<Translation, TransactionFault> translate(const detail::Transaction& transaction,
+                                                  detail::IotlbContext context);
   /// The same where its last table is cached, and nothing but a translation comes of it.
   /// (translate.cpp)
   std::optional<Translation> translate_from_table(detail::TableReader& reader,
                                                   const detail::Transaction& transaction,
                                                   detail::IotlbContext context,
                                                   detail::WalkCounts& counts);
-  Result<Translation, detail::TransactionFault> translate_counted(
-      detail::TableReader& reader, const detail::Transaction& transaction,
-      detail::IotlbContext context, detail::WalkCounts& counts);
+  Result<Translation, TransactionFault> translate_counted(detail::TableReader& reader,
+                                                          const detail::Transaction& transaction,
+                                                          detail::IotlbContext context,
+                                                          detail::WalkCounts& counts);
   /// Step 17: through the first stage. `last`: the table of the leaf, where there is one.
   /// (translate.cpp)
   Result<Translation, detail::WalkFault> walk_first(detail::TableReader& reader,
@@ -126,7 +119,7 @@ struct Iommu::State {
                                                  const DeviceContext& device, std::uint32_t process,
                                                  ProcessContext& to);
   /// Queues a fault record unless DTF forbids, and raises its interrupt. (fault_queue.cpp)
-  void report(const detail::TransactionFault& fault, TransactionType type, DeviceId device,
+  void report(const TransactionFault& fault, TransactionType type, DeviceId device,
               const Requester& requester, std::uint64_t iotval);
   /// §3.7 "PCIe ATS Page Request handling". (page_request_queue.cpp)
   void page_request(DeviceId device, DeviceCallbacks& callbacks, const PageRequest& request);

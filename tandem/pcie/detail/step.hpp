@@ -27,9 +27,9 @@ struct Step {
   InFlight::Guard in_flight;                   // where there is `io` or `msi`
   memory::Fault fault = memory::Fault::kNone;  // of the memory at the very beginning
   bool missed = false;                         // no translation at the very beginning
-  bool blocked = false;                        // the same, of an untranslated request
   bool ended = false;                          // the life of the operation
-  std::optional<memory::PhysAddr> refused;     // a guest physical address
+  iommu::Leftover left;                        // what the IOMMU has to do after it
+  std::size_t refused_after = 0;               // bytes before those of left.refusal
 };
 
 /// Copies or pins what is behind the run of physical addresses at the beginning of `bytes`. Inside
@@ -56,9 +56,7 @@ Step use_untranslated(EndpointState& state, const Requester& requester, Access a
 Step use_untranslated(EndpointState& state, const Requester& requester, Access access, Iova at,
                       std::span<const std::byte> bytes);
 
-/// Sends an untranslated request that was refused in a section again, which records its fault.
-/// Returns: none where it is good by now. (untranslated.cpp)
-std::optional<DmaFault::Reason> record_fault(EndpointState& state, const Requester& requester,
-                                             Access access, Iova at);
+/// What a device is told of an untranslated request that was refused. (untranslated.cpp)
+DmaFault::Reason reason_of(iommu::Cause cause);
 
 }  // namespace tandem::pcie::detail
