@@ -55,6 +55,8 @@ class Transfer {
       Step step = untranslated_ ? untranslated() : section();
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
+      } else if (step.has_window) {
+        fault = fault_here(Reason::kNotMappable);
       } else if (step.io) {
         fault = access_io(step);
       } else if (step.msi) {

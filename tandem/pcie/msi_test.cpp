@@ -241,6 +241,13 @@ TEST_F(MsiTest, AnInterruptFileInMemoryTakesMessagesAndWordsThatAreWritten) {
     EXPECT_EQ(bench_.iommu.stats().page_requests, asked) << "the page is present";
     EXPECT_FALSE(space.map({Bench::kInterruptFile}, 4, Access::kWrite).has_value());
 
+    if (const auto window = space.map({bench_.allocate()}, 4, Access::kWrite)) {
+      const auto refused = endpoint_->send_msi(0);
+      ASSERT_FALSE(refused.has_value()) << "its notice may go to an I/O region";
+      EXPECT_EQ(refused.error().reason, Reason::kNotMappable);
+      EXPECT_EQ(word(file), 0U);
+    }
+
     bench_.take_faults();
     ASSERT_TRUE(bench_.memory.set_poison({file}, 8));
     EXPECT_EQ(space.write({Bench::kInterruptFile}, bytes).fault->reason, Reason::kPoisoned);

@@ -268,9 +268,12 @@ class Endpoint final : private iommu::DeviceCallbacks {
   /// is unmasked, and while a permission is being taken away other than to master the bus, to be
   /// stored when that is done. A function that was given fewer vectors than it has shares them,
   /// modulo. The message may reach an interrupt file in memory (MRIF). One that is on its way may
-  /// arrive after software has masked it. Thread safety: any thread, in no reader section. Errors:
-  /// kDisabled where software enabled no MSI, or no bus mastering; those of
-  ///         AddressSpace::write().
+  /// arrive after software has masked it.
+  /// Thread safety: any thread, in no reader section, and not while it holds a Window: the
+  ///                message, or the notice of an MRIF, is stored to an I/O region, which may wait
+  ///                for the window.
+  /// Errors: kDisabled where software enabled no MSI or no bus mastering; kNotMappable with a
+  ///         Window; those of AddressSpace::write().
   Result<void, DmaFault> send_msi(unsigned vector);
 
   EndpointStats stats() const;

@@ -27,6 +27,8 @@ Step use_interrupt_file(EndpointState& state, const iommu::Mrif& mrif, Iova at,
   step.fault = Fault::kRefused;
   std::uint32_t data = 0;
   if (bytes.size() != sizeof data) return step;
+  step.has_window = thread_state.windows != 0;
+  if (step.has_window) return step;  // before anything is marked: the notice may go to I/O
   std::memcpy(&data, bytes.data(), sizeof data);
   step.msi = {mrif, state.port->store_msi_in_section(mrif, at, data)};
   step.fault = Fault::kNone;

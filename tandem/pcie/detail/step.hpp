@@ -28,6 +28,7 @@ struct Step {
   memory::Fault fault = memory::Fault::kNone;  // of the memory at the very beginning
   bool missed = false;                         // no translation at the very beginning
   bool ended = false;                          // the life of the operation
+  bool has_window = false;                     // the thread, so no I/O region may be accessed
   iommu::Leftover left;                        // what the IOMMU has to do after it
   std::size_t refused_after = 0;               // bytes before those of left.refusal
 };
