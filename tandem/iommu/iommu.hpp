@@ -380,9 +380,13 @@ class Iommu {
   void on_deadline(DeadlineHandler handler);
 
   /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held
-  /// but command_mutex_ when a device callback caused it. That thread may be in a reader section
-  /// (a fault inside an access): the handler must not wait for a grace period then. The same holds
-  /// for the handler of wires, and for an I/O region that an entry of msi_cfg_tbl names.
+  /// but command_mutex_ when a device callback caused it. That thread may be in a reader section,
+  /// where a request that translate_in_section() or translated_in_section() counts lets a counter
+  /// of the performance monitor overflow (kPmu, and kFaultQueue where its message reaches nothing;
+  /// other faults are recorded outside): the handler must not wait for a grace period then, so it
+  /// resets no function. The same holds for the handler of wires, and for an I/O region that the
+  /// entry of these vectors in msi_cfg_tbl names, although memory::IoRegion promises that no
+  /// section is held.
   void on_interrupt(InterruptHandler handler);
   /// Called when the wire of a vector changes its level (fctl.WSI = 1), one call at a time. The
   /// thread is the one that changed it or one that is just calling; the handler may access

@@ -51,7 +51,8 @@ Step use_run(EndpointState& state, memory::PhysAddr at, std::span<Byte> bytes) {
 }
 
 /// Translates the beginning of `bytes` by untranslated requests and copies or pins what is behind
-/// it, in the caller's section: a fence of the IOMMU waits for both. (untranslated.cpp)
+/// it, in the caller's section: a fence of the IOMMU waits for the copy. It does not wait for the
+/// access to an I/O region, which is made after the section. (untranslated.cpp)
 Step use_untranslated(EndpointState& state, const Requester& requester, Access access, Iova at,
                       std::span<std::byte> bytes);
 Step use_untranslated(EndpointState& state, const Requester& requester, Access access, Iova at,
