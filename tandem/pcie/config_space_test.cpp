@@ -42,12 +42,7 @@ class ConfigSpaceTest : public testing::Test {
     endpoint_->config_write(offset, value, size_bytes);
   }
   /// Offset of a capability; 0 when it is not there.
-  std::uint32_t pcie_capability() {
-    for (std::uint32_t at = read(kCapabilitiesPointer, 1); at != 0; at = read(at + 1, 1)) {
-      if (read(at, 1) == kPcieCapabilityId) return at;
-    }
-    return 0;
-  }
+  std::uint32_t pcie_capability() { return detail::find_capability(*endpoint_, kPcieCapabilityId); }
   std::uint32_t extended(std::uint64_t id) {
     for (std::uint32_t at = kExtendedCapabilities; at != 0;) {
       const std::uint32_t header = read(at);

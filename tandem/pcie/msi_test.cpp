@@ -68,12 +68,7 @@ class MsiTest : public testing::Test {
   void write(std::uint32_t offset, std::uint32_t value, unsigned size_bytes = 4) {
     endpoint_->config_write(offset, value, size_bytes);
   }
-  std::uint32_t capability() {
-    for (std::uint32_t at = read(kCapabilitiesPointer, 1); at != 0; at = read(at + 1, 1)) {
-      if (read(at, 1) == kMsiCapabilityId) return at;
-    }
-    return 0;
-  }
+  std::uint32_t capability() { return detail::find_capability(*endpoint_, kMsiCapabilityId); }
   /// As a guest's driver does; `log2_vectors`: how many it gives to the function.
   void enable(unsigned log2_vectors, std::uint64_t address = Bench::kInterruptFile) {
     const std::uint32_t at = capability();

@@ -18,8 +18,16 @@
 #include "tandem/base/mapping.hpp"
 #include "tandem/iommu/iommu.hpp"
 #include "tandem/pcie/pcie.hpp"
+#include "tandem/pcie/spec.hpp"
 
 namespace tandem::pcie::detail {
+
+/// For tests: the offset of a capability in the first 256 bytes; 0 when it is not there.
+inline std::uint32_t find_capability(Endpoint& endpoint, std::uint32_t id) {
+  std::uint32_t at = endpoint.config_read(config::kCapabilitiesPointer, 1);
+  while (at != 0 && endpoint.config_read(at, 1) != id) at = endpoint.config_read(at + 1, 1);
+  return at;
+}
 
 /// For tests: memory, an IOMMU set up as its specification says, and a driver that serves page
 /// requests on the thread they come from.
