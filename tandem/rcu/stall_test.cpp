@@ -107,14 +107,19 @@ TEST_F(Stall, SignalsThatAreTheProgramsReachItsHandler) {
   EXPECT_EQ(own_signals, 2);
 }
 
+/// Of the calling thread: it does not answer when it is asked for its stack.
+void block_signals() {
+  sigset_t all;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+}
+
 TEST_F(Stall, AReaderThatBlocksTheSignalIsReportedWithoutItsStack) {
   rcu_domain domain;
   std::atomic<bool> inside{false};
   std::atomic<bool> leave{false};
   std::thread reader([&] {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    block_signals();
     const std::scoped_lock section(domain);
     inside = true;
     wait_until(leave);
@@ -159,9 +164,7 @@ TEST_F(Stall, AChildReportsItsOwnAlthoughTheParentWasAtIt) {
   std::atomic<bool> asked{false};
   std::atomic<bool> leave{false};
   std::thread reader([&] {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    block_signals();
     const std::scoped_lock section(domain);
     sigset_t pending;
     do {
