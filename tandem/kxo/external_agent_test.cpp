@@ -10,6 +10,7 @@
 #include <iterator>
 #include <string>
 
+#include "tandem/base/test_directory.hpp"
 #include "tandem/base/unique_fd.hpp"
 #include "tandem/kxo/detail/test_agents.hpp"
 
@@ -49,7 +50,8 @@ TEST(ExternalAgentTest, PlaysWhatItsProgramSays) {
 }
 
 TEST(ExternalAgentTest, IsToldTheBoardTheGoalAndTheTime) {
-  const std::string path = testing::TempDir() + "told" + std::to_string(::getpid());
+  const TestDirectory directory;  // outlives the program, which writes down its END too
+  const std::string path = directory / "told";
   const std::string script = "while read -r l; do echo $l >>" + path +
                              "; case $l in RECTSTART*) echo OK;; DONE) echo 4,0;; END) exit;; "
                              "esac; done";
@@ -60,7 +62,6 @@ TEST(ExternalAgentTest, IsToldTheBoardTheGoalAndTheTime) {
   EXPECT_EQ(told,
             "RECTSTART 5,3\nINFO goal 3\nINFO timeout_turn 250\nBOARD\n"
             "0,0,2\n2,1,1\n4,2,2\nDONE\n");
-  std::filesystem::remove(path);
 }
 
 TEST(ExternalAgentTest, LinesForPeopleAreNoAnswers) {
@@ -119,7 +120,8 @@ TEST(ExternalAgentTest, AProgramThatBabblesIsStopped) {
 
 // A late answer to the last question is none to the next one.
 TEST(ExternalAgentTest, AFailureIsFollowedByANewProgram) {
-  const std::string once = testing::TempDir() + "once" + std::to_string(::getpid());
+  const TestDirectory directory;
+  const std::string once = directory / "once";
   const auto agent = external(engine("if [ -e " + once + " ]; then echo 1,1; else touch " + once +
                                      "; sleep 1000; echo 2,2; fi"),
                               "100ms");
@@ -130,7 +132,6 @@ TEST(ExternalAgentTest, AFailureIsFollowedByANewProgram) {
     EXPECT_EQ(*cell, 5);
     break;
   }
-  std::filesystem::remove(once);
 }
 
 TEST(ExternalAgentTest, LeavesNoProcessAndNoDescriptor) {

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
 
+#include "tandem/base/test_directory.hpp"
 #include "tandem/kxo/match.hpp"
 #include "tandem/kxo/whole_file.hpp"
 
@@ -17,10 +16,6 @@ namespace {
 class MatchFileTest : public testing::Test {
  protected:
   MatchFileTest() {
-    std::string name = testing::TempDir() + "matchXXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    directory_ = name;
-    path_ = directory_ + "/match";
     MatchSettings settings;
     settings.rules = *Rules::make(5, 4, 4);
     settings.players = {"random", "external:command=exit 0,time=20ms"};
@@ -33,7 +28,6 @@ class MatchFileTest : public testing::Test {
     EXPECT_TRUE(match_->play(1, [&] { return match_->played_pairs() < 2; }));
     EXPECT_TRUE(save_match(path_, *match_));
   }
-  ~MatchFileTest() override { std::filesystem::remove_all(directory_); }
 
   std::string text() const {
     std::ifstream file(path_);
@@ -56,7 +50,8 @@ class MatchFileTest : public testing::Test {
     return text + sum;
   }
 
-  std::string directory_, path_;
+  const TestDirectory directory_;
+  const std::string path_ = directory_ / "match";
   std::optional<Match> match_;
 };
 

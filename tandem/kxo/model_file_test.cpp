@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
 
+#include "tandem/base/test_directory.hpp"
 #include "tandem/kxo/detail/test_agents.hpp"
 #include "tandem/kxo/learner.hpp"
 #include "tandem/kxo/value_model.hpp"
@@ -22,14 +21,9 @@ const Rules kRules = *Rules::make(3, 3, 3);
 class ModelFileTest : public testing::Test {
  protected:
   ModelFileTest() {
-    std::string name = testing::TempDir() + "modelXXXXXX";
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    directory_ = name;
-    path_ = directory_ + "/model";
     model_ = ValueModel::make(kRules);
     for (std::uint64_t game = 0; game < 50; ++game) learn_from_game(*model_, {}, {1, game});
   }
-  ~ModelFileTest() override { std::filesystem::remove_all(directory_); }
 
   std::string bytes() const {
     std::ifstream file(path_, std::ios::binary);
@@ -46,7 +40,8 @@ class ModelFileTest : public testing::Test {
     return loaded.error().substr(path_.size() + 2);
   }
 
-  std::string directory_, path_;
+  const TestDirectory directory_;
+  std::string path_ = directory_ / "model";
   std::unique_ptr<ValueModel> model_;
 };
 
@@ -66,11 +61,11 @@ TEST_F(ModelFileTest, AppearsWholeOrNotAtAll) {
   ASSERT_TRUE(save_model(path_, *model_, 2));  // in the place of the first one
   EXPECT_EQ(load_model(path_, kRules)->games, 2U);
   // Nothing else is left behind, also where it failed.
-  const std::string taken = directory_ + "/taken";
+  const std::string taken = directory_ / "taken";
   std::filesystem::create_directory(taken);
   EXPECT_FALSE(save_model(taken, *model_, 3));
-  EXPECT_FALSE(save_model(directory_ + "/none/model", *model_, 3));
-  const std::filesystem::directory_iterator entries(directory_);
+  EXPECT_FALSE(save_model(directory_ / "none/model", *model_, 3));
+  const std::filesystem::directory_iterator entries(directory_.path());
   EXPECT_EQ(std::distance(begin(entries), end(entries)), 2);
 }
 
@@ -109,7 +104,7 @@ TEST_F(ModelFileTest, SaysWhatIsWrong) {
   std::filesystem::remove(path_);
   ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
   EXPECT_EQ(error(), "is no regular file");
-  path_ = directory_;
+  path_ = directory_.path();
   EXPECT_EQ(error(), "is no regular file");
   path_ = "/dev/zero";
   EXPECT_EQ(error(), "is no regular file");

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "tandem/base/mapping.hpp"
+#include "tandem/base/test_directory.hpp"
 #include "tandem/trace/detail/ring.hpp"
 #include "tandem/trace/detail/ring_file.hpp"
 
@@ -28,13 +29,9 @@ using detail::RingFiles;
 class Collect : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "/tandem-trace-XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-    ASSERT_TRUE(files_.set_directory(directory_.c_str()));
+    ASSERT_TRUE(files_.set_directory(directory_.path().c_str()));
     files_.set_entries(64);
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
 
   Mapping make_ring() { return detail::new_ring_memory(files_, 0); }
   static Ring ring_in(const Mapping& memory) { return Ring::find(memory.data(), memory.size()); }
@@ -48,12 +45,12 @@ class Collect : public ::testing::Test {
     return made;
   }
   Recording collect_all() {
-    auto recording = collect(directory_);
+    auto recording = collect(directory_.path());
     EXPECT_TRUE(recording);
     return recording ? std::move(*recording) : Recording();
   }
 
-  std::string directory_;
+  const TestDirectory directory_;
   RingFiles files_;
 };
 
@@ -100,21 +97,21 @@ TEST_F(Collect, AnEntryThatWasBeingWrittenAtTheEndIsLeftOutAndCounted) {
 TEST_F(Collect, FilesThatAreNoRingsAreCounted) {
   const Mapping memory = make_ring();
   ring_in(memory).write(record(1, 1));
-  std::ofstream(directory_ + "/empty");
-  std::ofstream(directory_ + "/text") << std::string(5000, 'x');
-  const std::string copy = directory_ + "/cut";
+  std::ofstream(directory_ / "empty");
+  std::ofstream(directory_ / "text") << std::string(5000, 'x');
+  const std::string copy = directory_ / "cut";
   std::ofstream(copy).write(reinterpret_cast<const char*>(memory.data()),
                             static_cast<std::streamsize>(memory.size() - 1));
-  std::filesystem::create_directory(directory_ + "/directory");
-  std::filesystem::create_symlink("/dev/zero", directory_ + "/link");
-  ASSERT_EQ(::mkfifo((directory_ + "/fifo").c_str(), 0600), 0);
+  std::filesystem::create_directory(directory_ / "directory");
+  std::filesystem::create_symlink("/dev/zero", directory_ / "link");
+  ASSERT_EQ(::mkfifo((directory_ / "fifo").c_str(), 0600), 0);
   const Recording recording = collect_all();
   EXPECT_EQ(recording.records.size(), 1U);
   EXPECT_EQ(recording.unreadable, 6U);
 }
 
 TEST_F(Collect, NoSuchDirectory) {
-  const auto recording = collect(directory_ + "/none");
+  const auto recording = collect(directory_ / "none");
   ASSERT_FALSE(recording);
   EXPECT_EQ(recording.error().value(), ENOENT);
 }
@@ -135,7 +132,7 @@ TEST_F(Collect, SizesAreRoundedAndBounded) {
 
 TEST_F(Collect, WhatCannotBeMadeIsNoRing) {
   RingFiles files;
-  ASSERT_TRUE(files.set_directory((directory_ + "/none").c_str()));
+  ASSERT_TRUE(files.set_directory((directory_ / "none").c_str()));
   EXPECT_FALSE(detail::new_ring_memory(files, 64));
 }
 
