@@ -35,7 +35,7 @@ function(tandem_module name)
   if(TANDEM_TESTS AND M_TESTS)
     add_executable(${name}_test ${M_TESTS})
     target_link_libraries(${name}_test PRIVATE
-      tandem_flags ${target} ${M_TEST_LINK} GTest::gtest GTest::gmock GTest::gtest_main)
+      tandem_flags ${target} ${M_TEST_LINK} tandem_gtest GTest::gmock GTest::gtest_main)
     tandem_precompile(${name}_test TEST)
     tandem_add_test(${name} ${name}_test unit)
   endif()
