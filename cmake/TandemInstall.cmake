@@ -28,8 +28,10 @@ install(TARGETS ${module_targets} ${shared}
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT sdk
   FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT sdk)
 if(NOT TANDEM_RCU_ONLY)
-  install(FILES tandem/wd/coroutine.hpp tandem/wd/kxo.hpp tandem/wd/wd.h tandem/wd/wd.hpp
-    DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem/wd COMPONENT sdk)
+  foreach(header coroutine.hpp detail/channel.hpp error.hpp kxo.hpp operations.hpp wd.h wd.hpp)
+    cmake_path(GET header PARENT_PATH below)
+    install(FILES tandem/wd/${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tandem/wd/${below} COMPONENT sdk)
+  endforeach()
 endif()
 install(EXPORT tandemTargets NAMESPACE tandem:: DESTINATION ${package_dir} COMPONENT sdk)
 
