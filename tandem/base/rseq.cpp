@@ -3,13 +3,13 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "tandem/base/features.hpp"
-#include "tandem/base/unique_fd.hpp"
 
 namespace tandem {
 namespace {
@@ -42,9 +42,14 @@ long highest_in_list(const char* list) noexcept {
 
 std::uint32_t read_present_cpus() noexcept {
   char list[512] = {};
-  const UniqueFd file(::open("/sys/devices/system/cpu/present", O_RDONLY | O_CLOEXEC));
   long count = 0;
-  if (file && ::read(file.get(), list, sizeof list - 1) > 0) count = highest_in_list(list) + 1;
+  // Not open(), read() and close(): they are cancellation points, and callers are noexcept.
+  const long file =
+      ::syscall(SYS_openat, AT_FDCWD, "/sys/devices/system/cpu/present", O_RDONLY | O_CLOEXEC);
+  if (file >= 0) {
+    if (::syscall(SYS_read, file, list, sizeof list - 1) > 0) count = highest_in_list(list) + 1;
+    ::syscall(SYS_close, file);
+  }
   if (count < 1) count = ::sysconf(_SC_NPROCESSORS_CONF);
   return static_cast<std::uint32_t>(std::max(count, 1L));
 }

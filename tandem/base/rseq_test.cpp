@@ -2,6 +2,7 @@
 #include "tandem/base/rseq.hpp"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -14,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -25,8 +27,29 @@ struct alignas(64) Slot {
   std::atomic<std::uint64_t> count{0};
 };
 
+/// Runs the current test in a new process with one more variable in its environment. Returns how
+/// that ended, as waitpid() tells.
+int status_of(const char* variable, const char* value) {
+  const auto* const test = ::testing::UnitTest::GetInstance()->current_test_info();
+  const std::string filter =
+      std::string("--gtest_filter=") + test->test_suite_name() + '.' + test->name();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setenv(variable, value, 1);
+    ::execl("/proc/self/exe", "rseq", filter.c_str(), nullptr);
+    ::_exit(2);
+  }
+  int status = -1;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return status;
+}
+
 class RseqTest : public ::testing::Test {
  protected:
+  static void SetUpTestSuite() {
+    cpus_ = present_cpus();
+    slots_ = std::make_unique<Slot[]>(cpus_);
+  }
   void SetUp() override {
     if (!rseq_available()) GTEST_SKIP() << "no registered restartable sequences in this process";
   }
@@ -36,13 +59,24 @@ class RseqTest : public ::testing::Test {
     for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) total += slots_[cpu].count;
     return total;
   }
-  inline static const std::uint32_t cpus_ = present_cpus();
-  inline static const std::unique_ptr<Slot[]> slots_ = std::make_unique<Slot[]>(cpus_);
+  inline static std::uint32_t cpus_ = 0;
+  inline static std::unique_ptr<Slot[]> slots_;
 };
 
 TEST(PresentCpus, ContainTheCpuThisThreadRunsOn) {
   EXPECT_GE(rseq_cpu(), 0);
   EXPECT_LT(rseq_cpu(), static_cast<int>(present_cpus()));
+}
+
+/// The first call of a process reads a file.
+TEST(PresentCpus, MayBeAskedForByAThreadThatIsBeingCancelled) {
+  if (::getenv("TANDEM_TEST_CANCELLED") != nullptr) {
+    ::pthread_cancel(::pthread_self());
+    EXPECT_GE(present_cpus(), 1u);
+    ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+    return;
+  }
+  EXPECT_EQ(status_of("TANDEM_TEST_CANCELLED", "1"), 0);
 }
 
 TEST_F(RseqTest, AddsToTheSlotOfItsCpu) {
@@ -144,15 +178,7 @@ TEST(Rseq, IsNotUsedWhereItIsDisabled) {
     EXPECT_GE(rseq_cpu(), 0);
     return;
   }
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::setenv("TANDEM_DISABLE", "rseq", 1);
-    ::execl("/proc/self/exe", "rseq", "--gtest_filter=Rseq.IsNotUsedWhereItIsDisabled", nullptr);
-    ::_exit(2);
-  }
-  int status = -1;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+  EXPECT_EQ(status_of("TANDEM_DISABLE", "rseq"), 0);
 }
 
 }  // namespace
