@@ -163,7 +163,7 @@ class ClientTest : public testing::Test {
 
 TEST_F(ClientTest, ThatEndsInASlowOperationIsFreedWithItsQuotaWhenTheOperationEnds) {
   Framework::Options options;
-  options.stuck_after = milliseconds(50);
+  options.stuck_after = milliseconds(200);  // so long without a CPU is rare
   options.reserved_bytes_per_tenant = 4 * kPageSize;
   make(options);
   auto client = connect(1);
@@ -303,7 +303,7 @@ TEST_F(ClientTest, ThatLosesThreadsAndReconnectsIsTheSameUser) {
     }
     client->disconnect(TANDEM_QUEUE_OWNER_GONE);
   }
-  EXPECT_EQ(gate_->inside(), 4);
+  EXPECT_TRUE(inside(4));
   EXPECT_EQ(error_of(connect(3)->open("gate", 64)), EMFILE);
   EXPECT_TRUE(connect(3, 8)->open("gate", 64)) << "another user";
   gate_->open();

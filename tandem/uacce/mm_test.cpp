@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -354,12 +355,18 @@ TEST_F(BindDescriptors, OfOtherFilesAreRefused) {
   expect_refused(mem(*child_), child_->own_file("/proc/self/smaps", O_RDONLY));
   expect_refused(UniqueFd(::memfd_create("mem", 0)), maps(*child_));
   // The names are right, the file system is not.
-  ASSERT_EQ(::mkdir("/tmp/12", 0700) == 0 || errno == EEXIST, true);
-  expect_refused(UniqueFd(::open("/tmp/12/mem", O_RDWR | O_CREAT, 0600)),
-                 UniqueFd(::open("/tmp/12/maps", O_RDWR | O_CREAT, 0600)));
-  ::unlink("/tmp/12/mem");
-  ::unlink("/tmp/12/maps");
-  ::rmdir("/tmp/12");
+  std::string directory = testing::TempDir() + "tandem-mm-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  const std::string process = directory + "/12";
+  ASSERT_EQ(::mkdir(process.c_str(), 0700), 0);
+  const auto make = [&](const char* name) {
+    return UniqueFd(::open((process + name).c_str(), O_RDWR | O_CREAT, 0600));
+  };
+  UniqueFd named_mem = make("/mem");
+  UniqueFd named_maps = make("/maps");
+  EXPECT_TRUE(named_mem && named_maps);
+  expect_refused(std::move(named_mem), std::move(named_maps));
+  std::filesystem::remove_all(directory);
 }
 
 TEST_F(BindDescriptors, ThatCannotWriteAreRefused) {

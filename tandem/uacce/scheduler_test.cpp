@@ -430,10 +430,8 @@ TEST(Scheduler, AStuckOperationEndsItsQueueAndNobodyElses) {
   ASSERT_TRUE(completion);
   EXPECT_EQ(completion->tag, 2u);
   EXPECT_EQ(stuck.state(), TANDEM_QUEUE_STUCK);
-  const auto start = Clock::now();
   good->disconnect(TANDEM_QUEUE_OWNER_GONE);
-  bad->disconnect(TANDEM_QUEUE_OWNER_GONE);
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(5));
+  bad->disconnect(TANDEM_QUEUE_OWNER_GONE);  // although its operation is still at the gate
   EXPECT_EQ(framework->cleanup().quarantined_pasids, 1u);
   gate->open();
 }
@@ -504,9 +502,9 @@ TEST(Scheduler, AStuckLaneWaitsForAThreadWhenThereIsNone) {
 
 TEST(Scheduler, ALongComputationIsNotStuck) {
   Framework::Options options;
-  options.stuck_after = milliseconds(50);
+  options.stuck_after = milliseconds(200);  // so long without a CPU is rare
   auto framework = make(options, [](const tandem_descriptor&) {
-    const auto end = Clock::now() + milliseconds(400);
+    const auto end = Clock::now() + milliseconds(1000);
     while (Clock::now() < end) {
     }
     return Completion{};
@@ -590,7 +588,7 @@ TEST(Scheduler, ADeathThatNobodyWaitedForIsToldByTheEngineThread) {
   const auto put = client->put(queue.id());
   ASSERT_FALSE(put);
   EXPECT_EQ(put.error().value(), ETIMEDOUT);
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(5)) << "clients give up after ten";
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(10)) << "then clients give up";
   EXPECT_EQ(queue.state(), TANDEM_QUEUE_ALIVE);
   stop = true;
   EXPECT_TRUE(eventually([&] { return queue.state() == TANDEM_QUEUE_PUT; }));
