@@ -316,14 +316,16 @@ TEST(RcuFork, ASignalAmidForkIsHandledOnceTheChildsThreadIsRegistered) {
 }
 
 TEST(RcuFork, AForkThatFailsLeavesSignalsAsTheyWere) {
+  constexpr int kNoFilters = 77;
   { const std::scoped_lock section(rcu_default_domain()); }
-  EXPECT_EQ(in_child([] {
-              const sigset_t before = blocked_signals();
-              if (!refuse_system_call(SYS_clone, EAGAIN)) return 77;
-              if (::fork() != -1 || errno != EAGAIN) return 1;
-              return same_signals(before, blocked_signals()) ? 0 : 2;
-            }),
-            0);
+  const int result = in_child([] {
+    const sigset_t before = blocked_signals();
+    if (!refuse_system_call(SYS_clone, EAGAIN)) return kNoFilters;
+    if (::fork() != -1 || errno != EAGAIN) return 1;
+    return same_signals(before, blocked_signals()) ? 0 : 2;
+  });
+  if (result == kNoFilters) GTEST_SKIP() << "no system-call filters";
+  EXPECT_EQ(result, 0);
 }
 
 bool hooks_object_deleted = false;

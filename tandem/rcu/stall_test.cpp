@@ -86,12 +86,13 @@ TEST_F(Stall, IsReportedWithThreadNestingAndStackAgainAndAgainAndTheProgramGoesO
       }
     });
     while (reports < 3) std::this_thread::yield();
+    // A reader that gets no CPU for a while does not answer in time: then it does the next time.
+    EXPECT_TRUE(detail::comes_true([] { return reported_frames > 0; }));
     leave = true;
     updater.join();
     reader.join();
     EXPECT_EQ(reported_thread, thread);
     EXPECT_EQ(reported_nesting, 2u);
-    EXPECT_GT(reported_frames, 0u);
     EXPECT_GE(reported_ages[1], reported_ages[0] * 2);
     EXPECT_GE(reported_ages[2], reported_ages[1] * 2);
     EXPECT_GE(stats(domain).stalls, 3u);
