@@ -107,8 +107,8 @@ TEST(Worker, AFloodGrowsTheBacklogToABoundOnly) {
   }
   rcu_barrier(domain);
   EXPECT_EQ(destroyed, 300000);
-  // Each wait in vain for the worker lets another chunk in; eight of them are 255 ms.
-  EXPECT_LE(most, kWordsMax + (1 + 8) * detail::Chunk::kWords);
+  // Each wait in vain for the worker lets another chunk in; ten of them are a second.
+  EXPECT_LE(most, kWordsMax + (1 + 10) * detail::Chunk::kWords);
 }
 
 TEST(Worker, BigObjectsCountByTheirBytes) {
