@@ -10,6 +10,8 @@ import sys
 import tempfile
 import unittest
 
+import default_signals  # noqa: F401  what is imported is what it does
+
 TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
 PLANTED = os.environ.get("TANDEM_PLANTED_FAULTS") == "1"
 SANITIZED = os.environ.get("TANDEM_SANITIZED") == "1"

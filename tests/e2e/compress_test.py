@@ -14,6 +14,8 @@ import time
 import unittest
 import zlib
 
+import default_signals  # noqa: F401  what is imported is what it does
+
 TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
 random.seed(20)
 # Under a sanitizer a run takes seconds: fewer of them, of every kind.

@@ -11,6 +11,8 @@ import tempfile
 import time
 import unittest
 
+import default_signals  # noqa: F401  what is imported is what it does
+
 TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
 
 

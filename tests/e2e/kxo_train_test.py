@@ -15,6 +15,8 @@ import time
 import unittest
 import xml.etree.ElementTree as xml
 
+import default_signals  # noqa: F401  what is imported is what it does
+
 TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
 SANITIZED = os.environ.get("TANDEM_SANITIZED") == "1"
 SMALL = ("--game", "3x3-3", "--generation", "32", "--evaluate-every", "1024")
