@@ -348,7 +348,7 @@ TEST(BrokerTransport, TooManyForeignMessagesStillEndInTime) {
   }));
   Ledger ledger;
   auto transport =
-      BrokerTransport::create(broker.path(), ledger, std::chrono::milliseconds(200)).value();
+      BrokerTransport::create(broker.path(), ledger, std::chrono::milliseconds(500)).value();
   EXPECT_EQ(transport->start(1).error().value(), ETIMEDOUT);
   EXPECT_TRUE(transport->alive());
 }
@@ -392,7 +392,7 @@ TEST(BrokerTransport, TimeOutIsOfOneRequestAndItsLateAnswerIsSkipped) {
   }));
   Ledger ledger;
   auto transport =
-      BrokerTransport::create(broker.path(), ledger, std::chrono::milliseconds(100)).value();
+      BrokerTransport::create(broker.path(), ledger, std::chrono::milliseconds(500)).value();
   EXPECT_EQ(transport->event(1).error().value(), ETIMEDOUT);
   EXPECT_EQ(transport->open("gzip", 4).error().value(), ETIMEDOUT);
   EXPECT_EQ(transport->reserve(4096).error().value(), ETIMEDOUT);
