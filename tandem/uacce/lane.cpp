@@ -186,14 +186,16 @@ void Lane::limit_lag() {
   lead_ = least == kNoFloor ? kNoFloor : least + kLead;
 }
 
+/// Runs batches of a tenant's queues in turn until they have cost a quantum. What the last one cost
+/// beyond is not taken off the next round: `served` has it, and a tenant that worked off such a
+/// debt would pass for one without work, whom nobody waits for.
 Lane::Visit Lane::visit(Turn& turn, HotTenant& tenant) {
+  tenant.deficit = kQuantum;
   if (tenant.queues.size() == 1) {
-    tenant.deficit = kQuantum;
     const Visit visited = visit(turn, tenant, tenant.queues.front());
     if (visited != Visit::kLost) tenant.worked = visited == Visit::kWorked;
     return visited;
   }
-  tenant.deficit = std::min(tenant.deficit + kQuantum, kQuantum);
   bool worked = false;
   for (std::size_t left = tenant.queues.size(); left > 0 && tenant.deficit > 0; --left) {
     if (tenant.next >= tenant.queues.size()) tenant.next = 0;
