@@ -269,7 +269,7 @@ TEST(StuckAccess, IsNoticedAndQuarantinesItsPasidOnly) {
   const auto start = std::chrono::steady_clock::now();
   EXPECT_TRUE((*other)->unbind()) << "others end as usual";
   EXPECT_FALSE((*mm)->unbind());
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 5s);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 20s);  // two of them are waited for
   EXPECT_EQ((*host)->quarantined_pasids(), 1u);
   EXPECT_FALSE((*mm)->unbind()) << "and stays so";
   for (int i = 0; i < 300; ++i) {
