@@ -47,8 +47,16 @@ Translation granted(Translation allowed, const Requester& requester, bool execut
 /// Spec: §3.6 "PCIe ATS translation request handling". An execute request is known by the PASID
 /// prefix that carries it. N and AMA of the completion are always 0.
 AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const AtsRequest& request) {
+  Leftover left;
+  const AtsCompletion completion = answer(requester, at, request, left);
+  finish(requester, left);
+  return completion;
+}
+
+AtsCompletion Port::answer(const Requester& requester, Iova at, const AtsRequest& request,
+                           Leftover& left) {
   Iommu::State& state = *iommu_.state_;
-  state.count_request(HpmEvent::kTranslationRequest, id_, requester);
+  state.count_request(HpmEvent::kTranslationRequest, id_, requester, left);
   const auto context = IotlbContext::translation_request(id_, requester);
   const bool execute = request.execute && requester.pasid;
   detail::Attributes need = Iotlb::kNeedRead;
@@ -65,7 +73,7 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
     return completion;
   };
   if (detail::pasid_exists(requester)) {
-    if (const auto hit = state.iotlb.lookup(context, at, need)) {
+    if (const auto hit = state.iotlb.lookup(context, at, need, left.stamp)) {
       state.iotlb_hits.add();
       return succeed(hit->translation(at));
     }
@@ -76,7 +84,7 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
                                 at,
                                 execute ? Access::kExecute : Access::kRead,
                                 !request.no_write};
-  const auto made = state.translate(transaction, context);
+  const auto made = state.translate(transaction, context, left);
   if (made) return succeed(*made);
   completion.status = ats_status(made.error().cause);
   if (completion.status == AtsCompletion::Status::kSuccess) {
@@ -84,7 +92,7 @@ AtsCompletion Port::ats_translate(const Requester& requester, Iova at, const Ats
     nothing.guest_address = made.error().guest_addresses;
     return succeed(nothing);
   }
-  state.report(made.error(), transaction.type, id_, requester, at.value);
+  left.refusal = {made.error(), transaction.type, at};
   return completion;
 }
 

@@ -95,13 +95,12 @@ void DebugTranslation::reset() {
 /// As an untranslated request, faults included, but past the IOTLB. (What it finds is cached.)
 void Iommu::State::translate_for_debug(const detail::DebugTranslation::Request& request) {
   const Transaction transaction = make_transaction(request);
-  count_request(HpmEvent::kUntranslatedRequest, transaction.device, transaction.requester);
-  const auto made =
-      translate(transaction, IotlbContext::untranslated(transaction.device, transaction.requester));
-  if (!made) {
-    report(made.error(), transaction.type, transaction.device, transaction.requester,
-           transaction.at.value);
-  }
+  Leftover left;
+  count_request(HpmEvent::kUntranslatedRequest, transaction.device, transaction.requester, left);
+  const auto made = translate(
+      transaction, IotlbContext::untranslated(transaction.device, transaction.requester), left);
+  if (!made) left.refusal = {made.error(), transaction.type, transaction.at};
+  finish(left, transaction.device, transaction.requester);
   debug.respond(made ? make_response(*made) : TrResponse::Fault::make(1));
 }
 

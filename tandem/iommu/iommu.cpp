@@ -76,10 +76,11 @@ Result<Translation, Cause> Port::translate_in_section(const Requester& requester
 [[gnu::always_inline]] inline Result<Translation, Cause> Port::translate_any(
     const Requester& requester, Iova at, Access access, Leftover& left, Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
-  state.count_request(HpmEvent::kUntranslatedRequest, id_, requester);
+  state.count_request(HpmEvent::kUntranslatedRequest, id_, requester, left);
   if (detail::pasid_exists(requester)) [[likely]] {
     const auto context = IotlbContext::untranslated(id_, requester);
-    if (const auto hit = state.iotlb.lookup_smallest(context, at, need_of(access))) [[likely]] {
+    if (const auto hit = state.iotlb.lookup_smallest(context, at, need_of(access), left.stamp))
+        [[likely]] {
       state.iotlb_hits.add();
       return hit->translation(at);
     }
@@ -95,14 +96,14 @@ Result<Translation, Cause> Port::translate_in_section(const Requester& requester
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::untranslated(id_, requester);
   if (detail::pasid_exists(requester)) {
-    if (const auto hit = state.iotlb.lookup_larger(context, at, need_of(access))) {
+    if (const auto hit = state.iotlb.lookup_larger(context, at, need_of(access), left.stamp)) {
       state.iotlb_hits.add();
       return hit->translation(at);
     }
   }
   const Transaction transaction{untranslated_type(access), id_, requester, at, access,
                                 access == Access::kWrite,  mrif};
-  const auto made = state.translate(transaction, context);
+  const auto made = state.translate(transaction, context, left);
   if (made) return *made;
   left.refusal = {made.error(), transaction.type, at};
   return Unexpected{made.error().cause};
@@ -119,27 +120,25 @@ Result<Translation, Cause> Port::translated(const Requester& requester, PhysAddr
 Result<Translation, Cause> Port::translated_in_section(const Requester& requester, PhysAddr at,
                                                        Access access, Leftover& left) {
   Iommu::State& state = *iommu_.state_;
-  state.count_request(HpmEvent::kTranslatedRequest, id_, requester);
+  state.count_request(HpmEvent::kTranslatedRequest, id_, requester, left);
   const auto context = IotlbContext::translated(id_, requester);
   const Iova address{at.value};
   if (detail::pasid_exists(requester)) {
-    if (const auto hit = state.iotlb.lookup(context, address, need_of(access))) {
+    if (const auto hit = state.iotlb.lookup(context, address, need_of(access), left.stamp)) {
       state.iotlb_hits.add();
       return hit->translation(address);
     }
   }
   const Transaction transaction{translated_type(access), id_, requester, address, access,
                                 access == Access::kWrite};
-  const auto made = state.translate(transaction, context);
+  const auto made = state.translate(transaction, context, left);
   if (made) return *made;
   left.refusal = {made.error(), transaction.type, address};
   return Unexpected{made.error().cause};
 }
 
 void Port::finish(const Requester& requester, const Leftover& left) {
-  if (!left.refusal) return;
-  const auto& [fault, type, at] = *left.refusal;
-  iommu_.state_->report(fault, type, id_, requester, at.value);
+  iommu_.state_->finish(left, id_, requester);
 }
 
 void Port::page_request(const PageRequest& request) {

@@ -206,7 +206,17 @@ struct TransactionFault {
   bool guest_addresses = false;  ///< tc.T2GPA of that context
 };
 
-/// What a request made in a reader section leaves to be done after it: Port::finish().
+/// What speaks for a translation: invalidations of it void its stamp. Opaque.
+struct Stamp {
+  std::uint64_t which = 0;
+  std::uint64_t sum = 0;
+  /// Of what both speak for, where that is of different kinds.
+  friend constexpr Stamp operator+(const Stamp& a, const Stamp& b) {
+    return {a.which | b.which, a.sum + b.sum};
+  }
+};
+
+/// What requests made in a reader section leave to be done after it: Port::finish().
 struct Leftover {
   /// A fault that is not recorded yet.
   struct Refusal {
@@ -215,6 +225,9 @@ struct Leftover {
     Iova at;
   };
   std::optional<Refusal> refusal;
+  bool overflowed = false;  ///< a counter of the performance monitor, whose interrupt is due
+  Stamp stamp;              ///< of the translation made last, for Port::hold()
+  bool is_due() const { return overflowed || refusal.has_value(); }
 };
 
 /// One device's way to the IOMMU. Thread safety: all calls, from any thread.
@@ -246,7 +259,8 @@ class Port {
   /// The same for who is in a reader section: as translate_in_section().
   Result<Translation, Cause> translated_in_section(const Requester& requester, PhysAddr at,
                                                    Access access, Leftover& left);
-  /// Records the fault of a request of `requester` that was made in a section. Outside of it.
+  /// Interrupts for, and records, what requests of `requester` in a section have left. Outside of
+  /// it; to be called wherever `left` is not as it was constructed.
   void finish(const Requester& requester, const Leftover& left);
   /// Performs an untranslated write of the four bytes `data`, as a little-endian word, to the page
   /// `mrif` that translate() gave for `at`: marks the interrupt as pending there by an atomic or,
@@ -290,6 +304,8 @@ class Port {
                                            Leftover& left, Mrif* mrif);
   Result<Translation, Cause> translate_missing(const Requester& requester, Iova at, Access access,
                                                Leftover& left, Mrif* mrif);
+  AtsCompletion answer(const Requester& requester, Iova at, const AtsRequest& request,
+                       Leftover& left);
   Iommu& iommu_;
   DeviceId id_;
   DeviceCallbacks& callbacks_;
@@ -380,13 +396,9 @@ class Iommu {
   void on_deadline(DeadlineHandler handler);
 
   /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held
-  /// but command_mutex_ when a device callback caused it. That thread may be in a reader section,
-  /// where a request that translate_in_section() or translated_in_section() counts lets a counter
-  /// of the performance monitor overflow (kPmu, and kFaultQueue where its message reaches nothing;
-  /// other faults are recorded outside): the handler must not wait for a grace period then, so it
-  /// resets no function. The same holds for the handler of wires, and for an I/O region that the
-  /// entry of these vectors in msi_cfg_tbl names, although memory::IoRegion promises that no
-  /// section is held.
+  /// but command_mutex_ when a device callback caused it, and in no reader section of the IOMMU or
+  /// of who makes requests in sections as Port says. The same holds for the handler of wires, and
+  /// for an I/O region that an entry of msi_cfg_tbl names.
   void on_interrupt(InterruptHandler handler);
   /// Called when the wire of a vector changes its level (fctl.WSI = 1), one call at a time. The
   /// thread is the one that changed it or one that is just calling; the handler may access

@@ -35,7 +35,8 @@ class IotlbTest : public ::testing::Test {
     iotlb_.fill(context(), at, translation, snapshot.of_translation(translation.log2_size));
   }
   bool hits(Iova at, Attributes need = Iotlb::kNeedRead, IotlbContext of = context()) {
-    const auto hit = iotlb_.lookup(of, at, need);
+    Stamp stamp;
+    const auto hit = iotlb_.lookup(of, at, need, stamp);
     if (hit) found_ = hit->translation(at);
     return hit.has_value();
   }
@@ -136,7 +137,8 @@ TEST_F(IotlbTest, AReaderNeverSeesAMixOfTwoEntries) {
   std::uint64_t found = 0;
   for (int i = 0; (i < 2'000'000 || found < 1000) && !HasFailure(); ++i) {
     for (const Iova at : {a, b}) {
-      const auto hit = iotlb_.lookup(context(), at, Iotlb::kNeedRead);
+      Stamp stamp;
+      const auto hit = iotlb_.lookup(context(), at, Iotlb::kNeedRead, stamp);
       if (!hit) continue;
       ++found;
       EXPECT_EQ(hit->translation(at).address.value, at.value << 8);

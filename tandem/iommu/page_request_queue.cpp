@@ -62,7 +62,9 @@ void Iommu::State::page_request(DeviceId device, DeviceCallbacks& callbacks,
 
   detail::WalkCounts counts{.ids = {.device = device, .process = request.pasid}};
   const auto context = device_context(device, &counts.loads);
-  count_walks(counts);
+  Leftover left;
+  count_walks(counts, left);
+  finish(left, device, {});
   if (!context) return refuse(context.error(), false);
   response_takes_pasid = context->response_needs_pasid();
   if (!context->ats_enabled() || !context->page_requests_enabled()) {

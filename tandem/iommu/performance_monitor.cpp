@@ -174,18 +174,15 @@ void PerformanceMonitor::reset() {
 
 }  // namespace detail
 
-void Iommu::State::count_slow(HpmEvent event, const detail::EventIds& ids, unsigned times) {
-  signal_if(monitor.count(event, ids, times), Interrupt::kPmu);
-}
-
-void Iommu::State::count_walks_slow(const detail::WalkCounts& counts) {
+void Iommu::State::count_walks_slow(const detail::WalkCounts& counts, Leftover& left) {
   const detail::TableLoads& loads = counts.loads;
   for (const auto& [event, times] : {std::pair{HpmEvent::kTlbMiss, counts.tlb_misses},
                                      {HpmEvent::kDeviceDirectoryWalk, loads.device_directory},
                                      {HpmEvent::kProcessDirectoryWalk, loads.process_directory},
                                      {HpmEvent::kFirstStageWalk, loads.first_stage},
                                      {HpmEvent::kSecondStageWalk, loads.second_stage}}) {
-    if (times != 0 && monitor.counts(event)) count_slow(event, counts.ids, times);
+    if (times == 0 || !monitor.counts(event)) continue;
+    if (monitor.count(event, counts.ids, times)) left.overflowed = true;
   }
 }
 

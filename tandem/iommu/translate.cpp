@@ -235,7 +235,7 @@ Result<Translation, WalkFault> Iommu::State::pass(detail::TableReader& reader,
 /// speaks for the contexts that led to it; a context read now has to be of the same time.
 [[gnu::always_inline]] inline std::optional<Translation> Iommu::State::translate_from_table(
     detail::TableReader& reader, const Transaction& transaction, detail::IotlbContext context,
-    detail::WalkCounts& counts) {
+    detail::WalkCounts& counts, Stamp& stamp) {
   iotlb_misses.add();
   if (transaction.for_debug || !detail::pasid_exists(transaction.requester)) return std::nullopt;
   detail::CachedTable cached;
@@ -260,32 +260,34 @@ Result<Translation, WalkFault> Iommu::State::pass(detail::TableReader& reader,
   counts.ids.gscid = cached.gscid;
   counts.ids.pscid = walk.pscid;
   if (cached.default_process) counts.ids.process = Pasid{0};
-  iotlb.fill(context, transaction.at, *made, snapshot.of_translation(leaf_log2_size));
+  stamp = snapshot.of_translation(leaf_log2_size);
+  iotlb.fill(context, transaction.at, *made, stamp);
   return *made;
 }
 
 Result<Translation, TransactionFault> Iommu::State::translate(const Transaction& transaction,
-                                                              detail::IotlbContext context) {
+                                                              detail::IotlbContext context,
+                                                              Leftover& left) {
   detail::WalkCounts counts{
       .ids = {.device = transaction.device, .process = transaction.requester.pasid}};
   const auto made = [&]() -> Result<Translation, TransactionFault> {
     detail::TableReader reader(memory);
-    const auto found = translate_from_table(reader, transaction, context, counts);
+    const auto found = translate_from_table(reader, transaction, context, counts, left.stamp);
     if (found) [[likely]] {
       counts.loads = reader.loads;
       return *found;
     }
-    const auto translated = translate_counted(reader, transaction, context, counts);
+    const auto translated = translate_counted(reader, transaction, context, counts, left.stamp);
     counts.loads = reader.loads;
     return translated;
   }();
-  count_walks(counts);
+  count_walks(counts, left);
   return made;
 }
 
 Result<Translation, TransactionFault> Iommu::State::translate_counted(
     detail::TableReader& reader, const Transaction& transaction, detail::IotlbContext context,
-    detail::WalkCounts& counts) {
+    detail::WalkCounts& counts, Stamp& stamp) {
   Generations::Snapshot snapshot(generations, transaction.device,
                                  process_of(transaction.requester));
   const std::uint64_t pointer = ddtp.load(std::memory_order_acquire);
@@ -294,6 +296,7 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
       !is_translation_request(transaction.type)) {
     const auto passed = pass(reader, transaction);
     if (!passed) return Unexpected{TransactionFault{passed.error().cause}};
+    stamp = snapshot.of_device_context();
     return *passed;
   }
 
@@ -310,7 +313,8 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
     if (!passed) return fault(passed.error());
     snapshot.add_domain(std::nullopt);
     snapshot.add_space({}, transaction.at);
-    iotlb.fill(context, transaction.at, *passed, snapshot.of_translation(passed->log2_size));
+    stamp = snapshot.of_translation(passed->log2_size);
+    iotlb.fill(context, transaction.at, *passed, stamp);
     return *passed;
   }
 
@@ -338,9 +342,8 @@ Result<Translation, TransactionFault> Iommu::State::translate_counted(
                            ? reach_interrupt_file(reader, transaction, device, *made)
                            : walk_second(reader, transaction, device, walk.second_stage, *made);
   if (!reached) return fault(reached.error());
-  if (!made->mrif) {
-    iotlb.fill(context, transaction.at, *made, snapshot.of_translation(leaf_log2_size));
-  }
+  stamp = snapshot.of_translation(leaf_log2_size);
+  if (!made->mrif) iotlb.fill(context, transaction.at, *made, stamp);
   if (last && !made->msi) {
     const bool default_process = counts.ids.process && !transaction.requester.pasid;
     tables.fill(context, transaction.at, {*last, space.gscid, default_process}, walk,

@@ -51,8 +51,8 @@ class Transfer {
     std::optional<DmaFault> fault;
     while (!fault && done_ < bytes_.size()) {
       untranslated_ = !uses_ats_ || is_untranslated_only();
-      const std::size_t before = done_;
       Step step = untranslated_ ? untranslated() : section();
+      progress(step.copied);
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
       } else if (step.has_window) {
@@ -65,11 +65,12 @@ class Transfer {
         fault = memory_fault(step.fault);
       } else if (step.missed) {
         fault = miss();
-      } else {
-        progress(step.length);
       }
-      const bool got_there = !fault && done_ - before == step.refused_after;
-      if (step.left.refusal && got_there) fault = report_refused(step.left);
+      if (step.left.is_due()) {
+        // Nothing that a reset would wait for is left of the step.
+        state_.port->finish(requester_, step.left);
+        if (step.left.refusal) fault = refused(step.left.refusal->fault.cause);
+      }
     }
     state_.stats.add(counted_);
     thread_state.stats.translations += counted_.translations;
@@ -129,44 +130,46 @@ class Transfer {
     const std::size_t limit = piece_bytes(here().value, rest().size());
     if (!translator_.alive()) return ended();
     Step step;
-    while (step.length < limit) {
-      const Iova at = here().plus(step.length);
+    while (step.copied < limit) {
+      const Iova at = here().plus(step.copied);
       CachedTranslation found;
       if (!find(at, version, found)) {
-        step.missed = step.length == 0;
+        step.missed = step.copied == 0;
         return step;
       }
       if (found.host != nullptr) {
         const std::size_t length =
-            std::min<std::uint64_t>(limit - step.length, found.reach(at.value));
-        copy(found.host + found.offset(at.value), rest().subspan(step.length, length));
-        step.length += length;
+            std::min<std::uint64_t>(limit - step.copied, found.reach(at.value));
+        copy(found.host + found.offset(at.value), rest().subspan(step.copied, length));
+        step.copied += length;
         continue;
       }
-      if (step.length != 0) return step;
+      if (step.copied != 0) return step;
       const PhysAddr physical{found.physical + found.offset(at.value)};
       const std::size_t length = run_length(found, version);
-      if ((found.permissions & kGuestAddress) != 0) return translated(physical, length);
-      return use_run(state_, physical, rest().first(length));
+      if ((found.permissions & kGuestAddress) != 0) {
+        translated(physical, length, step);
+      } else {
+        use_run(state_, physical, rest().first(length), step);
+      }
+      return step;
     }
     return step;
   }
 
   /// Sends a translated request for a guest physical address. Inside the section that found it, so
   /// that a fault is not recorded here: its interrupt may do what a section forbids.
-  Step translated(PhysAddr guest, std::size_t length) {
-    Step step;
+  void translated(PhysAddr guest, std::size_t length, Step& step) {
     const auto found = state_.port->translated_in_section(requester_, guest, access_, step.left);
-    if (!found) return step;
+    if (!found) return;
     const std::uint64_t size_bytes = std::uint64_t{1} << std::min<unsigned>(found->log2_size, 56);
     const std::uint64_t reach = size_bytes - (guest.value & (size_bytes - 1));
-    return use_run(state_, found->address, rest().first(std::min<std::uint64_t>(length, reach)));
+    use_run(state_, found->address, rest().first(std::min<std::uint64_t>(length, reach)), step);
   }
 
   /// The IOMMU refused the request for here().
-  std::optional<DmaFault> report_refused(const iommu::Leftover& left) {
-    state_.port->finish(requester_, left);
-    if (untranslated_) return fault_here(reason_of(left.refusal->fault.cause));
+  std::optional<DmaFault> refused(iommu::Cause cause) {
+    if (untranslated_) return fault_here(reason_of(cause));
     return memory_fault(Fault::kRefused);
   }
 

@@ -48,14 +48,7 @@ struct AddressSpaceId {
 class Generations {
  public:
   /// Which counters speak for an entry, and what they added up to.
-  struct Stamp {
-    std::uint64_t which = 0;
-    std::uint64_t sum = 0;
-    /// Of what the counters of both, which are of different kinds, speak for.
-    friend Stamp operator+(const Stamp& a, const Stamp& b) {
-      return {a.which | b.which, a.sum + b.sum};
-    }
-  };
+  using Stamp = iommu::Stamp;
   class Snapshot;
   class LeafSnapshot;
 

@@ -98,15 +98,18 @@ class Iotlb {
   };
 
   /// Finds a translation of `at` that allows all of `need`; a cached one that does not is no hit,
-  /// since the tables may allow it (or set D) by now.
-  std::optional<Hit> lookup(IotlbContext context, Iova at, Attributes need) const noexcept {
-    const auto hit = lookup_smallest(context, at, need);
-    return hit ? hit : lookup_larger(context, at, need);
+  /// since the tables may allow it (or set D) by now. Sets `stamp` with a hit.
+  std::optional<Hit> lookup(IotlbContext context, Iova at, Attributes need,
+                            Generations::Stamp& stamp) const noexcept {
+    const auto hit = lookup_smallest(context, at, need, stamp);
+    return hit ? hit : lookup_larger(context, at, need, stamp);
   }
   /// Its two halves: among pages of the smallest size, inline and in few registers; and among all
   /// larger ones.
-  std::optional<Hit> lookup_smallest(IotlbContext context, Iova at, Attributes need) const noexcept;
-  std::optional<Hit> lookup_larger(IotlbContext context, Iova at, Attributes need) const noexcept;
+  std::optional<Hit> lookup_smallest(IotlbContext context, Iova at, Attributes need,
+                                     Generations::Stamp& stamp) const noexcept;
+  std::optional<Hit> lookup_larger(IotlbContext context, Iova at, Attributes need,
+                                   Generations::Stamp& stamp) const noexcept;
 
   /// Remembers `translation` of `at`.
   void fill(IotlbContext context, Iova at, const Translation& translation,
@@ -146,7 +149,7 @@ class Iotlb {
 
   /// Looks for a page of one class. `from`: spread(context).
   std::optional<Hit> probe(IotlbContext context, std::uint64_t from, unsigned page_class, Iova at,
-                           Attributes need) const noexcept;
+                           Attributes need, Generations::Stamp& stamp) const noexcept;
 
   const Generations& generations_;
   std::atomic<std::uint32_t> classes_{0};  // bit: the class was ever filled
@@ -155,13 +158,13 @@ class Iotlb {
 // The hit path, inline.
 
 [[gnu::always_inline]] inline std::optional<Iotlb::Hit> Iotlb::lookup_smallest(
-    IotlbContext context, Iova at, Attributes need) const noexcept {
-  return probe(context, spread(context), 0, at, need);
+    IotlbContext context, Iova at, Attributes need, Generations::Stamp& stamp) const noexcept {
+  return probe(context, spread(context), 0, at, need, stamp);
 }
 
 [[gnu::always_inline]] inline std::optional<Iotlb::Hit> Iotlb::probe(
-    IotlbContext context, std::uint64_t from, unsigned page_class, Iova at,
-    Attributes need) const noexcept {
+    IotlbContext context, std::uint64_t from, unsigned page_class, Iova at, Attributes need,
+    Generations::Stamp& to) const noexcept {
   const std::uint64_t page = at.value >> kPageClasses.data()[page_class];
   Entry& entry = entries_[index(from, page_class, page)];
   const std::uint64_t begun = entry.begin();
@@ -177,6 +180,7 @@ class Iotlb {
     return std::nullopt;
   if (!generations_.holds(stamp) && !planted_fault("iommu-stale-translation")) [[unlikely]]
     return std::nullopt;
+  to = stamp;
   return hit;
 }
 

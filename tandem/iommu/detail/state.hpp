@@ -64,19 +64,20 @@ struct Iommu::State {
         page_requests(physical_memory, config, interrupts, Interrupt::kPageRequestQueue),
         commands(physical_memory, config, generations, ddtp, interrupts, deadline) {}
 
-  /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. (translate.cpp)
+  /// §3.3 "Process to translate an IOVA" after an IOTLB miss; fills the IOTLB. Leaves the refusal
+  /// to the caller. (translate.cpp)
   Result<Translation, TransactionFault> translate(const detail::Transaction& transaction,
-                                                  detail::IotlbContext context);
+                                                  detail::IotlbContext context, Leftover& left);
   /// The same where its last table is cached, and nothing but a translation comes of it.
   /// (translate.cpp)
   std::optional<Translation> translate_from_table(detail::TableReader& reader,
                                                   const detail::Transaction& transaction,
                                                   detail::IotlbContext context,
-                                                  detail::WalkCounts& counts);
+                                                  detail::WalkCounts& counts, Stamp& stamp);
   Result<Translation, TransactionFault> translate_counted(detail::TableReader& reader,
                                                           const detail::Transaction& transaction,
                                                           detail::IotlbContext context,
-                                                          detail::WalkCounts& counts);
+                                                          detail::WalkCounts& counts, Stamp& stamp);
   /// Step 17: through the first stage. `last`: the table of the leaf, where there is one.
   /// (translate.cpp)
   Result<Translation, detail::WalkFault> walk_first(detail::TableReader& reader,
@@ -137,19 +138,25 @@ struct Iommu::State {
   void store_message(PhysAddr at, std::uint32_t data);
   void write_ipsr(std::uint32_t value);
 
-  /// Counts a request. (performance_monitor.cpp)
-  void count_request(HpmEvent event, DeviceId device, const Requester& requester) {
+  /// Counts a request, or what was walked. An overflow is left to be signalled outside of sections.
+  void count_request(HpmEvent event, DeviceId device, const Requester& requester, Leftover& left) {
     if (monitor.counts(event)) [[unlikely]] {
-      count_slow(event, {device, requester.pasid, std::nullopt, std::nullopt});
+      if (monitor.count(event, {device, requester.pasid})) left.overflowed = true;
     }
   }
-  /// Counts what was walked. An overflow is signalled: not inside a section of ours.
-  void count_walks(const detail::WalkCounts& counts) {
+  void count_walks(const detail::WalkCounts& counts, Leftover& left) {
     if (monitor.counts_any()) [[unlikely]]
-      count_walks_slow(counts);
+      count_walks_slow(counts, left);
   }
-  void count_slow(HpmEvent event, const detail::EventIds& ids, unsigned times = 1);
-  void count_walks_slow(const detail::WalkCounts& counts);
+  /// (performance_monitor.cpp)
+  void count_walks_slow(const detail::WalkCounts& counts, Leftover& left);
+  /// Signals and reports what is left. Not inside a section.
+  void finish(const Leftover& left, DeviceId device, const Requester& requester) {
+    signal_if(left.overflowed, Interrupt::kPmu);
+    if (!left.refusal) return;
+    const auto& [fault, type, at] = *left.refusal;
+    report(fault, type, device, requester, at.value);
+  }
   void poll_monitor() { signal_if(monitor.poll(), Interrupt::kPmu); }
   /// After a write that may let iohpmcycles overflow sooner.
   void tell_overflow() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -18,41 +19,46 @@ struct StoredMsi {
   Result<bool, iommu::Cause> stored;
 };
 
-/// What one reader section achieved: bytes copied, or a pinned I/O region to access after it, or
-/// the reason why neither.
+/// What one reader section achieved: bytes copied and, behind them, a pinned I/O region to access
+/// after it, or the reason why there is none.
 struct Step {
-  std::size_t length = 0;  // copied, or behind `io`
+  std::size_t copied = 0;
   memory::IoPin io;
   std::optional<StoredMsi> msi;                // to be finished after it
+  std::size_t length = 0;                      // of `io` or `msi`
   InFlight::Guard in_flight;                   // where there is `io` or `msi`
-  memory::Fault fault = memory::Fault::kNone;  // of the memory at the very beginning
+  memory::Fault fault = memory::Fault::kNone;  // of the memory
   bool missed = false;                         // no translation at the very beginning
   bool ended = false;                          // the life of the operation
   bool has_window = false;                     // the thread, so no I/O region may be accessed
   iommu::Leftover left;                        // what the IOMMU has to do after it
-  std::size_t refused_after = 0;               // bytes before those of left.refusal
 };
 
-/// Copies or pins what is behind the run of physical addresses at the beginning of `bytes`. Inside
-/// a section.
+/// Copies what is behind the run of physical addresses at the beginning of `bytes`, and pins the
+/// first I/O region there. Inside a section.
 template <class Byte>
-Step use_run(EndpointState& state, memory::PhysAddr at, std::span<Byte> bytes) {
-  Step step;
-  memory::Target target = state.memory().resolve(at, bytes.size(), std::is_const_v<Byte>);
-  step.fault = target.fault;
-  step.length = target.length;
-  if (target.host != nullptr) {
-    step.length = memory::piece_bytes(at.value, target.length);
-    memory::copy(target, bytes.first(step.length));
+void use_run(EndpointState& state, memory::PhysAddr at, std::span<Byte> bytes, Step& step) {
+  const std::size_t limit = memory::piece_bytes(at.value, bytes.size());
+  for (std::size_t done = 0; done < limit;) {
+    memory::Target target =
+        state.memory().resolve(at.plus(done), bytes.size() - done, std::is_const_v<Byte>);
+    step.fault = target.fault;
+    if (target.io) {
+      step.in_flight = state.io_accesses.enter();
+      step.length = target.length;
+      step.io = std::move(target.io);
+    }
+    if (target.host == nullptr) return;
+    const std::size_t length = std::min(target.length, limit - done);
+    memory::copy(target, bytes.subspan(done, length));
+    step.copied += length;
+    done += length;
   }
-  if (target.io) step.in_flight = state.io_accesses.enter();
-  step.io = std::move(target.io);
-  return step;
 }
 
-/// Translates the beginning of `bytes` by untranslated requests and copies or pins what is behind
-/// it, in the caller's section: a fence of the IOMMU waits for the copy. It does not wait for the
-/// access to an I/O region, which is made after the section. (untranslated.cpp)
+/// Translates the beginning of `bytes` by untranslated requests, a page at a time, and copies or
+/// pins what is behind it, in the caller's section: a fence of the IOMMU waits for both. Asks for
+/// no page before it is reached. (untranslated.cpp)
 Step use_untranslated(EndpointState& state, const Requester& requester, Access access, Iova at,
                       std::span<std::byte> bytes);
 Step use_untranslated(EndpointState& state, const Requester& requester, Access access, Iova at,
