@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <chrono>
-
 #include "tandem/iommu/detail/command_queue.hpp"
 #include "tandem/trace/trace.hpp"
 
@@ -48,12 +46,6 @@ PageResponse::Code response_code(std::uint64_t code) {
   }
 }
 
-/// Saturates: a time-out may be meant as "never".
-ItagTable::TimePoint deadline_after(std::chrono::nanoseconds time) {
-  const auto now = std::chrono::steady_clock::now();
-  return time < ItagTable::TimePoint::max() - now ? now + time : ItagTable::TimePoint::max();
-}
-
 }  // namespace
 
 /// Spec: §4.1.4 "IOMMU PCIe ATS commands".
@@ -91,7 +83,7 @@ CommandQueue::Step CommandQueue::ats_invalidate_locked(const Command& command) {
     itags_.note_time_out();  // no completion ever comes
     return Step::kDone;
   }
-  const auto deadline = deadline_after(config_.options.invalidation_timeout);
+  const auto deadline = new_deadline();
   const auto tag = itags_.claim(id, deadline);
   if (!tag) return Step::kWait;
   request.itag = tag->itag;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tandem/iommu/detail/command_queue.hpp"
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "tandem/base/planted_fault.hpp"
@@ -36,7 +39,33 @@ bool CommandQueue::complete_invalidation(DeviceId device, std::uint8_t itag, uns
   return itags_.complete(device, itag, count, sequence) && resume();
 }
 
-bool CommandQueue::advance(ItagTable::TimePoint now) { return itags_.expire(now) && resume(); }
+bool CommandQueue::advance(ItagTable::TimePoint now) {
+  const bool by_device = itags_.expire(now);
+  return (accesses_.expire(now) || by_device) && resume();
+}
+
+std::optional<ItagTable::TimePoint> CommandQueue::next_deadline() const {
+  const auto of_devices = itags_.next_deadline();
+  const auto of_accesses = accesses_.next_deadline();
+  if (!of_devices || !of_accesses) return of_devices ? of_devices : of_accesses;
+  return std::min(*of_devices, *of_accesses);
+}
+
+/// Saturates: a time-out may be meant as "never".
+ItagTable::TimePoint CommandQueue::new_deadline() const {
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::nanoseconds time = config_.options.invalidation_timeout;
+  return time < ItagTable::TimePoint::max() - now ? now + time : ItagTable::TimePoint::max();
+}
+
+bool CommandQueue::end_access(std::uint32_t access) { return accesses_.end(access) && resume(); }
+
+void CommandQueue::wait_for_accesses() const {
+  for (const auto end = new_deadline(); !accesses_.idle();) {
+    if (std::chrono::steady_clock::now() >= end) return;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+}
 
 /// The commands that follow may wait for a grace period, which nobody does inside a section: then
 /// it is left to the next advance() or write to cqt.
@@ -75,7 +104,7 @@ bool CommandQueue::write_csr(std::uint32_t value) {
   if (enable && Cqcsr::Cqen::get(old) == 0) {
     sticky = 0;
     head_.store(0, std::memory_order_release);
-    (void)itags_.take_timed_out();
+    (void)take_timed_out();
   }
   csr_.store(static_cast<std::uint32_t>(sticky | Cqcsr::Cqen::make(enable) |
                                         Cqcsr::Cqon::make(enable) | (value & Cqcsr::Cie::kMask)),
@@ -93,8 +122,8 @@ void CommandQueue::reset() {
   head_.store(0, std::memory_order_relaxed);
   tail_.store(0, std::memory_order_relaxed);
   (void)itags_.expire(ItagTable::TimePoint::max());
-  (void)itags_.take_timed_out();
-  itags_.stop_waiting();
+  (void)take_timed_out();
+  stop_waiting();
 }
 
 bool CommandQueue::pend_again() {
@@ -111,7 +140,7 @@ void CommandQueue::set_csr_locked(std::uint64_t bits) {
 bool CommandQueue::runs_here() const { return running == this; }
 
 void CommandQueue::process_locked() {
-  itags_.stop_waiting();
+  stop_waiting();
   const std::uint64_t base = base_.load(std::memory_order_relaxed);
   const std::uint32_t mask = ring_mask(base);
   while (true) {

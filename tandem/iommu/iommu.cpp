@@ -137,6 +137,16 @@ Result<Translation, Cause> Port::translated_in_section(const Requester& requeste
   return Unexpected{made.error().cause};
 }
 
+Hold Port::hold(const Leftover& left) const {
+  return {iommu_, iommu_.state_->commands.begin_access(left.stamp)};
+}
+
+Hold::~Hold() {
+  if (iommu_ == nullptr) return;
+  Iommu::State& state = *iommu_->state_;
+  state.signal_if(state.commands.end_access(access_), Iommu::Interrupt::kCommandQueue);
+}
+
 void Port::finish(const Requester& requester, const Leftover& left) {
   iommu_.state_->finish(left, id_, requester);
 }

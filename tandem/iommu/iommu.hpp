@@ -16,9 +16,11 @@
 /// When an invalidation is over: IOFENCE.C waits for the accesses that use translations made before
 /// the IOTINVAL and IODIR commands ahead of it. It knows them by their reader sections of
 /// rcu_default_domain(): a device translates and copies inside one section. Hence nobody writes
-/// cqb, cqt, cqcsr or ddtp, attaches or detaches inside a section. It waits for the ATS
-/// invalidations ahead of it as well, but blocks no thread for them: the queue stands at the fence
-/// until the devices have completed them or they time out, and only then cqh passes it.
+/// cqb, cqt, cqcsr or ddtp, attaches or detaches inside a section. An access that may block, to an
+/// I/O region, outlasts the section, which begins a Hold for it. The fence waits for those holds
+/// whose translations are void, and for the ATS invalidations ahead of it, but blocks no thread for
+/// either: the queue stands at the fence until they are over or time out, and only then cqh passes
+/// it. PR and PW order accesses to memory; to I/O regions only those whose translations are void.
 ///
 /// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_; under each,
 /// innermost, those of Interrupts and of the ITAGs; those of ddtp, of the monitor and of debug
@@ -38,6 +40,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "tandem/base/result.hpp"
 #include "tandem/iommu/spec.hpp"
@@ -230,6 +233,33 @@ struct Leftover {
   bool is_due() const { return overflowed || refusal.has_value(); }
 };
 
+class Port;
+
+/// An access that outlasts the section in which it was translated, as one to an I/O region does,
+/// which may block. Behind an invalidation of that translation no IOFENCE.C passes while it lives:
+/// the command queue stands there, at most for Options::invalidation_timeout, and blocks no thread.
+///
+/// End it outside of sections, with no lock held that a device callback takes: what waited for it
+/// in the command queue runs before the destructor returns.
+class Hold {
+ public:
+  Hold() = default;
+  Hold(Hold&& other) noexcept
+      : iommu_(std::exchange(other.iommu_, nullptr)), access_(other.access_) {}
+  Hold& operator=(Hold&& other) noexcept {
+    std::swap(iommu_, other.iommu_);
+    std::swap(access_, other.access_);
+    return *this;
+  }
+  ~Hold();
+
+ private:
+  friend class Port;
+  Hold(Iommu& iommu, std::uint32_t access) : iommu_(&iommu), access_(access) {}
+  Iommu* iommu_ = nullptr;
+  std::uint32_t access_ = 0;
+};
+
 /// One device's way to the IOMMU. Thread safety: all calls, from any thread.
 class Port {
  public:
@@ -259,6 +289,9 @@ class Port {
   /// The same for who is in a reader section: as translate_in_section().
   Result<Translation, Cause> translated_in_section(const Requester& requester, PhysAddr at,
                                                    Access access, Leftover& left);
+  /// Begins an access through the translation made last that `left` was given to. In the section of
+  /// that translation.
+  Hold hold(const Leftover& left) const;
   /// Interrupts for, and records, what requests of `requester` in a section have left. Outside of
   /// it; to be called wherever `left` is not as it was constructed.
   void finish(const Requester& requester, const Leftover& left);
@@ -352,7 +385,9 @@ class Iommu {
     /// fctl.BE after a reset; for good unless capabilities.END is 1.
     bool big_endian = false;
     Ddtp::ModeValue reset_mode = Ddtp::ModeValue::kOff;  ///< of ddtp: Off or Bare
-    /// How long a device may take to complete an ATS invalidation.
+    /// How long a device may take to complete an ATS invalidation, and a fence may wait for an
+    /// access to an I/O region: then it reports cmd_to, and what it waited for is waited for no
+    /// more.
     std::chrono::nanoseconds invalidation_timeout = std::chrono::seconds(1);
     unsigned counters = 31;      ///< iohpmctr1 to this one, in [1, 31]
     unsigned counter_bits = 64;  ///< of each counter, in [32, 64]
@@ -406,7 +441,8 @@ class Iommu {
   void on_wire(WireHandler handler);
 
   /// Resets the IOMMU: registers, queues, caches; devices stay attached. When it returns, no access
-  /// through an earlier translation runs any more, no command, and no message is on its way; a
+  /// through an earlier translation runs any more (but one to an I/O region that has lasted for
+  /// Options::invalidation_timeout), no command, and no message is on its way; a
   /// handler of wires may still be told, by a thread that is telling, that levels have fallen.
   /// Not from a handler, a device callback or an I/O region that the IOMMU stores to, nor inside a
   /// reader section. Where registers are written meanwhile, either comes first.
@@ -422,6 +458,7 @@ class Iommu {
 
  private:
   friend class Port;
+  friend class Hold;
   struct State;
   std::unique_ptr<State> state_;
 };

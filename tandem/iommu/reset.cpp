@@ -18,7 +18,10 @@ void Iommu::State::reset() {
   commands.reset();
   faults.reset();
   page_requests.reset();
-  if (!planted_fault("iommu-reset-skip-wait")) rcu::rcu_synchronize();
+  if (!planted_fault("iommu-reset-skip-wait")) {
+    rcu::rcu_synchronize();
+    commands.wait_for_accesses();
+  }
   config.fctl.store(config.initial_fctl(), std::memory_order_release);
   monitor.reset();
   tell_overflow();

@@ -57,6 +57,8 @@ IoPin::~IoPin() {
   if (pins.fetch_sub(1, std::memory_order_acq_rel) == kLast) futex_wake(pins);
 }
 
+bool IoPin::looks_after_accesses() const { return region_->looks_after_accesses; }
+
 Outcome IoPin::read(std::span<std::byte> to) const {
   return detail::in_pieces(region_->sizes, offset_, to, [&](std::uint64_t at, auto piece) {
     return region_->io->read(at, piece);

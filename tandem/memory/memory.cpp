@@ -140,6 +140,7 @@ Result<RegionId> Memory::add_io(PhysAddr base, std::uint64_t size_bytes,
   if (io == nullptr || !detail::well_formed(io->access_sizes())) return errno_error(EINVAL);
   auto region = make_region(base, size_bytes, true, priority);
   region->sizes = io->access_sizes();
+  region->looks_after_accesses = io->looks_after_accesses();
   region->io = std::move(io);
   return insert(std::move(region));
 }

@@ -78,6 +78,10 @@ class IoRegion {
   virtual ~IoRegion() = default;
   /// Asked once, when the region is added.
   virtual AccessSizes access_sizes() const { return {}; }
+  /// Whether who takes away what is behind the region looks after the accesses under way, so that
+  /// no invalidation of a translation has to wait for them: for one that may block for long. Asked
+  /// once, when the region is added.
+  virtual bool looks_after_accesses() const { return false; }
   /// Reads `to.size()` bytes at `offset` from the region's base. The range lies inside the region.
   virtual Outcome read(std::uint64_t offset, std::span<std::byte> to) = 0;
   virtual Outcome write(std::uint64_t offset, std::span<const std::byte> from) = 0;
@@ -107,6 +111,8 @@ class IoPin {
   }
   ~IoPin();
   explicit operator bool() const noexcept { return region_ != nullptr; }
+  /// IoRegion::looks_after_accesses()
+  bool looks_after_accesses() const;
   /// Accesses `to.size()` bytes from the resolved address on; not past Target::length.
   Outcome read(std::span<std::byte> to) const;
   Outcome write(std::span<const std::byte> from) const;

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <type_traits>
 
+#include "tandem/base/planted_fault.hpp"
 #include "tandem/pcie/detail/step.hpp"
 #include "tandem/pcie/detail/translate.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -53,6 +54,7 @@ class Transfer {
       untranslated_ = !uses_ats_ || is_untranslated_only();
       Step step = untranslated_ ? untranslated() : section();
       progress(step.copied);
+      if (!step.io) step.slot = {};  // before a page request, whose service may invalidate
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
       } else if (step.has_window) {
@@ -67,7 +69,7 @@ class Transfer {
         fault = miss();
       }
       if (step.left.is_due()) {
-        // Nothing that a reset would wait for is left of the step.
+        over(step);
         state_.port->finish(requester_, step.left);
         if (step.left.refusal) fault = refused(step.left.refusal->fault.cause);
       }
@@ -106,12 +108,16 @@ class Transfer {
   /// Finds a translation of `at`: in the ATC, or the one just received if nothing was invalidated
   /// since. Inside a section.
   bool find(Iova at, std::uint64_t version, CachedTranslation& found) {
+    if (!look_up(at, version, found)) return false;
+    if (at.value - at_.value >= walked_) {
+      ++counted_.translations;
+      ++counted_.atc_hits;
+    }
+    return true;
+  }
+  bool look_up(Iova at, std::uint64_t version, CachedTranslation& found) {
     if (state_.atc.lookup(translator_.space(), at.value, translator_.permissions(), version,
                           found)) {
-      if (at.value - at_.value >= walked_) {
-        ++counted_.translations;
-        ++counted_.atc_hits;
-      }
       return true;
     }
     if (!fresh_ || fresh_->untranslated_only || !fresh_->translation.covers(at.value) ||
@@ -145,6 +151,11 @@ class Transfer {
         continue;
       }
       if (step.copied != 0) return step;
+      // An invalidation after this look-up waits for the slot; one before it hides the translation.
+      if (!planted_fault("pcie-io-without-slot")) {
+        step.slot = IoSlot(state_, translator_.space());
+        if (!look_up(at, version, found) || found.host != nullptr) return step;
+      }
       const PhysAddr physical{found.physical + found.offset(at.value)};
       const std::size_t length = run_length(found, version);
       if ((found.permissions & kGuestAddress) != 0) {
@@ -165,6 +176,7 @@ class Transfer {
     const std::uint64_t size_bytes = std::uint64_t{1} << std::min<unsigned>(found->log2_size, 56);
     const std::uint64_t reach = size_bytes - (guest.value & (size_bytes - 1));
     use_run(state_, found->address, rest().first(std::min<std::uint64_t>(length, reach)), step);
+    if (step.io) step.hold = state_.port->hold(step.left);
   }
 
   /// The IOMMU refused the request for here().
@@ -186,11 +198,26 @@ class Transfer {
     return std::min<std::uint64_t>(length, limit);
   }
 
-  std::optional<DmaFault> access_io(Step& step) {
-    if (thread_state.windows != 0) return fault_here(Reason::kNotMappable);
-    const memory::Outcome outcome = memory::access(step.io, rest().first(step.length));
+  /// The access of the step is over. What waits for it may be a reset that waits for all accesses
+  /// of the function, and what waits in the IOMMU runs now: it finds none of this one.
+  static void over(Step& step) {
     step.io = {};
     step.in_flight = {};
+    step.hold = {};
+    step.slot = {};
+  }
+
+  std::optional<DmaFault> access_io(Step& step) {
+    if (thread_state.windows != 0) {
+      over(step);
+      return fault_here(Reason::kNotMappable);
+    }
+    if (step.io.looks_after_accesses()) {
+      step.hold = {};
+      step.slot = {};
+    }
+    const memory::Outcome outcome = memory::access(step.io, rest().first(step.length));
+    over(step);
     progress(outcome.done_bytes);
     return outcome.ok() ? std::nullopt : memory_fault(outcome.fault);
   }
@@ -272,7 +299,7 @@ class Transfer {
   std::optional<DmaFault> finish_msi(Step& step) {
     const auto& [file, stored] = *step.msi;
     state_.port->finish_msi(requester_, file, here(), stored);
-    step.in_flight = {};
+    over(step);
     if (stored) {
       progress(step.length);
       return std::nullopt;

@@ -9,12 +9,15 @@
 ///
 /// Concurrency: any number of threads access while others invalidate. A hit takes no lock and
 /// writes no shared line. When an ATS invalidation completes, no access through an old translation
-/// can still run: short host-RAM copies run inside RCU sections, and a Window (a longer mapping)
-/// holds an in-flight slot of its (endpoint, PASID). An invalidation waits for the matching slots
-/// only, and blocks no thread: it completes when the last of them is given back, from the thread
-/// that does so, which may then go on with the IOMMU's commands. If that takes too long the
-/// invalidation times out (iommu::Iommu::Options::invalidation_timeout). Page requests and
-/// I/O-region accesses are never made inside a section or under a slot (asserted).
+/// can still run: short host-RAM copies run inside RCU sections, and a Window (a longer mapping) or
+/// an access to an I/O region (which may block) holds an in-flight slot of its (endpoint, PASID).
+/// An invalidation waits for the matching slots only, and blocks no thread: it completes when the
+/// last of them is given back, from the thread that does so, which may then go on with the IOMMU's
+/// commands. If that takes too long the invalidation times out
+/// (iommu::Iommu::Options::invalidation_timeout). Where the IOMMU translates each request (no ATS),
+/// its fences wait likewise. An I/O region that waits for an invalidation of the very translation
+/// by which it is accessed waits for the time-out; one that only starts it waits for nothing. Page
+/// requests are made under no window, and no access to an I/O region is (asserted, refused).
 ///
 /// Configuration: which messages an endpoint may send is what its PASID, ATS and Page Request
 /// capabilities say and software enabled; see Endpoint::config_write(). A Board (board.hpp) finds

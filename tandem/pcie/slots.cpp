@@ -19,7 +19,24 @@ std::optional<std::uint32_t> Slots::claim(SpaceKey space, unsigned hint) {
   return std::nullopt;
 }
 
+std::uint32_t Slots::claim_or_join(SpaceKey space, unsigned hint) {
+  if (const auto slot = claim(space, hint)) return *slot;
+  const MutexLock lock(mutex_);
+  ++crowd_;
+  return kCount;
+}
+
+bool Slots::leave_crowd() {
+  completing_.fetch_add(1, std::memory_order_relaxed);
+  const MutexLock lock(mutex_);
+  if (--crowd_ == 0) {
+    for (Waiting& waiting : waiting_) waiting.crowd = false;
+  }
+  return true;
+}
+
 bool Slots::release(std::uint32_t index) {
+  if (index == kCount) return leave_crowd();
   std::atomic<std::uint32_t>& state = slots_[index].state;
   // (W): what was done in the window comes before the completion.
   std::uint32_t owned = state.load(std::memory_order_relaxed);
@@ -37,7 +54,7 @@ bool Slots::release(std::uint32_t index) {
 
 bool Slots::wait_for(const iommu::AtsInvalidation& request, std::optional<SpaceKey> space) {
   const MutexLock lock(mutex_);
-  Waiting waiting{true, request, 0};
+  Waiting waiting{true, request, 0, crowd_ != 0};
   for (std::size_t i = 0; i < kCount; ++i) {
     std::atomic<std::uint32_t>& state = slots_[i].state;
     std::uint32_t seen = state.load(std::memory_order_acquire);  // (W)
@@ -54,14 +71,14 @@ bool Slots::wait_for(const iommu::AtsInvalidation& request, std::optional<SpaceK
     }
   }
   Waiting& place = waiting_[request.itag % kItags];
-  place = waiting.slots != 0 ? waiting : Waiting{};
+  place = waiting.over() ? Waiting{} : waiting;
   return place.used;
 }
 
 std::optional<iommu::AtsInvalidation> Slots::take_completed() {
   const MutexLock lock(mutex_);
   const auto done = std::find_if(waiting_.begin(), waiting_.end(),
-                                 [](const Waiting& one) { return one.used && one.slots == 0; });
+                                 [](const Waiting& one) { return one.used && one.over(); });
   if (done == waiting_.end()) return std::nullopt;
   done->used = false;
   return done->request;
@@ -70,6 +87,10 @@ std::optional<iommu::AtsInvalidation> Slots::take_completed() {
 void Slots::completed() { completing_.fetch_sub(1, std::memory_order_release); }
 
 bool Slots::idle() const {
+  {
+    const MutexLock lock(mutex_);
+    if (crowd_ != 0) return false;
+  }
   return std::all_of(slots_.begin(), slots_.end(),
                      [](const Slot& slot) {
                        return slot.state.load(std::memory_order_acquire) == kFree;

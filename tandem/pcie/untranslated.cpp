@@ -44,6 +44,7 @@ Step use(EndpointState& state, const Requester& requester, Access access, Iova a
     if (!found) break;
     if (found->mrif) {
       use_interrupt_file(state, mrif, next, bytes.subspan(step.copied), step);
+      if (step.msi) step.hold = state.port->hold(step.left);
       break;
     }
     const unsigned log2_size = std::min<unsigned>(found->log2_size, memory::kPhysAddrBits);
@@ -51,6 +52,7 @@ Step use(EndpointState& state, const Requester& requester, Access access, Iova a
     const std::uint64_t reach = size_bytes - (next.value & (size_bytes - 1));
     const std::size_t length = std::min<std::uint64_t>(reach, limit - step.copied);
     use_run(state, found->address, bytes.subspan(step.copied, length), step);
+    if (step.io) step.hold = state.port->hold(step.left);
   }
   return step;
 }

@@ -10,6 +10,7 @@
 #include "tandem/iommu/detail/config.hpp"
 #include "tandem/iommu/detail/deadline.hpp"
 #include "tandem/iommu/detail/generations.hpp"
+#include "tandem/iommu/detail/held_accesses.hpp"
 #include "tandem/iommu/detail/interrupts.hpp"
 #include "tandem/iommu/detail/itag_table.hpp"
 #include "tandem/iommu/iommu.hpp"
@@ -35,7 +36,8 @@ class CommandQueue {
         generations_(generations),
         ddtp_(ddtp),
         interrupts_(interrupts),
-        deadline_(deadline) {}
+        deadline_(deadline),
+        accesses_(generations) {}
 
   /// Errors: false when the id is taken.
   bool attach(DeviceId id, DeviceCallbacks& callbacks);
@@ -45,11 +47,16 @@ class CommandQueue {
   [[nodiscard]] bool complete_invalidation(DeviceId device, std::uint8_t itag, unsigned count,
                                            std::optional<std::uint32_t> sequence);
   [[nodiscard]] bool advance(ItagTable::TimePoint now);
-  std::optional<ItagTable::TimePoint> next_deadline() const { return itags_.next_deadline(); }
+  std::optional<ItagTable::TimePoint> next_deadline() const;
+  /// See Port::hold(). begin_access() in the section of the translation, end_access() outside.
+  std::uint32_t begin_access(const Stamp& stamp) { return accesses_.begin(stamp); }
+  [[nodiscard]] bool end_access(std::uint32_t access);
+  /// Waits for those that run, for the time that an invalidation has.
+  void wait_for_accesses() const;
   /// Whether the calling thread is running a command.
   bool runs_here() const;
   /// Whether the queue waits for devices.
-  bool waits() const { return itags_.waited_for(); }
+  bool waits() const { return itags_.waited_for() || accesses_.waited_for(); }
 
   std::uint64_t base() const { return base_.load(std::memory_order_relaxed); }
   /// Ordering: acquire; pairs with the release in process_locked() after a command's effects.
@@ -74,6 +81,16 @@ class CommandQueue {
   enum class Step : std::uint8_t { kDone, kWait, kIllegal, kMemoryFault, kTimeout };
 
   bool resume();
+  /// When what is sent now has timed out.
+  ItagTable::TimePoint new_deadline() const;
+  bool take_timed_out() {
+    const bool by_device = itags_.take_timed_out();
+    return accesses_.take_timed_out() || by_device;
+  }
+  void stop_waiting() {
+    itags_.stop_waiting();
+    accesses_.stop_waiting();
+  }
 
   void process_locked() TANDEM_REQUIRES(mutex_);
   void set_csr_locked(std::uint64_t bits) TANDEM_REQUIRES(mutex_);
@@ -96,6 +113,7 @@ class CommandQueue {
   std::map<DeviceId, DeviceCallbacks*> devices_ TANDEM_GUARDED_BY(mutex_);
   bool accesses_to_wait_for_ TANDEM_GUARDED_BY(mutex_) = false;  // since the last fence
   ItagTable itags_;
+  HeldAccesses accesses_;
   // Written under mutex_, read by any thread.
   std::atomic<unsigned> stops_{0};  // who waits for mutex_ to turn the queue off: commands yield
   std::atomic<std::uint64_t> base_{0};

@@ -24,6 +24,7 @@ struct Region {
   int priority = 0;
   std::shared_ptr<IoRegion> io;  // I/O
   AccessSizes sizes;
+  bool looks_after_accesses = false;
   Region* target = nullptr;         // an alias of a region; nullptr where it is one of addresses
   std::uint64_t target_offset = 0;  // in `target`, or an address
   std::uint32_t aliases = 0;        // whose target this is; under the memory's mutex

@@ -110,6 +110,29 @@ struct EndpointState {
   void release(std::uint32_t slot);
 };
 
+/// An in-flight slot of an access to an I/O region. Given back outside of sections.
+class IoSlot {
+ public:
+  IoSlot() = default;
+  IoSlot(EndpointState& state, SpaceKey space)
+      : state_(&state), slot_(state.slots.claim_or_join(space, thread_shard())) {}
+  IoSlot(IoSlot&& other) noexcept
+      : state_(std::exchange(other.state_, nullptr)), slot_(other.slot_) {}
+  IoSlot& operator=(IoSlot&& other) noexcept {
+    std::swap(state_, other.state_);
+    std::swap(slot_, other.slot_);
+    return *this;
+  }
+  ~IoSlot() {
+    if (state_ != nullptr) state_->release(slot_);
+  }
+  explicit operator bool() const { return state_ != nullptr; }
+
+ private:
+  EndpointState* state_ = nullptr;
+  std::uint32_t slot_ = 0;
+};
+
 /// As few parameters as registers hold.
 DmaResult read(EndpointState& state, const Requester& requester, Iova at, std::span<std::byte> to);
 DmaResult fetch(EndpointState& state, const Requester& requester, Iova at, std::span<std::byte> to);

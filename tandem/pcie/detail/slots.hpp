@@ -13,8 +13,9 @@
 
 namespace tandem::pcie::detail {
 
-/// The in-flight slots of an endpoint, each of which stands for one Window, and the invalidation
-/// requests that wait for some of them.
+/// The in-flight slots of an endpoint, each of which stands for one Window or one access to an I/O
+/// region, and the invalidation requests that wait for some of them. Accesses that find no slot
+/// free share one more, the crowd's, which is everybody's: every invalidation waits for it.
 ///
 /// A slot is free or busy, for one space. Its owner makes it busy and then looks the translations
 /// up inside a reader section. An invalidation drops translations, waits for a grace period, and
@@ -30,10 +31,12 @@ namespace tandem::pcie::detail {
 /// Thread safety: all calls, from any thread; release() from the owner. The mutex is a leaf.
 class Slots {
  public:
-  static constexpr std::size_t kCount = 64;
+  static constexpr std::uint32_t kCount = 64;
 
   /// Takes a slot for `space`, looking from `hint` on; none when all are busy.
   std::optional<std::uint32_t> claim(SpaceKey space, unsigned hint);
+  /// The same, or the crowd's.
+  std::uint32_t claim_or_join(SpaceKey space, unsigned hint);
   /// Returns: whether somebody waited for it: see take_completed(), and call completed() in the
   /// end.
   bool release(std::uint32_t slot);
@@ -63,13 +66,17 @@ class Slots {
     bool used = false;
     iommu::AtsInvalidation request;
     std::uint64_t slots = 0;  // bit i: slot i
+    bool crowd = false;
+    bool over() const { return slots == 0 && !crowd; }
   };
   static_assert(kCount <= 64);
   static constexpr std::size_t kItags = 32;
+  bool leave_crowd();
 
   std::array<Slot, kCount> slots_;
   std::atomic<std::uint32_t> completing_{0};
-  Mutex mutex_;
+  mutable Mutex mutex_;
+  std::uint32_t crowd_ TANDEM_GUARDED_BY(mutex_) = 0;              // accesses
   std::array<Waiting, kItags> waiting_ TANDEM_GUARDED_BY(mutex_);  // by ITAG
 };
 

@@ -27,6 +27,8 @@ struct Step {
   std::optional<StoredMsi> msi;                // to be finished after it
   std::size_t length = 0;                      // of `io` or `msi`
   InFlight::Guard in_flight;                   // where there is `io` or `msi`
+  iommu::Hold hold;                            // likewise, where the IOMMU translated
+  IoSlot slot;                                 // likewise, where the ATC did
   memory::Fault fault = memory::Fault::kNone;  // of the memory
   bool missed = false;                         // no translation at the very beginning
   bool ended = false;                          // the life of the operation

@@ -49,6 +49,8 @@ class Aperture final : public memory::IoRegion {
     return kApertureBase.plus(static_cast<std::uint64_t>(window) << kWindowShift);
   }
 
+  /// Each access asks for the process's mapping, and Mm::unbind() waits for those under way.
+  bool looks_after_accesses() const override { return true; }
   memory::Outcome read(std::uint64_t offset, std::span<std::byte> to) override;
   memory::Outcome write(std::uint64_t offset, std::span<const std::byte> from) override;
 
