@@ -7,8 +7,24 @@
 #include "tandem/base/check.hpp"
 #include "tandem/base/futex.hpp"
 #include "tandem/memory/detail/region.hpp"
+#include "tandem/memory/transfer.hpp"
 
 namespace tandem::memory {
+namespace {
+
+constinit thread_local unsigned nesting = 0;
+
+struct Nested {
+  Nested() { ++nesting; }
+  Nested(const Nested&) = delete;
+  Nested& operator=(const Nested&) = delete;
+  ~Nested() { --nesting; }
+};
+
+}  // namespace
+
+unsigned io_nesting() noexcept { return nesting; }
+
 namespace detail {
 
 bool well_formed(const AccessSizes& sizes) {
@@ -60,12 +76,14 @@ IoPin::~IoPin() {
 bool IoPin::looks_after_accesses() const { return region_->looks_after_accesses; }
 
 Outcome IoPin::read(std::span<std::byte> to) const {
+  const Nested nested;
   return detail::in_pieces(region_->sizes, offset_, to, [&](std::uint64_t at, auto piece) {
     return region_->io->read(at, piece);
   });
 }
 
 Outcome IoPin::write(std::span<const std::byte> from) const {
+  const Nested nested;
   return detail::in_pieces(region_->sizes, offset_, from, [&](std::uint64_t at, auto piece) {
     return region_->io->write(at, piece);
   });

@@ -11,6 +11,10 @@
 /// One piece of an access, in either direction: a constant span is written, another one filled.
 namespace tandem::memory {
 
+/// How many accesses to I/O regions the calling thread is in: one called from another's callback
+/// counts as well.
+unsigned io_nesting() noexcept;
+
 /// Host RAM copied in one reader section, at most.
 inline constexpr std::size_t kSectionBytes = std::size_t{64} << 10;
 

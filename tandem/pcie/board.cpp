@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "tandem/memory/transfer.hpp"
 #include "tandem/pcie/detail/alarm.hpp"
 #include "tandem/pcie/spec.hpp"
 
@@ -18,12 +19,19 @@ using memory::Outcome;
 
 /// Registers behind an I/O region: little-endian words of at most eight bytes. A fence or a message
 /// of the IOMMU that stores to them is refused: what they do may need the command queue, or send
-/// that message again.
+/// that message again. So is a write to configuration registers that comes out of an access to
+/// another region, as of a device that is accessed and accesses memory in return: moving a BAR, or
+/// a reset, waits for that access.
 template <class Read, class Write>
 class Registers final : public memory::IoRegion {
  public:
-  Registers(const iommu::Iommu& iommu, AccessSizes sizes, Read read, Write write)
-      : iommu_(iommu), sizes_(sizes), read_(std::move(read)), write_(std::move(write)) {}
+  Registers(const iommu::Iommu& iommu, AccessSizes sizes, unsigned most_nesting, Read read,
+            Write write)
+      : iommu_(iommu),
+        sizes_(sizes),
+        most_nesting_(most_nesting),
+        read_(std::move(read)),
+        write_(std::move(write)) {}
   AccessSizes access_sizes() const override { return sizes_; }
   Outcome read(std::uint64_t offset, std::span<std::byte> to) override {
     const std::uint64_t value = read_(offset, static_cast<unsigned>(to.size()));
@@ -31,7 +39,7 @@ class Registers final : public memory::IoRegion {
     return {to.size(), Fault::kNone};
   }
   Outcome write(std::uint64_t offset, std::span<const std::byte> from) override {
-    if (iommu_.is_storing()) return {0, Fault::kRefused};
+    if (iommu_.is_storing() || memory::io_nesting() > most_nesting_) return {0, Fault::kRefused};
     std::uint64_t value = 0;
     std::memcpy(&value, from.data(), from.size());
     write_(offset, value, static_cast<unsigned>(from.size()));
@@ -41,14 +49,16 @@ class Registers final : public memory::IoRegion {
  private:
   const iommu::Iommu& iommu_;
   AccessSizes sizes_;
+  unsigned most_nesting_;  // of writes, this one included
   Read read_;
   Write write_;
 };
 
 template <class Read, class Write>
 std::shared_ptr<memory::IoRegion> make_registers(const iommu::Iommu& iommu, AccessSizes sizes,
-                                                 Read read, Write write) {
-  return std::make_shared<Registers<Read, Write>>(iommu, sizes, std::move(read), std::move(write));
+                                                 unsigned most_nesting, Read read, Write write) {
+  return std::make_shared<Registers<Read, Write>>(iommu, sizes, most_nesting, std::move(read),
+                                                  std::move(write));
 }
 
 constexpr std::uint64_t kBusBytes = std::uint64_t{1} << 20;
@@ -81,7 +91,7 @@ Result<void> Board::wire() {
   iommu_->on_deadline([this](iommu::Iommu::TimePoint when) { alarm_->set(when); });
   if (const auto deadline = iommu_->next_deadline()) alarm_->set(*deadline);
   const auto registers = make_registers(
-      *iommu_, {.min_bytes = 4, .max_bytes = 8, .aligned = true},
+      *iommu_, {.min_bytes = 4, .max_bytes = 8, .aligned = true}, /*most_nesting=*/~0U,
       [this](std::uint64_t offset, unsigned size_bytes) {
         return iommu_->mmio_read(static_cast<std::uint32_t>(offset), size_bytes);
       },
@@ -89,7 +99,7 @@ Result<void> Board::wire() {
         iommu_->mmio_write(static_cast<std::uint32_t>(offset), value, size_bytes);
       });
   const auto configuration = make_registers(
-      *iommu_, {.min_bytes = 1, .max_bytes = 4, .aligned = true},
+      *iommu_, {.min_bytes = 1, .max_bytes = 4, .aligned = true}, /*most_nesting=*/1,
       [this](std::uint64_t offset, unsigned size_bytes) {
         return config_read(function_of(offset), register_of(offset), size_bytes);
       },

@@ -129,6 +129,44 @@ TEST_F(BoardTest, AFenceThatStoresToTheIommusOwnRegistersIsAMemoryFault) {
   }
 }
 
+// Moving the BAR would wait for the access that it comes from.
+TEST_F(BoardTest, ADeviceThatAccessesMemoryInReturnReachesNoConfigurationRegister) {
+  struct Doorbell final : memory::IoRegion {
+    memory::Outcome read(std::uint64_t, std::span<std::byte> to) override {
+      return {to.size(), memory::Fault::kNone};
+    }
+    memory::Outcome write(std::uint64_t, std::span<const std::byte> from) override {
+      const std::array<std::byte, 4> zero{};
+      result = device->space(std::nullopt).write(target, zero);
+      return {from.size(), memory::Fault::kNone};
+    }
+    Endpoint* device = nullptr;
+    Iova target;
+    DmaResult result;
+  };
+  constexpr Bdf kSlot{0, 3, 0};
+  constexpr std::uint32_t kPlace = 0x7000'0000;
+  const auto doorbell = std::make_shared<Doorbell>();
+  board_->iommu().mmio_write(iommu::reg::kDdtp, iommu::Ddtp::make(iommu::Ddtp::ModeValue::kBare, 0),
+                             8);
+  Endpoint& device = *board_->plug(
+      kSlot, {.ats = false, .pri = false, .bars = {{.region = doorbell, .is_64_bit = false}}});
+  doorbell->device = &device;
+  guest_write(board_->config_address(kSlot, kBar0), kPlace);
+  guest_write(board_->config_address(kSlot, kCommand),
+              static_cast<std::uint32_t>(Command::MemorySpaceEnable::kMask |
+                                         Command::BusMasterEnable::kMask),
+              2);
+  doorbell->target = {board_->config_address(kSlot, kBar0).value};
+  guest_write({kPlace}, 1);
+  ASSERT_TRUE(doorbell->result.fault);
+  EXPECT_EQ(doorbell->result.fault->reason, DmaFault::Reason::kMemory);
+  EXPECT_EQ(guest_read(board_->config_address(kSlot, kBar0)), kPlace);
+  doorbell->target = {Board::Options{}.ram.value};
+  guest_write({kPlace}, 1);
+  EXPECT_TRUE(doorbell->result.ok());
+}
+
 TEST_F(BoardTest, AFunctionStaysWhereAnAccessOfItDoesNotEnd) {
   /// Does not answer until it is told to.
   struct Slow final : memory::IoRegion {
