@@ -62,8 +62,29 @@ const memory::Memory& Port::memory() const { return iommu_.state_->memory; }
 
 Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, Access access,
                                            Mrif* mrif) {
+  Iommu::State& state = *iommu_.state_;
+  if (detail::pasid_exists(requester) && !state.monitor.counts(HpmEvent::kUntranslatedRequest))
+      [[likely]] {
+    const auto context = IotlbContext::untranslated(id_, requester);
+    Stamp stamp;
+    if (const auto hit = state.iotlb.lookup_smallest(context, at, need_of(access), stamp))
+        [[likely]] {
+      state.iotlb_hits.add();
+      return hit->translation(at);
+    }
+  }
+  return translate_and_finish(requester, at, access, mrif);
+}
+
+/// What translate() does without a hit that is not counted: apart from it, so that such a hit has
+/// nothing to finish.
+[[gnu::noinline]] Result<Translation, Cause> Port::translate_and_finish(const Requester& requester,
+                                                                        Iova at, Access access,
+                                                                        Mrif* mrif) {
   Leftover left;
-  const auto made = translate_any(requester, at, access, left, mrif);
+  const bool counted = iommu_.state_->monitor.counts(HpmEvent::kUntranslatedRequest);
+  const auto made = counted ? translate_any(requester, at, access, left, mrif)
+                            : translate_missing(requester, at, access, left, mrif);
   finish(requester, left);
   return made;
 }

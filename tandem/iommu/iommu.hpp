@@ -335,6 +335,8 @@ class Port {
       : iommu_(iommu), id_(id), callbacks_(callbacks) {}
   Result<Translation, Cause> translate_any(const Requester& requester, Iova at, Access access,
                                            Leftover& left, Mrif* mrif);
+  Result<Translation, Cause> translate_and_finish(const Requester& requester, Iova at,
+                                                  Access access, Mrif* mrif);
   Result<Translation, Cause> translate_missing(const Requester& requester, Iova at, Access access,
                                                Leftover& left, Mrif* mrif);
   AtsCompletion answer(const Requester& requester, Iova at, const AtsRequest& request,
