@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tandem/base/mutex.hpp"
+#include "tandem/base/planted_fault.hpp"
 
 namespace tandem::kxo::detail {
 
@@ -51,12 +52,13 @@ class SharedCache {
 
   /// What somebody has; or nothing, and then who asked makes it.
   std::shared_ptr<const T> find_or_begin(const Key& key) {
+    static const bool nobody_waits = planted_fault("kxo-cache-nobody-waits");
     const MutexLock lock(mutex_);
     for (;;) {
       std::erase_if(entries_,
                     [](const Entry& entry) { return !entry.being_made && entry.thing.expired(); });
       const auto at = find_locked(key);
-      if (at == entries_.end()) {
+      if (at == entries_.end() || (nobody_waits && at->being_made)) {
         entries_.push_back({key});
         return nullptr;
       }
