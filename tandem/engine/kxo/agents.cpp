@@ -67,7 +67,16 @@ class RegisteredAgent final : public Agent {
 
 class RegisteredAgents final : public AgentSource {
  public:
-  bool knows(std::uint8_t player) const override { return kind_of(player).has_value(); }
+  RegisteredAgents() {
+    for (const auto& kind : tandem::kxo::agent_kinds()) {
+      const auto at = std::find(kNames.begin(), kNames.end(), kind.name);
+      if (at != kNames.end()) kinds_[static_cast<std::size_t>(at - kNames.begin())] = kind;
+    }
+  }
+
+  bool knows(std::uint8_t player) const override {
+    return player < kinds_.size() && kinds_[player].has_value();
+  }
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
     if (!knows(player)) return nullptr;
@@ -76,22 +85,15 @@ class RegisteredAgents final : public AgentSource {
     return std::make_unique<RegisteredAgent>(std::move(*made), memory_bytes != 0);
   }
   bool needs_preparation(std::uint8_t player) const override {
-    const auto kind = kind_of(player);
-    return kind && kind->prepare != nullptr;
+    return knows(player) && kinds_[player]->prepare != nullptr;
   }
   std::shared_ptr<const void> prepare(std::uint8_t player,
                                       const tandem::kxo::Rules& rules) const override {
-    return kind_of(player)->prepare(rules);
+    return kinds_[player]->prepare(rules);
   }
 
  private:
-  static std::optional<tandem::kxo::AgentKind> kind_of(std::uint8_t player) {
-    if (player >= kNames.size() || kNames[player].empty()) return std::nullopt;
-    for (const auto& kind : tandem::kxo::agent_kinds()) {
-      if (kind.name == kNames[player]) return kind;
-    }
-    return std::nullopt;
-  }
+  std::array<std::optional<tandem::kxo::AgentKind>, kNames.size()> kinds_;  // by number
 };
 
 }  // namespace
@@ -117,17 +119,16 @@ void AgentCache::keep(std::uint8_t player, const tandem::kxo::Rules& rules,
 
 std::optional<std::unique_ptr<Agent>> AgentCache::make(std::uint8_t player,
                                                        const tandem::kxo::Rules& rules,
-                                                       std::size_t memory_bytes,
-                                                       Preparations::Waiting& waiting) {
+                                                       KeptAgents& kept) {
   std::optional<Result<Preparations::Thing>> needed;  // kept until the agent has it
   if (preparations_ != nullptr && source_->needs_preparation(player)) {
-    needed = preparations_->find(player, rules, waiting);
+    needed = preparations_->find(kept.tenant, player, rules, kept.waiting);
     if (!needed) return std::nullopt;
     // Were it to be made here, a thread of the pool would be gone for seconds.
     if (!*needed) return nullptr;
   }
   try {
-    return source_->make(player, rules, memory_bytes);
+    return source_->make(player, rules, kept.memory_bytes / std::size(kept.sides));
   } catch (const std::bad_alloc&) {
     return nullptr;  // the client says how much
   }
@@ -140,7 +141,7 @@ std::optional<Result<int>> AgentCache::choose(std::uint8_t player, const tandem:
   const bool shared = kept.memory_bytes == 0;
   Agent* agent = shared ? find(player, rules) : kept.sides[side].get();
   if (agent == nullptr) {
-    auto made = make(player, rules, kept.memory_bytes / std::size(kept.sides), kept.waiting);
+    auto made = make(player, rules, kept);
     if (!made) return std::nullopt;
     if (*made == nullptr) return errno_error(EINVAL);
     agent = made->get();

@@ -49,7 +49,7 @@ class AgentCacheTest : public testing::Test {
 
   const tandem::kxo::Rules standard = tandem::kxo::Rules::standard();
   const std::shared_ptr<CountedAgents> agents = std::make_shared<CountedAgents>();
-  detail::Preparations preparations{agents, [] {}};
+  detail::Preparations preparations{agents, 16, [] {}};
   detail::AgentCache cache{agents, &preparations};
   detail::KeptAgents kept;
 };

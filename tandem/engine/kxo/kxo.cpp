@@ -120,8 +120,9 @@ Completion KxoWorker::set_permission(const tandem_descriptor& descriptor, const 
   const UserRef user = owner.find(descriptor.operand);
   if (!user) return refused(TANDEM_STATUS_UNKNOWN_ID);
   if (!may_play(o) || !may_play(x)) return refused(TANDEM_STATUS_UNKNOWN_AGENT);
-  const tandem_status status =
-      user->set_players(static_cast<std::uint8_t>(o), static_cast<std::uint8_t>(x));
+  const auto new_o = static_cast<std::uint8_t>(o), new_x = static_cast<std::uint8_t>(x);
+  if (!owner.prepare(new_o, new_x, user->rules())) return refused(TANDEM_STATUS_NO_ROOM);
+  const tandem_status status = user->set_players(new_o, new_x);
   if (status == TANDEM_STATUS_OK) device_.pool().kick(*user);
   return refused(status);
 }

@@ -67,7 +67,8 @@ class AgentSource {
                                       std::size_t memory_bytes) const = 0;
   /// Whether make() takes long where nobody keeps what prepare() gives.
   virtual bool needs_preparation(std::uint8_t) const { return false; }
-  /// What all agents of that player and game share. Boards wait for it beside the pool.
+  /// What all agents of that player and game share. Boards wait for it beside the pool; tenants
+  /// take turns.
   virtual std::shared_ptr<const void> prepare(std::uint8_t, const tandem::kxo::Rules&) const {
     return nullptr;
   }
@@ -76,12 +77,14 @@ class AgentSource {
 struct Options {
   /// Threads of the pool; 0: none, RESUME lets agents move in the thread that runs the operation.
   int threads = 1;
-  /// \name Quotas: users there may be; beyond, GET_ID says NO_ROOM
+  /// \name Quotas: users there may be; beyond, GET_ID and SET_PERMISSION say NO_ROOM
   /// @{
   std::uint32_t users_per_owner = 1u << 15;
   std::uint32_t users_per_tenant = 1u << 17;
   std::uint32_t users = 1u << 20;
   std::uint32_t memory_kib_per_owner = 64u << 10;  ///< of all its users' memory_kib
+  /// Agents, by games, whose preparation a tenant's users wait for at a time.
+  std::uint32_t preparations_per_tenant = 16;
   /// @}
   /// nullptr: those that module kxo has registered.
   std::shared_ptr<const AgentSource> agents;

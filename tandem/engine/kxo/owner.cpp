@@ -20,7 +20,8 @@ Options complete(Options options) {
 }  // namespace
 
 Device::Device(Options options)
-    : options_(complete(std::move(options))), pool_(options_.threads, options_.agents) {}
+    : options_(complete(std::move(options))),
+      pool_(options_.threads, options_.agents, options_.preparations_per_tenant) {}
 
 Device::~Device() { rcu::rcu_barrier(); }
 
@@ -85,6 +86,9 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
     const MutexLock lock(mutex_);
     if (!has_room_locked(wanted)) return Unexpected{TANDEM_STATUS_NO_ROOM};
   }
+  if (!prepare(wanted.player_o, wanted.player_x, *rules)) {
+    return Unexpected{TANDEM_STATUS_NO_ROOM};
+  }
   if (!take(account_->users, limits.users_per_tenant)) return Unexpected{TANDEM_STATUS_NO_ROOM};
   if (!take(device_.live_, limits.users)) {
     account_->users.fetch_sub(1, std::memory_order_relaxed);
@@ -122,6 +126,10 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
   }
   device_.pool_.kick(user);
   return user.id();
+}
+
+bool Owner::prepare(std::uint8_t o, std::uint8_t x, const tandem::kxo::Rules& rules) {
+  return device_.pool_.prepare(account_, o, rules) && device_.pool_.prepare(account_, x, rules);
 }
 
 UserRef Owner::find(std::uint64_t id) const {

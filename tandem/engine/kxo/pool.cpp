@@ -61,6 +61,12 @@ Result<void> Pool::admit() {
   return {};
 }
 
+bool Pool::prepare(const Preparations::Tenant& tenant, std::uint8_t player,
+                   const tandem::kxo::Rules& rules) {
+  if (!preparations_ || !agents_->needs_preparation(player)) return true;
+  return preparations_->announce(tenant, player, rules);
+}
+
 void Pool::dismiss() {
   const MutexLock lock(mutex_);
   --users_;

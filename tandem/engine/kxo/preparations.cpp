@@ -3,12 +3,20 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <new>
 #include <utility>
 
 #include "tandem/base/background_thread.hpp"
+#include "tandem/base/planted_fault.hpp"
 
 namespace tandem::engine::kxo::detail {
+
+Preparations::Preparations(std::shared_ptr<const AgentSource> source, std::size_t most,
+                           std::function<void()> done)
+    : source_(std::move(source)), most_(most), done_(std::move(done)) {
+  kept_.reserve(kMost);  // its thread allocates nothing
+}
 
 Preparations::~Preparations() {
   std::optional<pthread_t> thread;
@@ -21,35 +29,100 @@ Preparations::~Preparations() {
   if (thread) ::pthread_join(*thread, nullptr);
 }
 
-std::optional<Result<Preparations::Thing>> Preparations::find(std::uint8_t player,
+bool Preparations::announce(const Tenant& tenant, std::uint8_t player,
+                            const tandem::kxo::Rules& rules) {
+  const Need need{player, rules};
+  const MutexLock lock(mutex_);
+  return kept_locked(need) != nullptr || !start_locked() || attempt_locked(tenant, need) != nullptr;
+}
+
+std::optional<Result<Preparations::Thing>> Preparations::find(const Tenant& tenant,
+                                                              std::uint8_t player,
                                                               const tandem::kxo::Rules& rules,
                                                               Waiting& waiting) {
   const Need need{player, rules};
-  const Waiting waited = std::exchange(waiting, nullptr);
   {
     const MutexLock lock(mutex_);
-    for (const Kept& kept : kept_) {
-      if (kept.need == need) return kept.thing;
+    const Waiting waited = std::exchange(waiting, nullptr);
+    if (const Kept* const kept = kept_locked(need)) return kept->thing;
+    if (waited != nullptr && waited->need == need) {
+      if (waited->answer) return waited->answer;
+      if (!waited->over) {
+        waiting = waited;
+        return std::nullopt;
+      }
+      // What was made has given way to others since: then it is made again.
     }
-    const bool same = waited != nullptr && waited->need == need;
-    if (same && waited->answer) return waited->answer;
-    // What was made may have given way to others since: then it is made again.
     if (start_locked()) {
-      waiting = attempt_locked(need);
+      // Too many others: there is room for it once one of them is over.
+      waiting = attempt_locked(tenant, need);
       return std::nullopt;
     }
   }
   return make(need);
 }
 
-/// The one that others wait for already, or a new one.
-Preparations::Waiting Preparations::attempt_locked(const Need& need) {
-  const auto at = std::find_if(wanted_.begin(), wanted_.end(),
-                               [&](const auto& attempt) { return attempt->need == need; });
-  if (at != wanted_.end()) return *at;
-  wanted_.push_back(std::make_shared<Attempt>(Attempt{need}));
+const Preparations::Kept* Preparations::kept_locked(const Need& need) const {
+  const auto at =
+      std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) { return kept.need == need; });
+  return at == kept_.end() ? nullptr : &*at;
+}
+
+/// The one that the tenant waits for already, or that others do, or a new one; nullptr: it waits
+/// for too many.
+Preparations::Waiting Preparations::attempt_locked(const Tenant& tenant, const Need& need) {
+  const auto find_in = [&](const Line& of) {
+    const auto at = std::find_if(of.wanted.begin(), of.wanted.end(),
+                                 [&](const auto& attempt) { return attempt->need == need; });
+    return at == of.wanted.end() ? nullptr : *at;
+  };
+  auto line = std::find_if(lines_.begin(), lines_.end(),
+                           [&](const Line& of) { return of.tenant == tenant; });
+  if (line != lines_.end()) {
+    if (auto known = find_in(*line)) return known;
+    if (line->wanted.size() >= most_) return nullptr;
+  }
+  std::shared_ptr<Attempt> attempt;
+  for (auto of = lines_.begin(); of != lines_.end() && attempt == nullptr; ++of) {
+    attempt = find_in(*of);
+  }
+  if (attempt == nullptr) attempt = std::make_shared<Attempt>(need);
+  if (line == lines_.end()) {
+    std::vector<std::shared_ptr<Attempt>> wanted;
+    wanted.reserve(most_);
+    line = lines_.insert(lines_.end(), Line{tenant, std::move(wanted)});
+  }
+  line->wanted.push_back(attempt);
   changed_.notify_one();
-  return wanted_.back();
+  return attempt;
+}
+
+/// The first one of the tenant whose turn it is; it stays in the lines until it is over.
+std::shared_ptr<Preparations::Attempt> Preparations::next_locked() {
+  static const bool first_come = planted_fault("kxo-prepare-first-come");
+  auto next = lines_.front().wanted.front();
+  if (!first_come) lines_.splice(lines_.end(), lines_, lines_.begin());
+  return next;
+}
+
+/// Returns: what is kept no longer, to be freed without the lock.
+Preparations::Thing Preparations::end_locked(Attempt& attempt, Result<Thing> made) {
+  for (auto line = lines_.begin(); line != lines_.end();) {
+    std::erase_if(line->wanted, [&](const auto& wanted) { return wanted.get() == &attempt; });
+    line = line->wanted.empty() ? lines_.erase(line) : std::next(line);
+  }
+  attempt.over = true;
+  if (!made || *made == nullptr) {
+    attempt.answer = std::move(made);
+    return nullptr;
+  }
+  Thing old;
+  if (kept_.size() == kMost) {
+    old = std::move(kept_.front().thing);
+    kept_.erase(kept_.begin());
+  }
+  kept_.push_back({attempt.need, std::move(*made)});
+  return old;
 }
 
 bool Preparations::start_locked() {
@@ -78,25 +151,17 @@ void Preparations::work() {
     std::shared_ptr<Attempt> attempt;
     {
       const MutexLock lock(mutex_);
-      while (!stop_ && wanted_.empty()) changed_.wait(mutex_);
+      while (!stop_ && lines_.empty()) changed_.wait(mutex_);
       if (stop_) return;
-      attempt = wanted_.front();
+      attempt = next_locked();
     }
     Result<Thing> made = make(attempt->need);
-    std::vector<Kept> old;  // to be freed without the lock
+    Thing old;
     {
       const MutexLock lock(mutex_);
-      wanted_.erase(wanted_.begin());
-      if (!made || *made == nullptr) {
-        attempt->answer = std::move(made);
-      } else {
-        if (kept_.size() == kMost) {
-          old.push_back(std::move(kept_.front()));
-          kept_.erase(kept_.begin());
-        }
-        kept_.push_back({attempt->need, std::move(*made)});
-      }
+      old = end_locked(*attempt, std::move(made));
     }
+    old.reset();
     done_();
   }
 }

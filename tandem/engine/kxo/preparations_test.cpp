@@ -26,6 +26,10 @@ class SlowAgents final : public AgentSource {
                                       const tandem::kxo::Rules& rules) const override {
     if (rules.goal() != 3) return nullptr;
     prepared.fetch_add(1);
+    {
+      const std::lock_guard lock(order_mutex);
+      order.push_back(rules.width());
+    }
     workshop.pass();
     if (fail) throw std::bad_alloc();
     auto made = std::make_shared<const int>(0);
@@ -39,17 +43,30 @@ class SlowAgents final : public AgentSource {
   mutable std::atomic<int> prepared{0};
   std::atomic<bool> fail{false};
   mutable std::weak_ptr<const int> thing;
+  mutable std::mutex order_mutex;
+  mutable std::vector<int> order;  // widths of the boards, as they came to the workshop
 };
 
 class PreparationsTest : public testing::Test {
  protected:
+  static constexpr std::uint32_t kMost = 6;
+
   Options options() {
     Options options;
     options.threads = 1;
     options.agents = agents;
+    options.preparations_per_tenant = kMost;
     return options;
   }
   ~PreparationsTest() override { agents->workshop.open(); }
+
+  /// A board of that width, which others of other widths have no use for.
+  static tandem_kxo_setup wide(TestClient& client, std::uint8_t o, int width) {
+    auto wanted = client.setup(o, kFirstFree);
+    wanted.width = static_cast<std::uint8_t>(width);
+    wanted.height = wanted.goal = 3;
+    return wanted;
+  }
 
   const std::shared_ptr<SlowAgents> agents = std::make_shared<SlowAgents>();
   TestDevice device{options()};
@@ -170,6 +187,83 @@ TEST_F(PreparationsTest, WhereItFailsWhoWaitedCannotPlayAndTheNextOneTries) {
     await([&] { return client.published(boards[i]) == TestClient::kCapacity; });
   }
   EXPECT_EQ(agents->prepared, 2);
+}
+
+TEST_F(PreparationsTest, WhoWaitsForManyIsRefusedMoreUntilOneIsThere) {
+  TestClient other(device, 2, 100);
+  const auto waiting = client.setup(kFirstFree, TANDEM_KXO_USER);
+  const std::uint64_t id = client.add(waiting);
+  for (int width = 3; width < 3 + static_cast<int>(kMost); ++width) {
+    (void)client.add(wide(client, kPrepared, width));
+  }
+  const std::uint32_t live = device.device().live();
+  const auto more = wide(client, kPrepared, 10);
+  EXPECT_EQ(client.get_id(more).status, TANDEM_STATUS_NO_ROOM);
+  EXPECT_EQ(client.set_players(id, kPrepared, TANDEM_KXO_USER), TANDEM_STATUS_NO_ROOM);
+  EXPECT_EQ(client.board(id).player_o, kFirstFree);
+  EXPECT_EQ(device.device().live(), live);
+  (void)client.add(wide(client, kPrepared, 3));    // which it waits for already
+  (void)client.add(wide(client, kFirstFree, 10));  // which needs nothing
+  (void)other.add(wide(other, kPrepared, 10));     // who waits for nothing else
+  agents->workshop.open();
+  await([&] { return client.get_id(more).status == TANDEM_STATUS_OK; });
+}
+
+// It comes to that where what a board has been promised gave way to others.
+TEST_F(PreparationsTest, WhoFindsNoRoomAmongWhatIsWaitedForAsksAgain) {
+  agents->workshop.open();
+  std::atomic<int> done{0};
+  detail::Preparations preparations(agents, 1, [&] { done.fetch_add(1); });
+  const auto tenant = std::make_shared<const int>(0);
+  const auto first = *tandem::kxo::Rules::make(5, 3, 3), second = tandem::kxo::Rules::standard();
+  detail::Preparations::Waiting waits[2];
+  std::optional<Result<detail::Preparations::Thing>> found[2];
+  while (!found[0] || !found[1]) {
+    found[0] = preparations.find(tenant, kPrepared, first, waits[0]);
+    found[1] = preparations.find(tenant, kPrepared, second, waits[1]);
+  }
+  for (const auto& thing : found) EXPECT_NE(thing->value(), nullptr);
+  EXPECT_EQ(done, 2);
+}
+
+/// Where nobody plays, so that each thing is made once.
+class PreparationsAlone : public testing::Test {
+ protected:
+  static constexpr int kLast = 20;
+
+  ~PreparationsAlone() override { agents->workshop.open(); }
+
+  /// One tenant wants games of these widths; while the first is being made another tenant wants
+  /// one. Returns: the widths in the order in which they were made.
+  std::vector<int> order_of(std::vector<int> firsts, int seconds) {
+    const auto first = std::make_shared<const int>(1), second = std::make_shared<const int>(2);
+    for (const int width : firsts) EXPECT_TRUE(announce(first, width));
+    agents->workshop.await(1);
+    EXPECT_TRUE(announce(second, seconds));
+    agents->workshop.open();
+    await([&] { return done >= 5; });
+    EXPECT_TRUE(announce(first, kLast));  // behind whatever it waits for
+    for (;; std::this_thread::yield()) {
+      const std::lock_guard lock(agents->order_mutex);
+      if (agents->order.back() == kLast) return agents->order;
+    }
+  }
+  bool announce(const detail::Preparations::Tenant& tenant, int width) {
+    return preparations.announce(tenant, kPrepared, *tandem::kxo::Rules::make(width, 3, 3));
+  }
+
+  const std::shared_ptr<SlowAgents> agents = std::make_shared<SlowAgents>();
+  std::atomic<int> done{0};
+  detail::Preparations preparations{agents, 6, [this] { done.fetch_add(1); }};
+};
+
+TEST_F(PreparationsAlone, TenantsTakeTurns) {
+  // One was being made, and then its tenant had its turn.
+  EXPECT_EQ(order_of({3, 4, 5, 6, 7, 8}, 9), (std::vector{3, 4, 9, 5, 6, 7, 8, kLast}));
+}
+
+TEST_F(PreparationsAlone, WhatTwoTenantsWaitForIsMadeOnceInTheTurnOfEither) {
+  EXPECT_EQ(order_of({3, 4, 5, 6, 7}, 7), (std::vector{3, 4, 7, 5, 6, kLast}));
 }
 
 // A board of each of them plays; that nobody is held up by the real ones is the first test.

@@ -88,6 +88,7 @@ User::User(Setup setup, const pcie::AddressSpace& space)
       player_x_(setup_.wanted.player_x) {
   setup_.objects->fetch_add(1, std::memory_order_relaxed);
   kept_.memory_bytes = std::size_t{setup_.wanted.memory_kib} * 1024;
+  kept_.tenant = setup_.account;
 }
 
 User::~User() { setup_.objects->fetch_sub(1, std::memory_order_relaxed); }

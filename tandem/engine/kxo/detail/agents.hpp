@@ -21,7 +21,9 @@ struct KeptAgents {
   std::size_t memory_bytes = 0;     ///< of both together; 0: there are none
   std::uint32_t revision = 0;       ///< of the permissions that they are for
   std::unique_ptr<Agent> sides[2];  ///< O's and X's; made when they are asked
-  Preparations::Waiting waiting;    ///< of the board, whoever keeps its agents
+  /// Of the board, whoever keeps its agents.
+  Preparations::Waiting waiting;
+  Preparations::Tenant tenant;  ///< whose board it is
 
   /// New permissions, new agents: what those before were asked, and when, is a matter of chance.
   void follow(std::uint32_t now) {
@@ -41,7 +43,7 @@ class AgentCache {
 
   /// A free cell, from one of `kept` if there are any. Nothing: what the agent needs is not there
   /// yet. Errors: those of Agent::choose(); EINVAL no such agent for these rules, or no memory for
-  ///         it; EPROTO it answered with a cell that is not free.
+  ///         it; EPROTO it answered with a cell that is not free. std::bad_alloc: ask again.
   std::optional<Result<int>> choose(std::uint8_t player, const tandem::kxo::Rules& rules,
                                     const tandem::kxo::Position& position, const Game& game,
                                     KeptAgents& kept);
@@ -61,8 +63,7 @@ class AgentCache {
   /// Nothing: it has to be prepared first. nullptr: there is no such agent for these rules, or
   /// no memory for it now.
   std::optional<std::unique_ptr<Agent>> make(std::uint8_t player, const tandem::kxo::Rules& rules,
-                                             std::size_t memory_bytes,
-                                             Preparations::Waiting& waiting);
+                                             KeptAgents& kept);
 
   const std::shared_ptr<const AgentSource> source_;
   Preparations* const preparations_;

@@ -65,10 +65,14 @@ class Owner final : public uacce::Session {
       : device_(device), number_(device.next_owner()), account_(device.account_of(tenant)) {}
   ~Owner() override { stop(); }
 
-  /// Makes a user and starts it. Returns: its id. Errors: NO_ROOM; as User::start().
+  /// Makes a user and starts it. Returns: its id. Errors: NO_ROOM; as User::start();
+  /// std::bad_alloc, and there is none.
   Result<std::uint64_t, tandem_status> add(const tandem_kxo_setup& wanted,
                                            std::shared_ptr<const tandem::kxo::Rules> rules,
                                            const pcie::AddressSpace& space);
+  /// Has what these players need prepared. Returns: false when too much is waited for.
+  /// Errors: std::bad_alloc.
+  bool prepare(std::uint8_t o, std::uint8_t x, const tandem::kxo::Rules& rules);
   /// The user of this owner with that id, or none.
   UserRef find(std::uint64_t id) const;
   /// Ends a user; nothing reaches its ring any more. Returns: false when somebody else did.

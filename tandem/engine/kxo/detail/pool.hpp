@@ -27,19 +27,24 @@ namespace tandem::engine::kxo::detail {
 /// Thread safety: any thread.
 class Pool {
  public:
-  Pool(int threads, std::shared_ptr<const AgentSource> agents)
+  /// `preparations`: what one tenant may wait for at a time.
+  Pool(int threads, std::shared_ptr<const AgentSource> agents, std::size_t preparations)
       : wanted_(threads), agents_(std::move(agents)) {
-    if (wanted_ != 0) preparations_.emplace(agents_, [this] { look_again(); });
+    if (wanted_ != 0) preparations_.emplace(agents_, preparations, [this] { look_again(); });
   }
   /// Waits for the moves that are being thought about.
   ~Pool();
 
   /// Makes room for a user, and starts the threads with the first one.
-  /// Errors: std::bad_alloc; EAGAIN no thread can be started.
+  /// Errors: std::bad_alloc, and nothing is changed; EAGAIN no thread can be started.
   Result<void> admit();
   /// The room of a user that was removed, or never kicked.
   void dismiss();
 
+  /// Has what `player` needs prepared, where that takes long.
+  /// Returns: false when the tenant waits for too much. Errors: std::bad_alloc.
+  bool prepare(const Preparations::Tenant& tenant, std::uint8_t player,
+               const tandem::kxo::Rules& rules);
   /// Something changed: the user may have a move to make. Not with User's or Owner's mutex held.
   void kick(User& user);
   /// From now on no thread takes it up.

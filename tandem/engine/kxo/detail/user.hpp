@@ -44,6 +44,7 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
   std::uint64_t owner() const noexcept { return setup_.owner; }
   std::uint32_t memory_kib() const noexcept { return setup_.wanted.memory_kib; }
   Account& account() const noexcept { return *setup_.account; }
+  const tandem::kxo::Rules& rules() const noexcept { return *setup_.rules; }
 
   /// \name References
   /// @{
@@ -72,6 +73,7 @@ class User final : public rcu::hash_node, public rcu::rcu_obj_base<User> {
     kUnprepared,  ///< ask again when more is prepared
   };
   /// Has the agent whose turn it is move. One thread at a time.
+  /// Errors: std::bad_alloc; nothing has happened, ask again.
   Step step(AgentCache& agents, Clock::time_point& due);
 
   /// \name The pool's, under its mutex
