@@ -94,6 +94,12 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
     account_->users.fetch_sub(1, std::memory_order_relaxed);
     return Unexpected{TANDEM_STATUS_NO_ROOM};
   }
+  struct Taken {  // given back unless there is a user
+    Owner* owner;
+    ~Taken() {
+      if (owner != nullptr) owner->give_back();
+    }
+  } taken{this};
   User::Setup setup;
   setup.id = device_.ids_.fetch_add(1, std::memory_order_relaxed);
   setup.owner = number_;
@@ -105,7 +111,6 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
   std::unique_ptr<User> made(new (std::nothrow) User(std::move(setup), space));
   const tandem_status started = made == nullptr ? TANDEM_STATUS_NO_ROOM : made->start();
   if (started != TANDEM_STATUS_OK || !device_.pool_.admit()) {
-    give_back();
     return Unexpected{started != TANDEM_STATUS_OK ? started : TANDEM_STATUS_NO_ROOM};
   }
   User& user = *made.release();
@@ -116,10 +121,10 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
     if (!stopped_) {
       link_locked(user);
       device_.users_.insert(user);
+      taken.owner = nullptr;
     } else {  // the queue died while this operation hung
       user.end(false);
       device_.pool_.dismiss();
-      give_back();
       user.drop();
       return Unexpected{TANDEM_STATUS_DEVICE_LOST};
     }

@@ -2,6 +2,7 @@
 #include "tandem/engine/kxo/detail/pool.hpp"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "tandem/base/background_thread.hpp"
@@ -195,12 +196,15 @@ void Pool::look_again() {
 }
 
 /// Lets a user move, not for long: others of its tenant wait.
-User::Step Pool::run(User& user, AgentCache& agents, int most, Clock::time_point& due) {
+User::Step Pool::run(User& user, AgentCache& agents, int most, Clock::time_point& due) try {
   const auto end = Clock::now() + kQuantum;
   for (int i = 1;; ++i) {
     const User::Step step = user.step(agents, due);
     if (step != User::Step::kMoved || i == most || Clock::now() >= end) return step;
   }
+} catch (const std::bad_alloc&) {
+  due = Clock::now() + kMemoryAgain;
+  return User::Step::kLater;
 }
 
 void Pool::work() {

@@ -58,6 +58,8 @@ class Pool {
   static constexpr int kMostDebt = 64;  // in quanta
   static constexpr int kBurst = 32;     // moves of one user in a row
   static constexpr int kBurstHere = 256;
+  /// When a user is asked again for which there was no memory.
+  static constexpr std::chrono::milliseconds kMemoryAgain{10};
 
   static void* thread_main(void* pool);
   void work();
