@@ -44,6 +44,6 @@ endfunction()
 # tandem_add_test(NAME TARGET LABEL [ARGS…]): one CTest entry that fails when no test ran.
 function(tandem_add_test name target label)
   add_test(NAME ${name} COMMAND ${target} ${ARGN})
-  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 300
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 900
     FAIL_REGULAR_EXPRESSION "Running 0 tests")
 endfunction()

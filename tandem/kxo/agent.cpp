@@ -12,10 +12,11 @@
 namespace tandem::kxo {
 namespace {
 
-/// Filled before main(), from several files.
+/// Filled before main(), from several files. Never destroyed: threads of an engine may ask until
+/// the process has ended.
 std::vector<AgentKind>& registered() {
-  static std::vector<AgentKind> kinds(std::begin(detail::kBuiltInAgents),
-                                      std::end(detail::kBuiltInAgents));
+  static auto& kinds = *new std::vector<AgentKind>(std::begin(detail::kBuiltInAgents),
+                                                   std::end(detail::kBuiltInAgents));
   return kinds;
 }
 

@@ -20,7 +20,7 @@ constexpr std::uint64_t kSeed = 1;
 /// What is learned from that many games of a seed, for all agents who ask for the same.
 Model learned(const Rules& rules, Method method, std::uint64_t games, std::uint64_t seed) {
   using Key = std::tuple<Rules, Method, std::uint64_t, std::uint64_t>;
-  static SharedCache<Key, ValueModel> cache;
+  static auto& cache = SharedCache<Key, ValueModel>::for_ever();
   const auto learn = [&]() -> Result<Model> {
     std::shared_ptr<ValueModel> model = ValueModel::make(rules);
     const Learning learning = Learning::of(method, model->kind());

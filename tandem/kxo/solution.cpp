@@ -36,7 +36,7 @@ Result<Solution> Solution::of(const Rules& rules) {
 }
 
 Result<std::shared_ptr<const Solution>> Solution::shared(const Rules& rules) {
-  static detail::SharedCache<Rules, Solution> cache;
+  static auto& cache = detail::SharedCache<Rules, Solution>::for_ever();
   return cache.get(rules, [&]() -> Result<std::shared_ptr<const Solution>> {
     auto solution = of(rules);
     if (!solution) return Unexpected{solution.error()};

@@ -14,6 +14,7 @@ import unittest
 import default_signals  # noqa: F401  what is imported is what it does
 
 TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
+SANITIZED = os.environ.get("TANDEM_SANITIZED") == "1"
 
 
 def run(*arguments, timeout=300):
@@ -162,6 +163,16 @@ class Numbers(Case):
                         ["play", "--plain", "--save"], ["export", "model", "-o"],
                         ["train", "--out"], ["train", "--config"]):
             self.refused("is an empty name", *command, "")
+
+
+class Watch(Case):
+    def test_ends_while_its_agents_still_learn_what_they_need(self):
+        for _ in range(1 if SANITIZED else 5):
+            result = subprocess.run([TANDEM, "kxo", "watch", "--plain", "--games", "1", "--rate", "100"],
+                                    capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
+                                    env={**os.environ, "TANDEM": "embedded"})
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertRegex(result.stdout, "wins|draw")
 
 
 class Solve(Case):

@@ -18,6 +18,9 @@ namespace tandem::kxo::detail {
 template <class Key, class T>
 class SharedCache {
  public:
+  /// One that is never destroyed: at exit a thread may still be making something for it.
+  static SharedCache& for_ever() { return *new SharedCache; }
+
   /// `make()` gives a Result whose value is a shared pointer; an error, or what it throws, is not
   /// remembered: the next one who asks, or who waited, tries again.
   template <class Make>
