@@ -125,7 +125,8 @@ struct PipeEnds {
   ::setenv("TANDEM_TRACE_DIR", rings.c_str(), 1);
   ::setenv("TANDEM_TRACE_CATEGORIES", settings.categories.c_str(), 1);
   ::setenv("TANDEM_TRACE_ENTRIES", std::to_string(settings.entries).c_str(), 1);
-  static const std::set<std::string> own{"demo", "compress", "decompress", "devices", "bench"};
+  static const std::set<std::string> own{"demo",    "compress", "decompress",
+                                         "devices", "kxo",      "bench"};
   std::vector<char*> argv;
   const bool ours = own.count(settings.command.front()) != 0;
   std::string name = "tandem";
@@ -194,7 +195,9 @@ Result<int, Failure> Run::run(const std::string& rings) {
   }
   command_pid = 0;
   if (got == sizeof error) {
-    return Unexpected{from_errno("trace: " + settings_.command.front(), error)};
+    Failure failure = from_errno("trace: " + settings_.command.front(), error);
+    if (error == ENOENT) failure.text += "; try: a program, or a command of tandem --help";
+    return Unexpected{failure};
   }
   auto recording = trace::collect(rings);
   if (!recording) return Unexpected{from_errno("trace: " + rings, recording.error().value())};
@@ -214,9 +217,11 @@ int exit_code(const std::string& command, int status) {
 void summarize(const Capture& capture, const std::string& why_no_sched) {
   std::set<std::uint32_t> processes;
   for (const auto& thread : capture.recording.threads) processes.insert(thread.process);
-  narrate("tandem: trace: {} events of {} threads in {} processes, {} dropped\n",
-          human_count(capture.recording.records.size()), capture.recording.threads.size(),
-          processes.size(), human_count(capture.recording.dropped));
+  const std::size_t threads = capture.recording.threads.size();
+  narrate("tandem: trace: {} events of {} thread{} in {} process{}, {} dropped\n",
+          human_count(capture.recording.records.size()), threads, threads == 1 ? "" : "s",
+          processes.size(), processes.size() == 1 ? "" : "es",
+          human_count(capture.recording.dropped));
   if (why_no_sched.empty()) {
     narrate("tandem: trace: {} events of the scheduler\n", human_count(capture.sched.size()));
   } else {

@@ -31,7 +31,7 @@ struct Node {
 constinit std::atomic<Node*> all_rings{nullptr};     // only grows, by a push in new_ring()
 constinit std::atomic<std::uint64_t> lost{0};        // events while there was no ring at all
 constinit std::atomic<std::uint64_t> lost_start{0};  // `lost` when the recording began
-constinit std::atomic<std::uint32_t> process_generation{0};  // forked_child() writes
+constinit std::atomic<std::uint32_t> process_generation{1};  // forked_child() writes
 
 /// Where rings are files. Written before the process has a second thread.
 constinit detail::RingFiles files;
@@ -63,24 +63,30 @@ Ring acquire_ring() noexcept {
   return node != nullptr ? node->ring : Ring();
 }
 
-/// What a thread remembers: its ring, given back when the thread exits.
+/// What a thread remembers; there until the thread is gone, which is later than its destructors.
 struct ThreadRing {
   Ring ring;
   std::uint32_t thread = 0;
-  std::uint32_t generation = 0;
-
-  ThreadRing() { begin(); }
-  ThreadRing(const ThreadRing&) = delete;
-  ThreadRing& operator=(const ThreadRing&) = delete;
-  ~ThreadRing();
+  std::uint32_t generation = 0;  // of the process in which it began; 0: it has not
+  bool exited = false;           // events of later destructors are lost
 
   void begin() noexcept;
 };
+constinit thread_local ThreadRing thread_ring;
 
-constinit thread_local bool thread_exited = false;  // events of later destructors are lost
-thread_local ThreadRing thread_ring;
+/// Gives the ring back when the thread exits, but for that of the first thread: static objects are
+/// destroyed on it then, which is where much comes to its end.
+struct AtThreadExit {
+  bool armed = false;
+  AtThreadExit() = default;
+  AtThreadExit(const AtThreadExit&) = delete;
+  AtThreadExit& operator=(const AtThreadExit&) = delete;
+  ~AtThreadExit();
+};
+thread_local AtThreadExit at_thread_exit;
 
 void ThreadRing::begin() noexcept {
+  at_thread_exit.armed = true;
   generation = process_generation.load(std::memory_order_relaxed);
   thread = static_cast<std::uint32_t>(::gettid());
   ring = acquire_ring();
@@ -96,15 +102,18 @@ void ThreadRing::begin() noexcept {
   }
 }
 
-ThreadRing::~ThreadRing() {
-  thread_exited = true;
-  const bool ours = generation == process_generation.load(std::memory_order_relaxed);
-  if (ring && ours) ring.header().owned.store(0, std::memory_order_release);  // (O)
+AtThreadExit::~AtThreadExit() {
+  if (thread_ring.thread == static_cast<std::uint32_t>(::getpid())) return;
+  thread_ring.exited = true;
+  const bool ours = thread_ring.generation == process_generation.load(std::memory_order_relaxed);
+  if (thread_ring.ring && ours) {
+    thread_ring.ring.header().owned.store(0, std::memory_order_release);  // (O)
+  }
 }
 
 /// The calling thread's ring; in a forked child, not one of its parent's files.
 Ring current_ring() noexcept {
-  if (thread_exited) return {};
+  if (thread_ring.exited) return {};
   if (thread_ring.generation != process_generation.load(std::memory_order_relaxed)) {
     thread_ring.begin();
   }

@@ -228,6 +228,19 @@ class Recording(TraceTest):
         per_thread = collections.Counter(e["track"] for e in Perfetto(out).events)
         self.assertLessEqual(max(per_thread.values()), 64)
 
+    def test_what_the_end_of_a_process_records_is_not_lost(self):
+        result, out = self.trace("--no-sched", command=["devices"])
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn(" in 1 process, 0 dropped", result.stderr)
+        self.assertTrue(Perfetto(out).events)
+
+    def test_games_are_a_command_too(self):
+        result, out = self.trace("--no-sched", "--categories", "kxo",
+                                 command=["kxo", "watch", "--plain", "--games", "1", "--o", "random", "--x",
+                                          "random"])
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertTrue(Perfetto(out).events)
+
     def test_a_program_without_tandem_has_no_events(self):
         result, out = self.trace(command=["true"])
         self.assertEqual(result.returncode, 0, result.stderr)
