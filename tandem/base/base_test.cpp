@@ -34,7 +34,11 @@ TEST(Result, HoldsAValueOrAnError) {
 
 TEST(ResultDeath, ValueOfAnErrorAborts) {
   const Result<int> bad = errno_error(EINVAL);
-  EXPECT_DEATH((void)bad.value(), "invariant broken");
+  EXPECT_DEATH((void)bad.value(), "tandem: an error that nobody looked at: Invalid argument\n");
+  const Result<int> good = 7;
+  EXPECT_DEATH((void)good.error(), "invariant broken");
+  const Result<void, std::string> texts = Unexpected{std::string("told")};
+  EXPECT_DEATH(texts.value(), "an error that nobody looked at: told\n");
 }
 
 TEST(Field, BothEndsAreInclusive) {

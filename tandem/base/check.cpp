@@ -4,10 +4,17 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "tandem/base/result.hpp"
+
 namespace tandem::detail {
 
 void check_failed(const char* expression, const char* file, int line) noexcept {
   std::fprintf(stderr, "tandem: invariant broken: %s: %s:%d\n", expression, file, line);
+  std::abort();
+}
+
+void no_value(const std::string& error) noexcept {
+  std::fprintf(stderr, "tandem: an error that nobody looked at: %s\n", error.c_str());
   std::abort();
 }
 

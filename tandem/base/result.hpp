@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cerrno>
-#include <cstddef>
+#include <string>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -24,18 +25,26 @@ class Unexpected {
 };
 
 namespace detail {
-/// What a variant holds, which has to be its alternative number `I`.
-template <std::size_t I, class Variant>
-constexpr auto& alternative(Variant& state) {
-  auto* const held = std::get_if<I>(&state);
-  TANDEM_CHECK(held != nullptr);
-  return *held;
+/// Tells the error that nobody looked at on standard error and aborts.
+[[noreturn]] void no_value(const std::string& error) noexcept;
+
+template <class E>
+[[noreturn, gnu::cold, gnu::noinline]] void no_value_but(const E& error) noexcept {
+  if constexpr (requires { std::string(error.message()); }) {
+    no_value(error.message());
+  } else if constexpr (std::is_constructible_v<std::string, const E&>) {
+    no_value(std::string(error));
+  } else {
+    no_value("one that has no text");
+  }
 }
 }  // namespace detail
 
 /// A value or the reason why there is none; spells its members as std::expected does.
 ///
-/// Errors: value() and error() check that they are asked for what is held.
+/// Errors: value(), * and -> end the program where there is none, with the error's text; error()
+/// where there is a
+///         value.
 template <class T, class E = std::error_code>
 class [[nodiscard]] Result {
  public:
@@ -50,8 +59,12 @@ class [[nodiscard]] Result {
   constexpr bool has_value() const noexcept { return state_.index() == 0; }
   constexpr explicit operator bool() const noexcept { return has_value(); }
 
-  constexpr T& value() & { return detail::alternative<0>(state_); }
-  constexpr const T& value() const& { return detail::alternative<0>(state_); }
+  constexpr T& value() & {
+    if (!has_value()) [[unlikely]]
+      detail::no_value_but(error());
+    return *std::get_if<0>(&state_);
+  }
+  constexpr const T& value() const& { return const_cast<Result&>(*this).value(); }
   constexpr T&& value() && { return std::move(value()); }
   constexpr T& operator*() & { return value(); }
   constexpr const T& operator*() const& { return value(); }
@@ -59,7 +72,10 @@ class [[nodiscard]] Result {
   constexpr T* operator->() { return &value(); }
   constexpr const T* operator->() const { return &value(); }
 
-  constexpr const E& error() const { return detail::alternative<1>(state_); }
+  constexpr const E& error() const {
+    TANDEM_CHECK(!has_value());
+    return *std::get_if<1>(&state_);
+  }
   template <class U>
   constexpr T value_or(U&& fallback) const& {
     return has_value() ? value() : static_cast<T>(std::forward<U>(fallback));
@@ -82,8 +98,14 @@ class [[nodiscard]] Result<void, E> {
 
   constexpr bool has_value() const noexcept { return state_.index() == 0; }
   constexpr explicit operator bool() const noexcept { return has_value(); }
-  constexpr void value() const { TANDEM_CHECK(has_value()); }
-  constexpr const E& error() const { return detail::alternative<1>(state_); }
+  constexpr void value() const {
+    if (!has_value()) [[unlikely]]
+      detail::no_value_but(error());
+  }
+  constexpr const E& error() const {
+    TANDEM_CHECK(!has_value());
+    return *std::get_if<1>(&state_);
+  }
 
  private:
   std::variant<std::monostate, E> state_;

@@ -45,6 +45,9 @@ struct Error {
   std::uint64_t fault_address = 0;  ///< with kFault
   const char* hint = "";            ///< what went wrong and what to do; static
 
+  /// What Result::value() says where there is none.
+  const char* message() const { return hint; }
+
   static Error from_errno(int negative_errno) {
     Error error{Code::kSystem, 0, 0, wd_strerror(negative_errno)};
     switch (-negative_errno) {
