@@ -13,8 +13,8 @@ void check_failed(const char* expression, const char* file, int line) noexcept {
   std::abort();
 }
 
-void no_value(const std::string& error) noexcept {
-  std::fprintf(stderr, "tandem: an error that nobody looked at: %s\n", error.c_str());
+void no_value(const char* error) noexcept {
+  std::fprintf(stderr, "tandem: an error that nobody looked at: %s\n", error);
   std::abort();
 }
 

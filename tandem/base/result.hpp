@@ -26,14 +26,14 @@ class Unexpected {
 
 namespace detail {
 /// Tells the error that nobody looked at on standard error and aborts.
-[[noreturn]] void no_value(const std::string& error) noexcept;
+[[noreturn]] void no_value(const char* error) noexcept;
 
 template <class E>
 [[noreturn, gnu::cold, gnu::noinline]] void no_value_but(const E& error) noexcept {
   if constexpr (requires { std::string(error.message()); }) {
-    no_value(error.message());
+    no_value(std::string(error.message()).c_str());
   } else if constexpr (std::is_constructible_v<std::string, const E&>) {
-    no_value(std::string(error));
+    no_value(std::string(error).c_str());
   } else {
     no_value("one that has no text");
   }

@@ -74,8 +74,8 @@ struct ThreadRing {
 };
 constinit thread_local ThreadRing thread_ring;
 
-/// Gives the ring back when the thread exits, but for that of the first thread: static objects are
-/// destroyed on it then, which is where much comes to its end.
+/// Gives the ring back when the thread exits, but for that of the first thread: where it is the one
+/// that calls exit(), static objects are destroyed on it then, which is where much comes to its end.
 struct AtThreadExit {
   bool armed = false;
   AtThreadExit() = default;
@@ -103,7 +103,7 @@ void ThreadRing::begin() noexcept {
 }
 
 AtThreadExit::~AtThreadExit() {
-  if (thread_ring.thread == static_cast<std::uint32_t>(::getpid())) return;
+  if (::gettid() == ::getpid()) return;
   thread_ring.exited = true;
   const bool ours = thread_ring.generation == process_generation.load(std::memory_order_relaxed);
   if (thread_ring.ring && ours) {
