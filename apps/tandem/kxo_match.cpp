@@ -194,16 +194,21 @@ int run(Settings& settings, const Command& command) {
   if (failed.empty() || match->played_pairs() != 0) {
     settings.as_json ? print_match_json(*match) : print_match(*match);
   }
+  bool all_moved = true;
   for (std::size_t i = 0; i < match->settings().players.size(); ++i) {
-    if (const auto lost = match->tally(i).failed; lost != 0) {
-      warn(fmt::format("kxo match: {} gave no move in {} of its games, which it lost",
-                       match->settings().players[i], lost));
-    }
+    const auto lost = match->tally(i).failed, games = 2 * match->counts(i).pairs();
+    if (lost == 0) continue;
+    if (lost == games) all_moved = false;
+    warn(fmt::format("kxo match: {} gave no move in {} of its {} games, which it lost{}",
+                     match->settings().players[i], lost, games,
+                     lost < games ? ""
+                                  : fmt::format("; try: tandem kxo play --against '{}'",
+                                                match->settings().players[i])));
   }
   if (!failed.empty()) {
     return report({kFailure, fmt::format("kxo match: {}; try: another --save", failed)});
   }
-  if (match->over()) return kOk;
+  if (match->over()) return all_moved ? kOk : kFailure;
   const std::string hint = settings.file.empty()
                                ? "--save FILE, to be able to go on"
                                : "tandem kxo match --resume --save " + settings.file;

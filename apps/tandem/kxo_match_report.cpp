@@ -2,6 +2,7 @@
 #include "apps/tandem/kxo_match_report.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -28,6 +29,51 @@ std::string points(const kxo::PairCounts& counts) {
   return fmt::format("{:.1f}", counts.score() * 2 * static_cast<double>(counts.pairs()));
 }
 
+/// "+12.3": never "-0.0". Who won everything, or nothing, is "> +34" or "< -34", as far as so many
+/// pairs tell with 95 %: a pair is won whole with no more than the probability `score` that is
+/// expected of it, and n pairs with score^n. Too few tell nothing: "-".
+std::string elo_text(const kxo::PairCounts& counts) {
+  const double score = counts.score();
+  if (score > 0 && score < 1) {
+    return fmt::format("{:+.1f}", std::round(10 * kxo::elo_of_score(score)) / 10 + 0.0);
+  }
+  const double least =
+      std::floor(kxo::elo_of_score(std::pow(0.05, 1 / static_cast<double>(counts.pairs()))));
+  if (least <= 0) return "-";
+  return fmt::format("{}{:.0f}", score == 1 ? "> +" : "< -", least);
+}
+
+/// "4.5"; "-" where all pairs ended alike, which tells nothing about how they vary, or where it
+/// reaches the end of the scale.
+std::string error_text(const kxo::Elo& elo) {
+  const double error = elo.error();
+  return std::isfinite(error) && error > 0 ? fmt::format("{:.1f}", error) : "-";
+}
+
+/// What two players' pairs say about them.
+void print_comparison(const kxo::Match& match) {
+  const auto& players = match.settings().players;
+  const kxo::PairCounts counts = match.counts(0, 1);
+  const kxo::Elo elo = elo_of(counts);
+  const std::string error = error_text(elo);
+  fmt::print("\n{} against {}: ", players[0], players[1]);
+  if (counts.pairs() == 0) {
+    fmt::print("no pair was played\n");
+  } else if (counts.of[2] == counts.pairs()) {
+    fmt::print("every pair 1:1, the openings decide; try: {}\n",
+               match.settings().rules.cells() < 49 ? "--game 7x7-5" : "more --pairs");
+  } else if (counts.score() == 0 || counts.score() == 1) {
+    fmt::print("{} every game; Elo {}{}\n", counts.score() == 1 ? "won" : "lost", elo_text(counts),
+               elo_text(counts) == "-" ? ": too few pairs" : " (95 %)");
+  } else if (error == "-") {
+    fmt::print("Elo {}, error not known: too few pairs\n", elo_text(counts));
+  } else {
+    fmt::print("Elo {} +- {} (95 %), stronger with {:.1f} %\n", elo_text(counts), error,
+               100 * elo.superiority);
+  }
+  fmt::print("pairs of 0, 1/2, 1, 3/2 and 2 points: {}\n", fmt::join(counts.of, " "));
+}
+
 void print_crosstable(const kxo::Match& match) {
   const std::vector<std::size_t> order = ranking(match);
   std::vector<std::string> header{"   player", "Elo", "+-",    "games",
@@ -37,11 +83,10 @@ void print_crosstable(const kxo::Match& match) {
   for (std::size_t i = 0; i < order.size(); ++i) {
     const std::size_t player = order[i];
     const kxo::PairCounts counts = match.counts(player);
-    const kxo::Elo elo = elo_of(counts);
     const kxo::Match::Tally tally = match.tally(player);
     std::vector<std::string> row{fmt::format("{:<3}{}", i + 1, match.settings().players[player]),
-                                 fmt::format("{:+.1f}", elo.elo),
-                                 fmt::format("{:.1f}", elo.error()),
+                                 elo_text(counts),
+                                 error_text(elo_of(counts)),
                                  fmt::format("{}", 2 * counts.pairs()),
                                  fmt::format("{:.1f} %", 100 * counts.score()),
                                  fmt::format("{}", tally.won),
@@ -83,14 +128,7 @@ void print_match(const kxo::Match& match) {
              kxo::game_name(settings.rules), match.played_pairs(), match.planned_pairs(),
              settings.opening_plies, settings.seed, budget_text(settings.budget));
   print_crosstable(match);
-  if (settings.players.size() == 2) {
-    const kxo::PairCounts counts = match.counts(0, 1);
-    const kxo::Elo elo = elo_of(counts);
-    fmt::print("\n{} against {}: Elo {:+.1f} +- {:.1f} (95 %), stronger with {:.1f} %\n",
-               settings.players[0], settings.players[1], elo.elo, elo.error(),
-               100 * elo.superiority);
-    fmt::print("pairs of 0, 1/2, 1, 3/2 and 2 points: {}\n", fmt::join(counts.of, " "));
-  }
+  if (settings.players.size() == 2) print_comparison(match);
   if (settings.sprt) print_sprt(match, *settings.sprt);
 }
 

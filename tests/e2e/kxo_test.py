@@ -343,6 +343,22 @@ class Match(Case):
         self.assertRegex(text, r"\n3  random +-\S+ +\S+ +12 +\d+\.\d %")
         self.assertEqual(len(re.findall(r"^\d  ", text, re.M)), 3)
 
+    def test_what_pairs_that_end_alike_tell(self):
+        whole = ("negamax:depth=2", "random", "--game", "3x1-1", "--opening", "0")
+        # Whoever begins wins.
+        text = self.ok("match", *whole, "--pairs", "10")
+        self.assertIn("every pair 1:1, the openings decide; try: --game 7x7-5\n", text)
+        self.assertRegex(text, r"\n1  negamax:depth=2 +\+0\.0 +- +20 ")
+        self.assertNotRegex(text, r"-0\.0|nan|inf")
+        # 0.05^(1/10) of the points are 182 Elo.
+        lost = "external:command=exit 0"
+        result = run("match", "random", lost, "--game", "3x3-3", "--pairs", "10")
+        self.assertIn(f"random against {lost}: won every game; Elo > +182 (95 %)\n", result.stdout)
+        self.assertRegex(result.stdout, r"\n1  random +> \+182 +- +20 ")
+        self.assertRegex(result.stdout, r"\n2  external:command=exit 0 +< -182 +- +20 ")
+        result = run("match", lost, "random", "--game", "3x3-3", "--pairs", "2")
+        self.assertIn("lost every game; Elo -: too few pairs\n", result.stdout)
+
     def test_an_interrupted_match_ends_like_an_uninterrupted_one(self):
         arguments = ["match", "mcts", "mcts:exploration=0.7", "--game", "7x7-5", "--work", "400",
                      "--seed", "3"]
@@ -380,9 +396,9 @@ class Match(Case):
     def test_an_agent_that_gives_no_move_loses(self):
         result = run("match", "random", "external:command=exit 0", "--pairs", "1", "--game", "3x3-3",
                      "--save", self.file)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("tandem: kxo match: external:command=exit 0 gave no move in 2 of its games",
-                      result.stderr)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("tandem: kxo match: external:command=exit 0 gave no move in 2 of its 2 games, "
+                      "which it lost; try: ", result.stderr)
         with open(self.file, encoding="ascii") as file:
             self.assertEqual(len(re.findall(r" ! Broken pipe$", file.read(), re.M)), 2)
 
