@@ -42,6 +42,7 @@ PlayModel::PlayModel(const Setup& setup)
     : person_(setup.person),
       agent_(setup.agent),
       agents_(setup.agents),
+      wrong_with_(setup.wrong_with),
       cursor_(setup.rules.height() / 2 * setup.rules.width() + setup.rules.width() / 2) {
   game_.rules = setup.rules;
   name_players();
@@ -230,7 +231,12 @@ PlayModel::Wish PlayModel::on_line(std::string_view line) {
   if (text.empty() || text.front() == '#') return Wish::kNothing;
   constexpr std::string_view kAgainst = "against ";
   if (text.starts_with(kAgainst)) {
-    set_agent(std::string(trimmed(trimmed(line).substr(kAgainst.size()))));
+    std::string agent(trimmed(trimmed(line).substr(kAgainst.size())));
+    if (std::string wrong = wrong_with_ ? wrong_with_(agent) : ""; !wrong.empty()) {
+      message_ = std::move(wrong);
+      return Wish::kUnknown;
+    }
+    set_agent(std::move(agent));
     return Wish::kAgent;
   }
   for (const std::string_view word : {"hint", "undo", "new", "quit"}) {

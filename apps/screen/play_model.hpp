@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,8 @@ class PlayModel {
     kxo::Player person = kxo::Player::kO;
     std::string agent;                ///< whom the person plays against
     std::vector<std::string> agents;  ///< who comes after, when another one is asked for
+    /// Says what is wrong with an agent that the person names; empty: nothing, as without this.
+    std::function<std::string(const std::string& agent)> wrong_with = {};
   };
   explicit PlayModel(const Setup& setup);
 
@@ -72,6 +75,7 @@ class PlayModel {
   const kxo::Player person_;
   std::string agent_;
   const std::vector<std::string> agents_;
+  const std::function<std::string(const std::string&)> wrong_with_;
   GameRecord game_;
   int cursor_;
   std::string typed_;

@@ -133,6 +133,20 @@ TEST(PlayModel, TheOpponentChangesAmidAGame) {
   EXPECT_EQ(model.game().x, "mcts:iterations=10");
 }
 
+TEST(PlayModel, AnOpponentThatIsNoneIsToldAndTheOldOneStays) {
+  PlayModel::Setup setup;
+  setup.agent = "random";
+  setup.wrong_with = [](const std::string& agent) {
+    return agent == "nobody" ? "no agent 'nobody'" : "";
+  };
+  PlayModel model(setup);
+  EXPECT_EQ(model.on_line("against nobody"), Wish::kUnknown);
+  EXPECT_EQ(model.message(), "no agent 'nobody'");
+  EXPECT_EQ(model.agent(), "random");
+  EXPECT_EQ(model.on_line("against mcts"), Wish::kAgent);
+  EXPECT_EQ(model.agent(), "mcts");
+}
+
 TEST(PlayModel, LinesAreMovesOrWords) {
   PlayModel model = model_of();
   EXPECT_EQ(model.on_line("  B2 \r"), Wish::kNothing);

@@ -63,10 +63,13 @@ std::vector<std::string> opponents(const kxo::Rules& rules) {
 /// The games of a person, with what thinks in them.
 class Session {
  public:
-  explicit Session(const Settings& settings)
+  /// `agent`: the opponent that the settings name.
+  Session(const Settings& settings, std::unique_ptr<kxo::Agent> agent)
       : settings_(settings),
+        agent_(std::move(agent)),
         model_({settings.rules, settings.as == "x" ? kxo::Player::kX : kxo::Player::kO,
-                settings.against, opponents(settings.rules)}) {}
+                settings.against, opponents(settings.rules),
+                [this](const std::string& name) { return try_agent(name); }}) {}
 
   PlayModel& model() { return model_; }
   bool thinking() const { return opponent_.busy(); }
@@ -83,6 +86,8 @@ class Session {
   std::optional<Failure> failure() const { return failure_; }
 
  private:
+  /// Makes the agent. Returns: what is wrong with it, or nothing.
+  std::string try_agent(const std::string& name);
   void ask_opponent();
   void answered(const Thinker::Answer& answer);
   void hinted(const Thinker::Answer& answer);
@@ -94,6 +99,8 @@ class Session {
   }
 
   const Settings& settings_;
+  // Kept alive: what it learned, or solved, is shared by those of its kind.
+  std::unique_ptr<kxo::Agent> agent_;
   PlayModel model_;
   Thinker opponent_, hinter_;
   kxo::Position hint_for_;    // that is thought of
@@ -132,6 +139,13 @@ bool Session::act(PlayModel::Wish wish) {
     default:
       return true;
   }
+}
+
+std::string Session::try_agent(const std::string& name) {
+  auto agent = make_agent("kxo play", name, settings_.rules);
+  if (!agent) return agent.error().text;
+  agent_ = std::move(*agent);
+  return {};
 }
 
 void Session::ask_opponent() {
@@ -260,12 +274,11 @@ int run(const Settings& given) {
   Settings settings = given;
   if (!settings.seed) settings.seed = std::random_device{}();
   if (auto failure = check_games_file("kxo play", settings.save)) return report(*failure);
-  // Kept alive: what it learned, or solved, is shared by those of its kind.
-  const auto agent = make_agent("kxo play", settings.against, settings.rules);
+  auto agent = make_agent("kxo play", settings.against, settings.rules);
   if (!agent) return report(agent.error());
   const bool on_screen =
       !settings.plain && ::isatty(STDIN_FILENO) != 0 && ::isatty(STDOUT_FILENO) != 0;
-  Session session(settings);
+  Session session(settings, std::move(*agent));
   int signal = 0;
   const auto failure = on_screen ? play_on_screen(session, signal) : play_lines(session);
   if (!on_screen) signal = stop_signal();

@@ -289,6 +289,20 @@ class Regret(Case):
         self.refused("positions", "regret", "mcts", "--positions", "0")
 
 
+class Play(Case):
+    def play(self, lines, *arguments):
+        result = subprocess.run([TANDEM, "kxo", "play", "--plain", "--against", "random", *arguments],
+                                input=lines, capture_output=True, text=True, timeout=300)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def test_an_opponent_that_is_none_is_refused_at_once(self):
+        text = self.play("against nobody\na1\nquit\n")
+        self.assertIn("kxo play: no agent 'nobody'; there are: ", text)
+        self.assertNotIn("you play against nobody", text)
+        self.assertIn("random played ", text)
+
+
 class Match(Case):
     def setUp(self):
         directory = tempfile.TemporaryDirectory()
