@@ -14,14 +14,16 @@
 namespace tandem::screen {
 namespace {
 
-constexpr std::string_view kHelp[] = {
-    "arrows Enter  play", "b2  play there",    "h  hint", "u  undo",
-    "n  new game",        "t  other opponent", "^Q  end"};
-/// The same where there is no room beside the board; the first ones may be left out.
-const std::vector<std::string>& short_help() {
-  static const std::vector<std::string> kParts = {"h hint", "u undo", "n new", "t other", "^Q end"};
-  return kParts;
-}
+constexpr std::string_view kHowToPlay[] = {"arrows Enter  play", "b2  play there"};
+/// What letters do; and the same where there is no room beside the board.
+constexpr struct {
+  char letter;
+  std::string_view does, short_form;
+} kCommands[] = {{'h', "hint", "hint"},
+                 {'u', "undo", "undo"},
+                 {'n', "new game", "new"},
+                 {'t', "other opponent", "other"}};
+constexpr std::string_view kHowToEnd = "^Q end";
 constexpr int kInfoColumns = 24, kTop = 2, kBottom = 3;  // columns and rows around the board
 
 char stone_of(kxo::Player player) { return player == kxo::Player::kO ? 'O' : 'X'; }
@@ -53,6 +55,14 @@ void PlayModel::name_players() {
   game_.x = person_ == kxo::Player::kX ? "you" : agent_;
 }
 
+bool PlayModel::names_column(int key) const {
+  return key >= 'a' && key < 'a' + std::min(rules().width(), 26);
+}
+
+char PlayModel::key_of(char letter) const {
+  return names_column(letter) ? static_cast<char>(letter - 'a' + 'A') : letter;
+}
+
 void PlayModel::made(int cell) {
   game_.moves.push_back(cell);
   message_.clear();
@@ -65,13 +75,13 @@ void PlayModel::made(int cell) {
     ++(won ? won_ : lost_);
     message_ = fmt::format("{}: you {}", outcome_name(outcome()), won ? "won" : "lost");
   }
-  message_ += "; n: new game";
+  message_ += fmt::format("; {}: new game", key_of('n'));
 }
 
 bool PlayModel::play(int cell) {
   const std::string name = kxo::cell_name(rules(), cell);
   if (is_over()) {
-    message_ = "the game is over; n: new game";
+    message_ = fmt::format("the game is over; {}: new game", key_of('n'));
   } else if (!persons_turn()) {
     message_ = fmt::format("it is the turn of {}", agent_);
   } else if ((kxo::cell_bit(cell) & position().taken()) != 0) {
@@ -149,7 +159,8 @@ PlayModel::Wish PlayModel::command(int letter) {
     case 'h':
     case '?':
       if (persons_turn()) return Wish::kHint;
-      message_ = is_over() ? "the game is over; n: new game" : "it is not your turn";
+      message_ = is_over() ? fmt::format("the game is over; {}: new game", key_of('n'))
+                           : "it is not your turn";
       return Wish::kNothing;
     case 'u':
       return undo() ? Wish::kTakenBack : Wish::kNothing;
@@ -186,7 +197,7 @@ PlayModel::Wish PlayModel::typed(int key) {
 
 PlayModel::Wish PlayModel::on_key(int key) {
   const bool digit = key >= '0' && key <= '9';
-  const bool column = key >= 'a' && key < 'a' + std::min(rules().width(), 26);
+  const bool column = names_column(key);
   if ((digit && !typed_.empty()) || column) {
     if (column && !typed_.empty() && rules().width() <= 26) typed_.clear();
     return typed(key);
@@ -273,7 +284,7 @@ Canvas PlayModel::draw(Size size, bool thinking) const {
   if (board.rows > rows || board.columns > size.columns) {
     canvas.put(0, 0, fmt::format("the board needs {} rows", narrow.rows + kTop + kBottom));
     canvas.put(1, 0, fmt::format("and {} columns", narrow.columns));
-    canvas.put(2, 0, short_help().back(), kDim);
+    canvas.put(2, 0, kHowToEnd, kDim);
     return canvas;
   }
   canvas.put(0, 0,
@@ -284,12 +295,21 @@ Canvas PlayModel::draw(Size size, bool thinking) const {
   int below = kTop + board.rows + 1;
   if (board.columns + kInfoColumns <= size.columns) {
     int row = kTop + 1;
-    for (const std::string_view line : kHelp) {
+    const auto put = [&](std::string_view line) {
       canvas.put(row++, board.columns + 4, line, kDim);
-    }
+    };
+    for (const std::string_view line : kHowToPlay) put(line);
+    for (const auto& [letter, does, _] : kCommands)
+      put(fmt::format("{}  {}", key_of(letter), does));
+    put("^Q  end");
     below = std::max(below, row + 1);
   } else {
-    canvas.put(1, 0, last_that_fit(short_help(), size.columns), kDim);
+    std::vector<std::string> parts;
+    for (const auto& [letter, _, does] : kCommands) {
+      parts.push_back(fmt::format("{} {}", key_of(letter), does));
+    }
+    parts.emplace_back(kHowToEnd);
+    canvas.put(1, 0, last_that_fit(parts, size.columns), kDim);
   }
   const int row = std::min(below, size.rows - kBottom);
   canvas.put(row, 0, status(thinking), kBold);

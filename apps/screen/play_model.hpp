@@ -46,6 +46,8 @@ class PlayModel {
   /// A key of the screen. Letters of columns begin a move ("b2"); others are commands. An upper
   /// case letter is always a command.
   Wish on_key(int key);
+  /// What to press for a command: its letter, in upper case where that names a column.
+  char key_of(char letter) const;
   /// A line: a move, a word that says what a key does, or that key's letter.
   Wish on_line(std::string_view line);
 
@@ -65,6 +67,7 @@ class PlayModel {
   std::string status(bool thinking) const;
 
  private:
+  bool names_column(int key) const;
   void made(int cell);
   Wish command(int letter);
   Wish typed(int key);

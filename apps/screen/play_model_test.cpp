@@ -80,6 +80,23 @@ TEST(PlayModel, LettersOfColumnsAreMovesAndUpperCaseIsACommand) {
   EXPECT_EQ(model.on_key(ctrl('Q')), Wish::kQuit);
 }
 
+TEST(PlayModel, HelpAndMessagesNameKeysThatWork) {
+  EXPECT_THAT(model_of("7x7-5").draw(kSmall, false).text(), HasSubstr("h  hint"));
+  const std::string wide = model_of("8x8-5").draw(kSmall, false).text();
+  EXPECT_THAT(wide, HasSubstr("H  hint"));
+  EXPECT_THAT(wide, HasSubstr("n  new game"));
+  EXPECT_THAT(model_of("14x3-3").draw({24, 80}, false).text(), HasSubstr("N  new game"));
+  // No room beside the board.
+  EXPECT_THAT(model_of("21x3-3").draw(kSmall, false).line(1),
+              HasSubstr("H hint  U undo  N new  T other  ^Q end"));
+  PlayModel model = model_of("14x1-1");
+  type(model, "b1");
+  EXPECT_THAT(model.message(), HasSubstr("you won; N: new game"));
+  EXPECT_EQ(model.on_key('N'), Wish::kNewGame);
+  type(model, "c1");
+  EXPECT_EQ(model.message(), "the game is over; N: new game");
+}
+
 TEST(PlayModel, UndoGoesBackBeforeThePersonsLastMove) {
   PlayModel model = model_of();
   EXPECT_EQ(model.on_key('u'), Wish::kNothing);

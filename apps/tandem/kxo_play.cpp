@@ -34,8 +34,8 @@ Examples:
   printf 'b2\nc3\nquit\n' | tandem kxo play --plain
 
 Keys: arrows and Enter, or b2 for column b, row 2; h hint, u undo, n new game,
-t other opponent, ^Q end. Without a terminal each line is a move or a word: help
-lists them. docs/kxo-play.md
+t other opponent, ^Q end; upper case where the board has that column. Without a
+terminal each line is a move or a word: help lists them. docs/kxo-play.md
 )";
 constexpr milliseconds kLook{50};  // for keys and answers
 
@@ -159,7 +159,7 @@ void Session::answered(const Thinker::Answer& answer) {
     return;
   }
   failed_ = true;
-  model_.say(answer.error() + "; t: other opponent");
+  model_.say(fmt::format("{}; {}: other opponent", answer.error(), model_.key_of('t')));
 }
 
 void Session::hinted(const Thinker::Answer& answer) {
