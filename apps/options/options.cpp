@@ -20,6 +20,24 @@ bool parse_number(const std::string& text, T& number) {
   return error == std::errc() && after == end;
 }
 
+/// What CLI11 found wrong with the words of `command`, which `name` calls; where a subcommand is
+/// missing or is none, with those that there are.
+std::string explain(const CLI::Error& error, const CLI::App& command, const std::string& name) {
+  std::vector<std::string> known;
+  for (const CLI::App* one : command.get_subcommands([](const CLI::App* app) {
+         return !app->get_group().empty();  // else it is hidden
+       })) {
+    known.push_back(one->get_name());
+  }
+  if (known.empty()) return error.what();
+  if (const auto left = command.remaining(); !left.empty()) {
+    return fmt::format("there is no '{} {}'; there are: {}", name, left.front(),
+                       fmt::join(known, ", "));
+  }
+  if (error.get_name() != "RequiredError") return error.what();
+  return fmt::format("'{}' needs one of: {}", name, fmt::join(known, ", "));
+}
+
 }  // namespace
 
 Check whole_number(std::uint64_t least, std::uint64_t most) {
@@ -179,7 +197,8 @@ Program::Parsed Program::parse(int argc, char** argv) {
       chosen = chosen->get_subcommands().front();
       name += " " + chosen->get_name();
     }
-    return {.done = false, .wrong = fmt::format("{}; try: {} --help", error.what(), name)};
+    return {.done = false,
+            .wrong = fmt::format("{}; try: {} --help", explain(error, *chosen, name), name)};
   }
   return {};
 }

@@ -31,7 +31,9 @@ Failure from_wd(std::string_view what, int error) {
   const bool in_process = mode == "embedded" || mode == "inline";
   const bool known = by_socket || in_process || mode.empty() || mode == "auto";
   if (!known) {
-    return {kUsage, fmt::format("TANDEM={}: no such mode; try: TANDEM=auto", mode)};
+    return {kUsage, fmt::format("TANDEM={}: no such mode; try: TANDEM=auto, embedded, inline or "
+                                "unix:PATH",
+                                mode)};
   }
   if (by_socket && mode.size() == 5) {
     return {kUsage, "TANDEM=unix: names no socket; try: TANDEM=unix:PATH"};

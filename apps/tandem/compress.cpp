@@ -60,6 +60,12 @@ std::optional<std::string> name_without_suffix(const std::string& name) {
   return std::nullopt;
 }
 
+/// Whether a regular file does; its offset stays.
+bool begins_as_gzip(int fd) {
+  std::array<unsigned char, 2> magic{};
+  return ::pread(fd, magic.data(), magic.size(), 0) == 2 && magic[0] == 0x1f && magic[1] == 0x8b;
+}
+
 /// What one run of the command keeps: the device is opened for the first file that needs it.
 class Job {
  public:
@@ -76,7 +82,7 @@ class Job {
   ExitCode finish(const std::string& name, const Totals& totals) const;
   ExitCode filter(const std::string& name, int from, std::uint32_t mtime);
   ExitCode replace(const std::string& name, const UniqueFd& from, const struct stat& source);
-  Result<std::string, Failure> output_name(const std::string& name) const;
+  Result<std::string, Failure> output_name(const std::string& name, int from) const;
 
   const Settings& settings_;
   std::unique_ptr<Codec> codec_;
@@ -122,7 +128,7 @@ ExitCode Job::filter(const std::string& name, int from, std::uint32_t mtime) {
   return finish(name, *totals);
 }
 
-Result<std::string, Failure> Job::output_name(const std::string& name) const {
+Result<std::string, Failure> Job::output_name(const std::string& name, int from) const {
   if (!settings_.output.empty()) return settings_.output;
   if (!settings_.decompress) {
     if (name_without_suffix(name) && !settings_.force) {
@@ -131,6 +137,10 @@ Result<std::string, Failure> Job::output_name(const std::string& name) const {
     return name + ".gz";
   }
   auto output = name_without_suffix(name);
+  if (!output && !begins_as_gzip(from)) {
+    return Unexpected{Failure{
+        kFailure, fmt::format("{}: not in gzip format; try: tandem compress {}", name, name)}};
+  }
   if (!output) {
     return Unexpected{Failure{
         kFailure,
@@ -140,7 +150,7 @@ Result<std::string, Failure> Job::output_name(const std::string& name) const {
 }
 
 ExitCode Job::replace(const std::string& name, const UniqueFd& from, const struct stat& source) {
-  const auto output_path = output_name(name);
+  const auto output_path = output_name(name, from.get());
   if (!output_path) return fail(output_path.error());
   struct stat there {};
   if (::lstat(output_path->c_str(), &there) == 0 && there.st_dev == source.st_dev &&
@@ -201,6 +211,7 @@ ExitCode Job::one(const std::string& name) {
 }
 
 int run(Settings& settings) {
+  if (settings.levels[0]) return report({kUsage, "levels are -1 to -9; try: -9"});
   if (settings.files.empty()) settings.files.emplace_back("-");
   if (settings.test) settings.decompress = true;
   if (!settings.output.empty() &&
@@ -237,13 +248,14 @@ void add_compress(const Command& app) {
     command.flag("-q,--quiet", settings->quiet, "no warnings");
     command.flag("-v,--verbose", settings->verbose, "sizes, speed and where it ran");
     if (!decompress) {
-      for (unsigned level = 1; level <= 9; ++level) {
+      // -0 is told, not taken for the name of a file.
+      for (unsigned level = 0; level <= 9; ++level) {
         const char* text = level == 1   ? "fastest (default); -2 to -8 lie between"
                            : level == 9 ? "smallest"
                                         : "";
         const Option option =
             command.flag(fmt::format("-{}", level), settings->levels[level], text);
-        if (level > 1 && level < 9) option.hidden();
+        if (level != 1 && level != 9) option.hidden();
       }
     }
     command.footer(kCompressExamples);

@@ -94,8 +94,14 @@ Result<std::unique_ptr<kxo::Agent>, Failure> make_agent(std::string_view what,
                                                         const kxo::Rules& rules) {
   auto agent = kxo::make_agent(text, rules);
   if (agent) return std::move(*agent);
-  return Unexpected{
-      Failure{kUsage, fmt::format("{}: {}; try: tandem kxo agents", what, agent.error())}};
+  std::string hint = "tandem kxo agents";
+  // "PATH: is a model of 3x3-3, not of 4x4-3"
+  constexpr std::string_view kOtherGame = ": is a model of ";
+  if (const auto at = agent.error().rfind(kOtherGame); at != std::string::npos) {
+    const std::string game = agent.error().substr(at + kOtherGame.size());
+    hint = "--game " + game.substr(0, game.find(','));
+  }
+  return Unexpected{Failure{kUsage, fmt::format("{}: {}; try: {}", what, agent.error(), hint)}};
 }
 
 }  // namespace tandem::cli

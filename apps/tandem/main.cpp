@@ -2,6 +2,7 @@
 /// tandem: the command. Each subcommand has its file; this one finds it.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
@@ -43,6 +44,12 @@ int exec_bench(const std::vector<std::string>& arguments) {
 }
 
 int run(int argc, char** argv) {
+  // "help COMMAND" is "COMMAND --help".
+  if (argc >= 2 && std::string_view(argv[1]) == "help") {
+    static char option[] = "--help";
+    std::rotate(argv + 1, argv + 2, argv + argc);
+    argv[argc - 1] = option;
+  }
   // Its options are its own: nothing here may understand them differently.
   if (argc >= 2 && std::string_view(argv[1]) == "bench") {
     return exec_bench(std::vector<std::string>(argv + 2, argv + argc));

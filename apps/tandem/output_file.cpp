@@ -106,7 +106,11 @@ Result<OutputFile, Failure> OutputFile::create(const std::string& path, bool rep
   if (temporary.size() >= sizeof unfinished) return Unexpected{from_errno(path, ENAMETOOLONG)};
   const StopSignalsBlocked blocked;
   file.fd_ = UniqueFd(::mkostemps(temporary.data(), static_cast<int>(kEnd.size()), O_CLOEXEC));
-  if (!file.fd_) return Unexpected{from_errno(path, errno)};
+  if (!file.fd_) {
+    Failure failure = from_errno(path, errno);
+    failure.text += "; try: a directory that can be written";
+    return Unexpected{failure};
+  }
   file.temporary_ = std::move(temporary);
   set_unfinished(file.temporary_.c_str());
   return file;

@@ -234,7 +234,8 @@ class Devices(unittest.TestCase):
     def test_with_a_mode_that_is_none(self):
         result = run("devices", env={"TANDEM": "bogus"})
         self.assertEqual(result.returncode, 2)
-        self.assertIn("tandem: TANDEM=bogus: no such mode; try: TANDEM=auto", result.stderr)
+        self.assertIn("tandem: TANDEM=bogus: no such mode; try: TANDEM=auto, "
+                      "embedded, inline or unix:PATH\n", result.stderr)
 
 
 class Command(unittest.TestCase):
@@ -255,6 +256,23 @@ class Command(unittest.TestCase):
             self.assertEqual(result.returncode, 2, arguments)
             self.assertRegex(result.stderr, r"^tandem: .*try: tandem.*--help\n$")
             self.assertEqual(result.stdout, "")
+
+    def test_what_is_no_command_is_told_with_those_that_there_are(self):
+        for arguments, words in (
+                (["nonsense"], "there is no 'tandem nonsense'; there are: demo, "),
+                (["demo", "nosuch"], "there is no 'tandem demo nosuch'; there are: share, "),
+                (["demo"], "'tandem demo' needs one of: share, fork, "),
+                (["kxo", "nosuch"], "there is no 'tandem kxo nosuch'; there are: agents, "),
+                (["demo", "--nosuch"], "there is no 'tandem demo --nosuch'")):
+            result = run(*arguments)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertIn(words, result.stderr)
+            self.assertNotIn("internal", result.stderr)
+
+    def test_help_is_a_command_as_well(self):
+        for command in ([], ["compress"], ["kxo", "match"]):
+            asked, told = run("help", *command), run(*command, "--help")
+            self.assertEqual((asked.returncode, asked.stdout), (0, told.stdout))
 
     def test_version(self):
         self.assertRegex(run("version").stdout, r"^tandem \d+\.\d+\.\d+\n$")

@@ -122,6 +122,26 @@ class BadInput(unittest.TestCase):
     def test_not_gzip(self):
         self.refused(b"this is no gzip at all, really", "not in gzip format")
 
+    def test_a_file_that_is_not_gzip_is_not_told_to_be_renamed(self):
+        with tempfile.TemporaryDirectory() as directory:
+            for data, words in ((b"plain", b"plain: not in gzip format; try: tandem compress plain"),
+                                (gzip.compress(b"x"), b"does not end in .gz; try: tandem decompress "
+                                                      b"-c plain >FILE")):
+                with open(os.path.join(directory, "plain"), "wb") as file:
+                    file.write(data)
+                result = run("decompress", "plain", cwd=directory)
+                self.assertEqual(result.returncode, 1)
+                self.assertIn(words, result.stderr)
+            result = run("compress", "-k", "-o", "none/out", "plain", cwd=directory)
+            self.assertEqual(result.returncode, 3)
+            self.assertIn(b"none/out: No such file or directory; try: a directory that", result.stderr)
+
+    def test_a_level_that_is_none(self):
+        for level in ("-0", "-10"):
+            result = run("compress", level, data=b"x")
+            self.assertEqual((result.returncode, result.stderr),
+                             (2, b"tandem: levels are -1 to -9; try: -9\n"))
+
     def test_empty_input(self):
         self.refused(b"", "unexpected end")
 

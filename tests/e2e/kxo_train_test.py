@@ -296,6 +296,8 @@ class Export(Case):
                      "--format", "state_value", "-o", "x")
         self.ok("train", "--game", "6x3-3", "--games", "16", "--out", "large")
         self.refused("is a network", 2, "export", "large/model")
+        self.refused("is a model of 3x3-3, not of 4x4-3; try: --game 3x3-3\n", 2, "regret",
+                     "td:model=run/model")
 
     @unittest.skipIf(SANITIZED, "takes minutes under a sanitizer")
     def test_state_value_has_the_layout_of_kxo(self):
