@@ -21,6 +21,8 @@ constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
 /// The first line, whichever way it ends.
 constexpr std::string_view kFirstWords =
     screen::kGamesHeader.substr(0, screen::kGamesHeader.size() - 1);
+/// With which a file of kxo::save_match() begins; kFirstWords.size() of them are read.
+constexpr std::string_view kMatchWords = "tandem kxo match ";
 
 Failure cannot(std::string_view command, const std::string& path, int error) {
   Failure failure = from_errno(fmt::format("{}: {}", command, path), error);
@@ -61,6 +63,12 @@ Result<std::vector<screen::GameRecord>, Failure> read_games(std::string_view com
   if (!text) return wrong(code_of_unreadable(path), text.error());
   if (text->empty()) return std::vector<screen::GameRecord>();  // --save made it; no game came
   auto games = screen::parse_games(*text);
+  if (!games && text->starts_with(kMatchWords.substr(0, kFirstWords.size()))) {
+    return Unexpected{Failure{
+        kFailure, fmt::format("{}: {}: is of tandem kxo match --save, not a file of games; try: "
+                              "tandem kxo match --resume --save {}",
+                              command, path, path)}};
+  }
   if (!games) return wrong(kFailure, path + ": " + games.error());
   return std::move(*games);
 }

@@ -22,16 +22,17 @@ constexpr std::string_view kExamples = R"(
 Examples:
   tandem kxo match mcts negamax --game 7x7-5 --pairs 200
   tandem kxo match mcts:exploration=1 mcts --game 7x7-5 --sprt 0,20 --work 2000
-  tandem kxo match mcts negamax td random --threads 2 --save games.txt
-  tandem kxo match --save games.txt --resume
+  tandem kxo match mcts negamax td random --threads 2 --save match.txt
+  tandem kxo match --save match.txt --resume
 
 A pair is one random opening, played twice with sides swapped. Elo and the test
 (GSPRT) count pairs; +- is 95 %; against the field where more than two play.
 With --work instead of --time a match of agents with one thread each has one
 result, whatever --threads, however often interrupted. --sprt ends it when that
 is decided.
---save keeps settings and games, every five seconds and at the end. Threads
-that play share the cores with those that agents have.
+--save keeps settings and games, every five seconds and at the end: for
+--resume, not for tandem kxo replay. Threads that play share the cores with
+those that agents have.
 )";
 
 constexpr std::uint64_t kPairsWithTest = 10'000;

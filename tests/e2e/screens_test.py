@@ -417,6 +417,16 @@ class Plain(unittest.TestCase):
         result = self.run_kxo("watch", TANDEM="unix:/no/such/socket")
         self.assertEqual(result.returncode, 5)
 
+    def test_the_file_of_a_match_is_told_from_one_of_games(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "match.txt")
+            self.run_kxo("match", "random", "random", "--pairs", "1", "--save", path)
+            for command, status in ((["replay"], 1), (["play", "--save"], 2)):
+                result = self.run_kxo(*command, path)
+                self.assertEqual(result.returncode, status, result.stderr)
+                self.assertIn("is of tandem kxo match --save, not a file of games; try: tandem kxo "
+                              f"match --resume --save {path}\n", result.stderr)
+
     def test_each_game_is_kept_once(self):
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "games")
