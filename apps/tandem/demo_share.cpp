@@ -379,7 +379,8 @@ void Show::print_events(const DirectComparison& comparison) {
     fmt::print("           tenants are threads of one process here: nothing isolates them\n");
   }
   fmt::print(
-      "speed      isa-l called directly {:.0f} MB/s, through the device {:.0f} MB/s: {:.2f}x\n",
+      "speed      isa-l called directly {:.0f} MB/s, through the device {:.0f} MB/s: {:.2f}x\n"
+      "           (wall clock, best of several, without tenants; half ordinary memory)\n",
       comparison.direct / 1e6, comparison.device / 1e6,
       comparison.direct > 0 ? comparison.device / comparison.direct : 0.0);
 }

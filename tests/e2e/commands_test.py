@@ -39,7 +39,8 @@ class Demos(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         for words in ("tenant", "MB/s", "p50", "p99", "zero copy", "by copy", "faults", "hits",
                       "2 forks", "3 killed", "4 bad ptrs", "2's child", "0 mismatches",
-                      "Jain's index", "called directly", "cleaned up"):
+                      "Jain's index", "called directly", "(wall clock, best of several, without tenants; "
+                      "half ordinary memory)", "cleaned up"):
             self.assertIn(words, result.stdout)
         self.assertEqual(len(re.findall(r"fault at 0x[0-9a-f]+", result.stdout)), 2)
         self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
