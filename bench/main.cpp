@@ -14,13 +14,13 @@ int main(int argc, char** argv) {
   std::string wanted;
   std::string help = "what to measure:";
   for (const Area& area : areas) help += fmt::format("\n  {}: {}", area.name, area.what);
-  app.option("area", wanted, help).required();
+  app.option("AREA", wanted, help).required();
   app.flag("--quick", options.quick, "fewer and shorter samples, within 60 s");
-  app.option("--json", options.json_path, "write the results to FILE");
-  app.option("--svg", options.svg_path, "draw the results to FILE (rcu: locks against RCU)");
-  app.option("--only", options.only, "only the cases whose name contains TEXT");
+  app.option("--json", options.json_path, "write the results").text("FILE");
+  app.option("--svg", options.svg_path, "draw the results (rcu: locks against RCU)").text("FILE");
+  app.option("--only", options.only, "only the cases whose name contains this").text("TEXT");
   app.footer(
-      "Examples:\n  tandem bench ring --quick\n  tandem bench comp --json comp.json\n"
+      "\nExamples:\n  tandem bench ring --quick\n  tandem bench comp --json comp.json\n"
       "Exit status 1: a target was missed that docs/performance.md does not explain.");
   const auto parsed = app.parse(argc, argv);
   if (!parsed) {

@@ -20,6 +20,27 @@ bool parse_number(const std::string& text, T& number) {
   return error == std::errc() && after == end;
 }
 
+/// Help without "TEXT" after a name such as FILE, which says what it is.
+CLI::Option* untyped(CLI::Option* option) {
+  return option->get_positional() ? option->type_name("") : option;
+}
+
+/// Help with no more than one empty line, and none at the end: CLI11 puts some of its own around
+/// footers and hidden options.
+class Formatter : public CLI::Formatter {
+ public:
+  std::string make_help(const CLI::App* app, std::string name,
+                        CLI::AppFormatMode mode) const override {
+    const std::string text = CLI::Formatter::make_help(app, std::move(name), mode);
+    std::string result;
+    for (const char c : text) {
+      if (c != '\n' || !result.ends_with("\n\n")) result += c;
+    }
+    while (result.ends_with("\n\n")) result.pop_back();
+    return result;
+  }
+};
+
 /// What CLI11 found wrong with the words of `command`, which `name` calls; where a subcommand is
 /// missing or is none, with those that there are.
 std::string explain(const CLI::Error& error, const CLI::App& command, const std::string& name) {
@@ -117,7 +138,7 @@ Option Command::flag(const std::string& names, bool& value, const std::string& h
 
 template <class Value>
 Option Command::option(const std::string& names, Value& value, const std::string& help) const {
-  return Option(app_->add_option(names, value, help));
+  return Option(untyped(app_->add_option(names, value, help)));
 }
 template Option Command::option(const std::string&, std::string&, const std::string&) const;
 template Option Command::option(const std::string&, int&, const std::string&) const;
@@ -176,6 +197,7 @@ Program::Program(const std::string& name, const std::string& what, const std::st
     : Command(nullptr, nullptr), state_(new State{CLI::App(what, name), {}}) {
   app_ = &state_->app;
   actions_ = &state_->actions;
+  app_->formatter(std::make_shared<Formatter>());  // subcommands inherit it
   if (!version.empty()) app_->set_version_flag("--version", version);
 }
 

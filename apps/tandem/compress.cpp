@@ -37,8 +37,14 @@ Examples:
   tandem compress big.tar                big.tar.gz replaces big.tar
   tandem compress -k -9 *.log            small; the logs stay
   tar c dir | tandem compress >dir.tgz   as a filter
-  tandem decompress -t big.tar.gz        check, write nothing
-
+)";
+constexpr std::string_view kDecompressExamples = R"(
+Examples:
+  tandem decompress big.tar.gz                 big.tar replaces big.tar.gz
+  tandem decompress -c big.tar.gz | tar t      as a filter; the file stays
+  tandem decompress -t big.tar.gz              check, write nothing
+)";
+constexpr std::string_view kNotes = R"(
 gzip, gunzip and zlib read what this writes, and it reads what they write.
 Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 broker
 unreachable, 6 done, but what followed the compressed data was ignored.
@@ -258,7 +264,8 @@ void add_compress(const Command& app) {
         if (level != 1 && level != 9) option.hidden();
       }
     }
-    command.footer(kCompressExamples);
+    command.footer(
+        fmt::format("{}{}", decompress ? kDecompressExamples : kCompressExamples, kNotes));
     command.help_column(22);
     command.action([settings] { return run(*settings); });
   }

@@ -334,7 +334,7 @@ Line expedited_and_stalled() {
   const bool named = stalled_thread == thread;
   (void)rcu::set_stall_options({});
   return {named,
-          fmt::format("{:.1f} µs beside a busy reader; one that stayed was named after {} ms",
+          fmt::format("{:.1f} us beside a busy reader; one that stayed was named after {} ms",
                       times[500], options.expedited_limit / 1ms)};
 }
 

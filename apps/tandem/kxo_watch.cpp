@@ -354,8 +354,8 @@ void add_kxo_watch(const Command& kxo) {
   command.option("--boards", settings->boards, "how many")
       .text("N [12]")
       .check(whole_number(1, 1024));
-  command.option("--o", settings->o, "who plays O on all boards").text("AGENT");
-  command.option("--x", settings->x, "who plays X on all boards").text("AGENT");
+  command.option("--o", settings->o, "who plays O on all boards").text("AGENT [all kinds]");
+  command.option("--x", settings->x, "who plays X on all boards").text("AGENT [all kinds]");
   add_game_option(command, settings->rules);
   command.option("--rate", settings->rate, "moves per second of each board")
       .text("N [10]")

@@ -247,7 +247,13 @@ class Command(unittest.TestCase):
             self.assertEqual(result.returncode, 0)
             self.assertIn("Example", result.stdout)
             self.assertNotIn("internal", result.stdout)
+            self.assertNotIn("\n\n\n", result.stdout)
+            self.assertNotRegex(result.stdout, "\n\n$|FILE TEXT")
             self.assertLessEqual(max(map(len, result.stdout.splitlines())), 80)
+
+    def test_help_shows_examples_of_its_own_command(self):
+        self.assertNotIn("tandem decompress", run("compress", "--help").stdout)
+        self.assertNotIn("tandem compress", run("decompress", "--help").stdout)
 
     def test_usage_errors(self):
         for arguments in (["nonsense"], ["compress", "--nonsense"], ["demo"],
