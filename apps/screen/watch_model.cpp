@@ -96,6 +96,7 @@ void WatchModel::add_move(int board, int cell) {
 
 void WatchModel::set_players(int board, const Players& players) {
   Place& its = place(board);
+  if (its.shown.players != players) its.shown.o_wins = its.shown.x_wins = its.shown.draws = 0;
   its.shown.players = players;
   its.shown.stuck = false;
   if (its.open.moves.empty()) return;

@@ -21,6 +21,8 @@ class WatchModel {
  public:
   struct Players {
     std::string o, x;
+
+    friend bool operator==(const Players&, const Players&) = default;
   };
   /// Moves per second and board that can be chosen.
   static constexpr int kRates[] = {1, 2, 5, 10, 20, 50, 100};
@@ -35,6 +37,7 @@ class WatchModel {
 
   /// The next move of a board, in the order in which they were made.
   void add_move(int board, int cell);
+  /// Where that changes anything, what these two won is counted from 0.
   void set_players(int board, const Players& players);
   /// Its agents do not move any more: they cannot play this game.
   void set_stuck(int board) { place(board).shown.stuck = true; }

@@ -145,6 +145,16 @@ TEST(WatchModel, AGameTellsAllWhoPlayedInIt) {
             "board 1 game 2: mcts - random: open: b3\n");
 }
 
+TEST(WatchModel, WinsAreThoseOfWhoIsNamedBesideThem) {
+  WatchModel model = model_of(1);
+  play_a_game(model, 0);
+  model.set_players(0, {"perfect", "random"});  // as before
+  EXPECT_THAT(model.draw(kSmall, 0).text(), HasSubstr("O perfect     1"));
+  model.set_players(0, {"mcts", "random"});
+  EXPECT_THAT(model.draw(kSmall, 0).text(), HasSubstr("O mcts        0"));
+  EXPECT_EQ(model.games(), 1u);
+}
+
 TEST(WatchModel, AStuckBoardSaysSo) {
   WatchModel model = model_of(1);
   model.set_stuck(0);
