@@ -112,9 +112,9 @@ Result<T, Error> drive(Queue& queue, const Task<T>& task,
       }
       longest = std::min(longest, std::chrono::ceil<std::chrono::milliseconds>(left).count());
     }
-    if (queue.arm()) continue;
-    pollfd event{queue.fd(), POLLIN, 0};
-    (void)::poll(&event, 1, static_cast<int>(longest));
+    const int armed = queue.arm();
+    if (armed > 0) continue;
+    detail::await_signal(armed, armed < 0 ? -1 : queue.fd(), longest);
   }
   return task.result();
 }

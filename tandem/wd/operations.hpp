@@ -74,6 +74,10 @@ inline std::optional<wd_request> make_request(std::uint16_t opcode, Out dst, In 
 }  // namespace detail
 
 /// The operations. kAlgorithm: what a queue that can run it is opened for.
+/// Errors, of each: kInvalid for an operand of 4 GiB or more, a range that wraps, or lengths that
+/// do
+///                  not fit each other (see enum tandem_opcode); kFault for memory that cannot be
+///                  accessed; kUnsupported by a queue of a device that lacks it.
 struct Nop {
   static constexpr const char* kAlgorithm = "memory";
   std::optional<wd_request> request() const { return detail::make_request(WD_OP_NOP, {}, {}); }
@@ -114,12 +118,17 @@ struct Crc32c {
 };
 
 /// Compression: Done::value bytes stand in dst; tandem_compress_bound() tells how many may.
+///
+/// Units:  `dst` and `src` have at most TANDEM_MAX_CODEC_BYTES (64 MiB) each: the span that is
+/// given
+///         counts, not what is written. `level`: 1 (fastest) to 12 (smallest).
+/// Errors: kInvalid for longer ones or other levels; kShortOutput.
 template <std::uint16_t kOpcode>
 struct Compress {
   static constexpr const char* kAlgorithm = "deflate";
   Out dst;
   In src;
-  std::uint32_t level = 0;  ///< 0: the default
+  std::uint32_t level = 0;  ///< 0: the default, the fastest
   std::optional<wd_request> request() const {
     return detail::make_request(kOpcode, dst, src, level);
   }
@@ -129,6 +138,10 @@ struct Zlib : Compress<WD_OP_ZLIB> {};
 struct Gzip : Compress<WD_OP_GZIP> {};
 
 /// Decompression of one member: Done::value bytes stand in dst, Done::result of src were read.
+/// Longer ones: WD_OP_INFLATE_STREAM, whose lengths are not limited.
+///
+/// Units:  `dst` and `src` have at most TANDEM_MAX_CODEC_BYTES (64 MiB) each, as above.
+/// Errors: kInvalid for longer ones; kShortOutput, kCorrupt, kTruncated.
 template <std::uint16_t kOpcode>
 struct Decompress {
   static constexpr const char* kAlgorithm = "deflate";

@@ -11,10 +11,9 @@ const char* wd_strerror(int error) noexcept {
     case 0:
       return "success";
     case EINVAL:
-      return "invalid argument: the queue is not open, is open already, or a field has no meaning; "
-             "start from WD_QUEUE_INIT, depth is a power of two, TANDEM is auto, embedded, inline "
-             "or "
-             "unix:PATH";
+      return "invalid argument: the queue is not open, is open already, or a field or size has no "
+             "meaning; start from WD_QUEUE_INIT, depth is a power of two, TANDEM is auto, "
+             "embedded, inline or unix:PATH, a size to reserve is not 0";
     case ENODEV:
       return "no device has this algorithm: no broker offers it and no embedded device is linked; "
              "try `tandem devices`, start tandemd, or link tandem::tandem";
@@ -74,8 +73,9 @@ const char* wd_strstatus(int status) noexcept {
     case TANDEM_STATUS_UNKNOWN_OPCODE:
       return "unknown operation: this device does not have it; open a queue for its algorithm";
     case TANDEM_STATUS_BAD_DESCRIPTOR:
-      return "bad request: a flag, parameter or length that the operation does not take; see "
-             "tandem/abi/ring.h";
+      return "bad request: a flag, parameter or length that the operation does not take "
+             "(compression: level 0 to 12, each operand at most 64 MiB; decompression in one "
+             "request: the same lengths); see tandem/abi/ring.h";
     case TANDEM_STATUS_BAD_RANGE:
       return "bad range: address plus length wraps or leaves user memory; check the length";
     case TANDEM_STATUS_OUTPUT_TOO_SMALL:

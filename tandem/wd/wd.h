@@ -147,7 +147,12 @@ int wd_send(struct wd_queue *q, struct wd_request *request) WD_NOEXCEPT;
 int wd_recv(struct wd_queue *q, struct wd_request **request) WD_NOEXCEPT;
 /** Waits for one: spins for a while, then sleeps. Returns 1; -ENOMSG when nothing is in flight. */
 int wd_recv_sync(struct wd_queue *q, struct wd_request **request) WD_NOEXCEPT;
-/** Returns when everything sent has completed; results are still to be received. */
+/**
+ * Returns when everything sent has completed; results are still to be received. When the queue dies
+ * meanwhile it returns too: what had not completed is then received with
+ * TANDEM_STATUS_DEVICE_LOST. At once for NULL, a closed queue, and in a forked child, which has
+ * sent nothing.
+ */
 void wd_flush(struct wd_queue *q) WD_NOEXCEPT;
 /**
  * Reserves memory that engines reach without copies. Lives until wd_release_memory(), or until the
@@ -155,10 +160,21 @@ void wd_flush(struct wd_queue *q) WD_NOEXCEPT;
  *
  * The death of a broker and wd_reinit() leave it where it is, with what it holds. From then on it
  * is ordinary memory to engines, with the copies this costs: to be quick again, reserve anew.
- * Returns NULL and sets errno on failure.
+ *
+ * Units: bytes, rounded up to whole pages. The memory starts at a page, from 2 MiB on at a multiple
+ * of 2 MiB, and is zero. The limit is the framework's quota, 4 GiB for a tenant over all its
+ * processes unless the framework was made with another.
+ *
+ * Returns NULL and sets errno on failure: EINVAL `size` is 0 or the queue is not open; ENOMEM over
+ * the quota, or memory ran out; ENOSPC no addresses left in the framework; EMFILE descriptors ran
+ * out; ETIMEDOUT the broker does not answer; ESHUTDOWN it has gone.
  */
 void *wd_reserve_memory(struct wd_queue *q, size_t size) WD_NOEXCEPT;
-/** Lets `target` use the memory `q` reserved: queues of one process share it already; 0. */
+/**
+ * Does nothing, for programs written to the historic interface: what one queue reserved, all of the
+ * process may use in place along the same path; to a queue along another path it is ordinary
+ * memory. Returns 0; -EINVAL when one of the two is not open.
+ */
 int wd_share_reserved_memory(struct wd_queue *q, struct wd_queue *target) WD_NOEXCEPT;
 
 /** What WarpDrive lacks. */
@@ -194,11 +210,31 @@ int wd_send_batch(struct wd_queue *q, struct wd_request *const *requests,
  * were sent up to then.
  */
 int wd_recv_batch(struct wd_queue *q, struct wd_request **requests, unsigned capacity) WD_NOEXCEPT;
-/** Opens the queue again with the same parameters: after a death, or explicitly in a child. */
+/**
+ * Opens the queue again with the same parameters, along the path it had: after a death, or
+ * explicitly in a child. Holds are kept, and so is reserved memory (see wd_reserve_memory()).
+ *
+ * Requests in flight do not come back: receive them first (of a dead queue, as lost). They may be
+ * sent again. wd_fd() is another one afterwards.
+ *
+ * Errors: those of wd_request_queue(), -ECONNREFUSED while no broker listens there, -ETIMEDOUT: `q`
+ * is as it was, and may be tried again.
+ */
 int wd_reinit(struct wd_queue *q) WD_NOEXCEPT;
-/** A descriptor to poll for readability; the library's, do not read or close. See wd_arm(). */
+/**
+ * A descriptor to poll for readability; the library's, do not read or close. See wd_arm(). The same
+ * until the queue is released, opened again, or used in a forked child.
+ * Errors: -EMFILE or -ENOMEM none could be made; -EPERM, -ETIMEDOUT the broker did not give one;
+ * -EINVAL the queue is not open, or had died before the first call; -ESHUTDOWN the broker had gone.
+ */
 int wd_fd(struct wd_queue *q) WD_NOEXCEPT;
-/** Asks for a signal on wd_fd(). Returns 1 when something has completed already, else 0. */
+/**
+ * Asks for a signal on wd_fd(), for the next completion or the queue's death. Ask anew after
+ * wd_recv() has returned something.
+ *
+ * Returns 0, or 1 when there will be none: something has completed already, or the queue is dead
+ * (wd_recv() tells which). Errors: those of wd_fd(): nothing is asked for.
+ */
 int wd_arm(struct wd_queue *q) WD_NOEXCEPT;
 /**
  * While held (count of calls), the engine does not go to sleep for this queue, and neither
@@ -220,16 +256,27 @@ const char *wd_strstatus(int status) WD_NOEXCEPT;
 
 /** One device, as wd_list_devices() tells. */
 struct wd_device {
-  char name[32], api[32], algorithms[384];
-  uint32_t flags;
-  int32_t numa_node;
-  uint32_t queues_max, queues_used, clients, engines;
-  uint64_t operations, bytes;
-  uint64_t region_mmio_size, region_dus_size;
+  char name[32];             /* "comp-0" */
+  char api[32];              /* "tandem_comp_v1" */
+  char algorithms[384];      /* what wd_queue::algorithm may be besides the name; one a line */
+  uint32_t flags;            /* bit 0 SVA: it reaches ordinary memory */
+  int32_t numa_node;         /* -1: none */
+  uint32_t queues_max;       /* at once, of all clients */
+  uint32_t queues_used;      /* now */
+  uint32_t clients;          /* that have a queue now */
+  uint32_t engines;          /* threads that can run it at once */
+  uint64_t operations;       /* completed since the device was added, for everybody */
+  uint64_t bytes;            /* read by these */
+  uint64_t region_mmio_size; /* bytes of a queue's doorbell page */
+  uint64_t region_dus_size;  /* bytes of a queue's rings at the default depth */
 };
 /**
  * Fills at most `capacity` devices of `path`, `device_size` bytes apart. Returns how many there
  * are, or an error. The structure may grow: what one side does not know is left out, or zero.
+ *
+ * Threads: any, at any time, beside all other calls. It may connect to a broker, and waits for its
+ * answer. Errors: -EINVAL `devices` is NULL with a capacity, `device_size` is less than the first
+ * published structure's 504, or `path` is none; else those of wd_request_queue().
  */
 int wd_list_devices_sized(uint32_t path, struct wd_device *devices, size_t device_size,
                           unsigned capacity) WD_NOEXCEPT;
@@ -238,12 +285,25 @@ static inline int wd_list_devices(uint32_t path, struct wd_device *devices,
   return wd_list_devices_sized(path, devices, sizeof *devices, capacity);
 }
 
-/** What this process has had done on the path of `q`. */
+/**
+ * What this process has had done since it connected on the path of `q`, by all its queues there. A
+ * forked child starts anew.
+ */
 struct wd_stats {
-  uint64_t operations, faults, bytes_zero_copy, bytes_copied, page_faults, translations,
-      translation_hits, staged, rebinds;
+  uint64_t operations;       /* completed, well or not */
+  uint64_t faults;           /* of these, with TANDEM_STATUS_FAULT */
+  uint64_t bytes_zero_copy;  /* operand bytes that engines reached in place */
+  uint64_t bytes_copied;     /* operand bytes that engines copied */
+  uint64_t page_faults;      /* page requests that were served */
+  uint64_t translations;     /* pages, or superpages, that devices looked up */
+  uint64_t translation_hits; /* of these, found without asking the IOMMU */
+  uint64_t staged;           /* requests copied through reserved memory, on all paths */
+  uint64_t rebinds;          /* queues that this process took over from its parent, on all paths */
 };
-/** Fills the first `size` bytes of a structure that may grow. */
+/**
+ * Fills the first `size` bytes of a structure that may grow. Asks the broker, and waits for it.
+ * Errors: -EINVAL, -ETIMEDOUT, -EPERM; -ESHUTDOWN the broker has gone.
+ */
 int wd_get_stats_sized(struct wd_queue *q, struct wd_stats *stats, size_t size) WD_NOEXCEPT;
 static inline int wd_get_stats(struct wd_queue *q, struct wd_stats *stats) WD_NOEXCEPT {
   return wd_get_stats_sized(q, stats, sizeof *stats);

@@ -36,6 +36,13 @@
 
 namespace tandem::wd {
 
+namespace detail {
+
+/// Of an operation whose request() is nothing.
+inline Error too_long() { return {Code::kInvalid, 0, 0, "an operand of 4 GiB or more: divide it"}; }
+
+}  // namespace detail
+
 /// A submitted operation. Its buffers must live until it is done; destroying a pending one waits.
 ///
 /// Thread safety: belongs to the thread of its Queue. Allocates nothing.
@@ -130,7 +137,7 @@ class Batch {
     for (const auto& request : requests_) {
       detail::Channel::Slot* const slot = request ? channel_->take(*request) : nullptr;
       if (slot == nullptr) {
-        ops.push_back(Op(Error::from_errno(request ? -EBUSY : -EINVAL)));
+        ops.push_back(Op(request ? Error::from_errno(-EBUSY) : detail::too_long()));
       } else {
         to_send.push_back(&slot->request);
         ops.push_back(Op(channel_, slot));
@@ -236,7 +243,7 @@ class Queue {
   template <Operation T>
   Op submit(const T& operation) {
     const auto request = operation.request();
-    if (!request) return Op(Error::from_errno(-EINVAL));
+    if (!request) return Op(detail::too_long());
     detail::ChannelRef& channel = channel_for(request->src_len);
     detail::Channel::Slot* const slot = channel->take(*request);
     if (slot == nullptr) return Op(Error::from_errno(-EBUSY));
@@ -250,18 +257,31 @@ class Queue {
 
   Batch make_batch() { return Batch(main_); }
 
-  /// Errors: kNoMemory, kInvalid for zero bytes.
+  /// Errors: kInvalid for zero bytes, or more than an address space has; those of
+  ///         wd_reserve_memory(), kNoMemory above all.
   Result<Reserved, Error> reserve(std::size_t size_bytes) {
     void* const memory = wd_reserve_memory(&main_->queue(), size_bytes);
-    if (memory == nullptr) return Unexpected{Error::from_errno(-errno)};
+    if (memory == nullptr) {
+      Error error = Error::from_errno(-errno);
+      if (error.code == Code::kInvalid) {
+        error.hint =
+            "a size that cannot be reserved: ask for at least 1 byte, and less than the "
+            "quota of reserved memory";
+      }
+      return Unexpected{error};
+    }
     return Reserved(main_, {static_cast<std::byte*>(memory), size_bytes});
   }
 
-  /// For event loops: a descriptor that is readable after arm() once something is done. When arm()
-  /// says true, something is done already. poll() then finishes at most `most` operations, and
-  /// goes on with coroutines that await them. Returns how many it finished.
+  /// For event loops: a descriptor that is readable after arm() once something is done, or the
+  /// queue has died. Errors: those of wd_fd(), a negative errno.
   int fd() { return wd_fd(&main_->queue()); }
-  bool arm() { return inline_waits() || main_->arm(); }
+  /// Returns: 1 when there is something for poll() to do already, or the queue has died; 0 when
+  ///          fd() tells when there is; a negative errno, as wd_arm(): nothing signals fd(), so
+  ///          poll() from time to time.
+  int arm() { return inline_waits() ? 1 : main_->arm(); }
+  /// Finishes at most `most` operations and goes on with coroutines that await them. Returns how
+  /// many it finished.
   int poll(int most) {
     const detail::ChannelRef main(main_), small(inline_);  // who is called may end the queue
     const int finished = main->poll_and_call(most);
@@ -292,7 +312,7 @@ class Queue {
   }
   /// What runs in the caller is run by poll(), not by waiting for the descriptor.
   bool inline_waits() {
-    return inline_ && (wd_in_flight(&inline_->queue()) != 0 || inline_->arm());
+    return inline_ && (wd_in_flight(&inline_->queue()) != 0 || inline_->arm() > 0);
   }
 
   detail::ChannelRef main_, inline_;

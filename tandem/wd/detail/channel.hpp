@@ -18,6 +18,15 @@
 
 namespace tandem::wd::detail {
 
+/// Sleeps until `fd` is readable, at most `longest_ms`, when `armed`, which arm() returned, says
+/// that it will be. After an error nobody signals it (no descriptor is left, say): a nap, to look
+/// again.
+inline void await_signal(int armed, int fd, std::int64_t longest_ms) {
+  constexpr std::int64_t kNapMs = 1, kMostMs = 1000;
+  pollfd event{armed < 0 ? -1 : fd, POLLIN, 0};
+  (void)::poll(&event, 1, static_cast<int>(std::min(longest_ms, armed < 0 ? kNapMs : kMostMs)));
+}
+
 /// One struct wd_queue and the slots of the operations on it. Shared, without atomics, by the Queue
 /// and its Ops: they belong to one thread at a time.
 class Channel {
@@ -88,8 +97,9 @@ class Channel {
     }
     return received;
   }
-  /// Whether there is something for poll_and_call() to do; if not, fd() tells when there is.
-  bool arm() { return to_call_ != nullptr || wd_arm(&queue_) != 0; }
+  /// Returns: 1 when there is something for poll_and_call() to do, 0 when wd_fd() tells when there
+  ///          is, a negative errno when it cannot.
+  int arm() { return to_call_ != nullptr ? 1 : wd_arm(&queue_); }
   void set_waiter(Slot& slot, void (*call)(void*), void* argument) {
     forget_waiter(slot);
     slot.call = call;
@@ -137,10 +147,10 @@ class Channel {
       if (poll(1) != 0) continue;
       const auto left = deadline - std::chrono::steady_clock::now();
       if (left <= left.zero()) return false;
-      if (wd_arm(&queue_) != 0) continue;
-      pollfd event{wd_fd(&queue_), POLLIN, 0};
+      const int armed = wd_arm(&queue_);
+      if (armed > 0) continue;
       const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
-      (void)::poll(&event, 1, static_cast<int>(std::min<std::int64_t>(ms, 1000)));
+      await_signal(armed, armed < 0 ? -1 : wd_fd(&queue_), ms);
     }
     return true;
   }

@@ -35,6 +35,8 @@ struct FakeBehaviour {
   bool threads = true;  ///< false: runs in the caller
   std::chrono::microseconds spin_before_park{50};
   std::uint64_t reserved_limit = std::uint64_t{1} << 30;
+  std::atomic<int> event_error{0};     ///< not 0: event() fails with it
+  std::atomic<int> events{0};          ///< calls of event()
   std::atomic<int> era{0};             ///< counting on ends all transports made before
   std::atomic<bool> paused{false};     ///< the engine leaves descriptors where they are
   std::atomic<bool> overslept{false};  ///< once parked, nothing wakes the engine
@@ -142,6 +144,8 @@ class FakeTransport final : public Transport {
     return {};
   }
   Result<UniqueFd> event(std::uint32_t id) override {
+    ++behaviour_.events;
+    if (const int error = behaviour_.event_error; error != 0) return errno_error(error);
     return UniqueFd(::dup(queue(id).event.get()));
   }
   Result<Reserved> reserve(std::uint64_t size_bytes) override {

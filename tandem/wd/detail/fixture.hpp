@@ -57,6 +57,8 @@ class WdTest : public ::testing::Test {
     behaviour.paused = false;
     behaviour.overslept = false;
     behaviour.reserved_limit = std::uint64_t{1} << 30;
+    behaviour.event_error = 0;
+    behaviour.events = 0;
     wd_register_embedded([](bool in_caller) -> Result<std::unique_ptr<Transport>> {
       auto transport = std::make_unique<FakeTransport>(behaviour, in_caller);
       fake = transport.get();
@@ -98,7 +100,6 @@ class WdTest : public ::testing::Test {
     ASSERT_EQ(wd_recv_sync(&q, &got), 1);
     ASSERT_EQ(got, &request);
   }
-  /// The only queue of the fake.
   /// Lets a paused engine go on when the client sleeps on the first queue's futex.
   static void go_on_once_somebody_sleeps() {
     while (std::atomic_ref(engine_side().doorbell().waiting).load() != TANDEM_WAIT_FUTEX) {
@@ -107,6 +108,7 @@ class WdTest : public ::testing::Test {
     behaviour.paused = false;
     fake->wake();
   }
+  /// The only queue of the fake.
   static FakeTransport::Queue& engine_side(std::uint32_t id = 1) { return fake->queue(id); }
 };
 
