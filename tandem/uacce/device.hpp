@@ -5,6 +5,10 @@
 /// framework copies each descriptor out of the shared ring first, so a Worker sees it once and
 /// unchanging; everything else it reaches through the pcie::AddressSpace of the operation, which is
 /// the only way to memory.
+///
+/// Framework::add_device() puts an Engine into a framework of the author's own (examples/device);
+/// clients of wd::open() reach it where the broker or the embedded library adds it, in their
+/// sources. Nothing is loaded at run time.
 #pragma once
 
 #include <cstddef>
@@ -21,11 +25,15 @@ namespace tandem::uacce {
 
 /// What a device tells about itself.
 struct DeviceTraits {
-  std::string name;  ///< "comp-0"; at most 31 bytes
-  std::string api;   ///< "tandem_comp_v1"
-  std::vector<std::string>
-      algorithms;  ///< what clients ask for: "gzip"; at most 383 bytes together
+  /// Names, of 1 to 31 bytes each: printable ASCII without spaces. "comp-0", "tandem_comp_v1".
+  std::string name, api;
+  /// What clients ask for: "gzip". At least one; the same rules for each, and with a byte between
+  /// two at most 383 bytes together.
+  std::vector<std::string> algorithms;
+  /// Queues at once, of all clients, at least 1. Beyond: Client::open() says EMFILE.
   std::uint32_t queues_max = 1024;
+  /// Whether operations reach a client's ordinary memory. If not, reserved memory alone (the client
+  /// library stages the rest), and the device serves one client at a time: EBUSY for others.
   bool sva = true;
   /// Small operations that succeed in place take about as long as their bytes say, so that the
   /// scheduler need not look at the clock for them.
@@ -35,10 +43,10 @@ struct DeviceTraits {
 /// What an operation came to; becomes the completion.
 struct Completion {
   tandem_status status = TANDEM_STATUS_OK;
-  std::uint32_t done = 0;
+  std::uint32_t done = 0;  ///< bytes written (without output: read) before the end or the fault
   std::uint64_t result = 0;
-  std::uint64_t fault_address = 0;
-  bool stream_end = false;
+  std::uint64_t fault_address = 0;  ///< with FAULT: what could not be accessed
+  bool stream_end = false;          ///< becomes TANDEM_CPL_STREAM_END
   /// Operand bytes worked on in place, and those that went through a copy: also of operations that
   /// failed, as far as they got.
   std::uint64_t bytes_zero_copy = 0, bytes_copied = 0;
@@ -61,7 +69,10 @@ class Session {
   virtual void stop() noexcept {}
 };
 
-/// Executes operations; each engine thread has its own, so it may keep scratch buffers.
+/// Executes operations; each engine thread has its own, so it may keep scratch buffers. Without
+/// engine threads each queue has its own.
+///
+/// Thread safety: one call at a time; with engine threads from one thread only, else from callers'.
 class Worker {
  public:
   virtual ~Worker() = default;
@@ -74,13 +85,19 @@ class Worker {
                              Session* session) = 0;
 };
 
+/// A device. Destroyed when it has been removed and its last queue and worker are gone.
+///
+/// Thread safety: several threads make workers and sessions at once, beside running operations.
 class Engine {
  public:
   virtual ~Engine() = default;
+  /// Asked once, by Framework::add_device().
   virtual DeviceTraits traits() const = 0;
+  /// Called by the thread that will use it, before the first operation it runs here.
   /// May throw: as Worker::execute().
   virtual std::unique_ptr<Worker> make_worker() = 0;
-  /// State for a new queue, or nullptr when operations share none. std::bad_alloc: no queue then.
+  /// State for a new queue, or nullptr when operations share none. Called in Client::open(), by its
+  /// caller. std::bad_alloc: no queue then, ENOMEM.
   virtual std::unique_ptr<Session> make_session() { return nullptr; }
   /// The same for an engine that accounts to tenants: `tenant` is whose queue it is.
   virtual std::unique_ptr<Session> make_session_for([[maybe_unused]] std::uint32_t tenant) {

@@ -151,7 +151,8 @@ class Framework {
   static Result<std::unique_ptr<Framework>> create(Options options);
   ~Framework();  ///< every queue reports TANDEM_QUEUE_DEVICE_REMOVED
 
-  /// Adds a device. Errors: EEXIST for a name taken, EINVAL for traits that do not fit the ABI.
+  /// Adds a device. Errors: EEXIST for a name taken, EINVAL for traits that do not fit the ABI (see
+  /// DeviceTraits); others when the IOMMU or the endpoint has no room for it.
   Result<void> add_device(std::unique_ptr<Engine> engine);
   /// Removes a device: puts all its queues first. Errors: ENOENT.
   Result<void> remove_device(const std::string& name);
