@@ -364,6 +364,11 @@ inline constexpr std::uint64_t kAllCapabilities =
     Capabilities::S::make(1) | Capabilities::Sv32::make(1) | Capabilities::Sv32x4::make(1) |
     Capabilities::End::make(1);
 
+/// The IOMMU itself.
+///
+/// Thread safety: all calls, from any thread, beside each other and the requests of devices, but
+///                where one says otherwise. The destructor alone: every Port is gone by then, and
+///                neither a call nor a handler runs.
 class Iommu {
  public:
   /// Interrupt causes as numbered by ipsr: command queue, fault queue, performance monitor, page
@@ -406,9 +411,10 @@ class Iommu {
   Iommu& operator=(const Iommu&) = delete;
 
   /// Reads or writes a register (§6 "Memory-mapped register interface"); `size_bytes` 4 or 8,
-  /// naturally aligned. Reserved offsets read 0 and ignore writes. A write to cqt processes the
-  /// commands before it returns, up to the first that waits for devices; commands processed so by
-  /// one thread complete in order.
+  /// naturally aligned. Other accesses and reserved offsets read 0 and ignore writes. Threads that
+  /// write halves of one register, or registers that have to agree, need a lock of their own. A
+  /// write to cqt processes the commands before it returns, up to the first that waits for devices;
+  /// commands processed so by one thread complete in order.
   std::uint64_t mmio_read(std::uint32_t offset, unsigned size_bytes);
   void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
   /// Whether the calling thread is running a command of this IOMMU, in a device callback or in an
@@ -435,7 +441,8 @@ class Iommu {
   /// Called once per rising edge of an ipsr bit, from the thread that raised it, with no lock held
   /// but command_mutex_ when a device callback caused it, and in no reader section of the IOMMU or
   /// of who makes requests in sections as Port says. The same holds for the handler of wires, and
-  /// for an I/O region that an entry of msi_cfg_tbl names.
+  /// for an I/O region that an entry of msi_cfg_tbl names. A handler takes the place of the one
+  /// before, of which a call may still be under way.
   void on_interrupt(InterruptHandler handler);
   /// Called when the wire of a vector changes its level (fctl.WSI = 1), one call at a time. The
   /// thread is the one that changed it or one that is just calling; the handler may access

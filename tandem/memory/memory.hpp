@@ -140,6 +140,11 @@ struct Target {
   std::uint64_t offset_ = 0;  // of `host` in the region
 };
 
+/// The address space.
+///
+/// Thread safety: all calls, from any thread, beside each other. Adding a region waits for no
+///                access; remove() and set_poison() do. The destructor alone: no access runs, no
+///                IoPin is left; regions that were not removed go with it.
 class Memory {
  public:
   Memory();
@@ -195,6 +200,12 @@ class Memory {
   class Reader;
 
   /// Naturally aligned atomic accesses to host RAM, little-endian.
+  ///
+  /// Ordering: `order` is one that std::atomic's load() or store() takes; compare_exchange64() and
+  ///           set_bits64() are acquire and release, an exchange that stores nothing acquire.
+  /// Errors:   kMisaligned, also in an I/O region; kNoRegion; kReadOnly for all but the loads;
+  ///           kPoisoned for all but store64(), which takes the poison, and store32(), which stores
+  ///           and leaves it. Else nothing was done.
   Result<std::uint64_t, Fault> load64(PhysAddr at, std::memory_order order) const;
   Result<std::uint32_t, Fault> load32(PhysAddr at, std::memory_order order) const;
   Result<void, Fault> store64(PhysAddr at, std::uint64_t value, std::memory_order order) const;

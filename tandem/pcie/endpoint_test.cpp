@@ -491,6 +491,16 @@ TEST_F(EndpointTest, MoreWindowsThanSlotsAreNotMappable) {
   EXPECT_TRUE(space.map({kVa}, 8, Access::kRead));
 }
 
+using EndpointDeathTest = EndpointTest;
+
+TEST_F(EndpointDeathTest, ItMustNotEndBeforeItsWindows) {
+  map_scattered(kPasid, kVa, 1);
+  Endpoint& device = open();
+  const auto window = device.space(kPasid).map({kVa}, kPage, Access::kRead);
+  ASSERT_TRUE(window);
+  EXPECT_DEATH(endpoint_.reset(), "slots.idle");
+}
+
 // Catches the planted faults pcie-skip-slot-wait and pcie-skip-invalidation.
 TEST_F(EndpointTest, AnInvalidationWaitsForTheWindowsOfItsPasidOnly) {
   map_scattered(kPasid, kVa, 1);

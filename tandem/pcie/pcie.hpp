@@ -238,6 +238,8 @@ class Endpoint final : private iommu::DeviceCallbacks {
   ///         for as many MSI vectors.
   static Result<std::unique_ptr<Endpoint>> create(iommu::Iommu& iommu, DeviceId id,
                                                   Options options);
+  /// Detaches the device; when it returns, the IOMMU calls it no more. By then its operations have
+  /// ended, and its windows: one that lives is a failed check, which ends the process.
   ~Endpoint() override;
 
   /// The space of `pasid`; without one, requests carry no PASID prefix.
@@ -287,6 +289,8 @@ class Endpoint final : private iommu::DeviceCallbacks {
   using Tap = std::function<void(const Message&)>;
   /// Shows every message to `tap` (empty: none). For listings, not for speed. It is called from the
   /// thread that sends or receives, and uses neither the endpoint nor the IOMMU.
+  /// Thread safety: any thread. Several may be in `tap` at once, and in the one before it when this
+  ///                has returned.
   void set_tap(Tap tap);
 
  private:

@@ -128,6 +128,8 @@ class Client {
   std::shared_ptr<State> state_;
 };
 
+/// Thread safety: all calls, from any thread. The destructor alone; clients that outlive it are
+///                disconnected, and say ESHUTDOWN.
 class Framework {
  public:
   struct Options {
@@ -167,7 +169,7 @@ class Framework {
                                           std::optional<std::uint32_t> user = std::nullopt);
 
   iommu::Stats iommu_stats() const;
-  /// Shows PCIe messages of device `name` to `tap`. For listings. Errors: ENOENT.
+  /// Shows PCIe messages of device `name` to `tap`: Endpoint::set_tap(). Errors: ENOENT.
   Result<void> set_tap(const std::string& name, pcie::Endpoint::Tap tap);
   /// The walk of one address as text lines "level, entry address, entry, meaning"; empty when
   /// unbound.
