@@ -3,11 +3,14 @@
 #include "tandem/wd/detail/channel.hpp"
 
 #include <gmock/gmock.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
-#include <cstdint>
+#include <cstddef>
 #include <limits>
+#include <vector>
 
 #include "tandem/wd/coroutine.hpp"
 #include "tandem/wd/detail/fixture.hpp"
@@ -43,6 +46,20 @@ TEST_F(ChannelTest, ArmTellsAnErrorFromSomethingToDo) {
   Op done = queue.submit(Nop{});
   EXPECT_EQ(queue.arm(), 1);
   EXPECT_TRUE(done.get());
+}
+
+TEST_F(ChannelTest, ArmWorksAgainOnceThereAreDescriptors) {
+  Queue queue = open_queue();
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = ::dup(STDERR_FILENO);
+  ASSERT_EQ(::close(next), 0);
+  rlimit one_left = before;  // the event's, which is given once
+  one_left.rlim_cur = static_cast<rlim_t>(next) + 1;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &one_left), 0);
+  EXPECT_EQ(queue.arm(), -EMFILE);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(queue.arm(), 0);
 }
 
 TEST_F(ChannelTest, WaitingWithoutADescriptorNaps) {

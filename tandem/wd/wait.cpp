@@ -79,13 +79,16 @@ void Context::sleep_until_something_happens() {
 
 int Context::event_descriptor() {
   if (epoll_ >= 0) return epoll_;
-  auto event = transport_.event(granted_.queue);
-  if (!event) return -event.error().value();
+  if (event_ < 0) {  // given once: kept, should the rest fail
+    auto event = transport_.event(granted_.queue);
+    if (!event) return -event.error().value();
+    event_ = process_.ledger().add(std::move(*event));
+  }
   UniqueFd both(::epoll_create1(EPOLL_CLOEXEC));
   if (!both) return -errno;
   epoll_event readable{};
   readable.events = EPOLLIN;
-  if (::epoll_ctl(both.get(), EPOLL_CTL_ADD, event->get(), &readable) != 0) return -errno;
+  if (::epoll_ctl(both.get(), EPOLL_CTL_ADD, event_, &readable) != 0) return -errno;
   // The end of the broker makes it readable too: nobody is left to signal the event.
   epoll_event hangup{};
   hangup.events = EPOLLRDHUP;
@@ -93,7 +96,6 @@ int Context::event_descriptor() {
   if (other_side >= 0 && ::epoll_ctl(both.get(), EPOLL_CTL_ADD, other_side, &hangup) != 0) {
     return -errno;
   }
-  event_ = process_.ledger().add(std::move(*event));
   epoll_ = process_.ledger().add(std::move(both));
   return epoll_;
 }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tandem/abi/ring.h"
@@ -66,6 +67,7 @@ class FakeTransport final : public Transport {
     std::atomic<std::uint32_t> completed{0};  // counted when it can be seen
     int holds = 0;
     bool started = false;
+    bool event_given = false;
 
     tandem_doorbell& doorbell() {
       return *reinterpret_cast<tandem_doorbell*>(doorbell_page.data());
@@ -146,7 +148,9 @@ class FakeTransport final : public Transport {
   Result<UniqueFd> event(std::uint32_t id) override {
     ++behaviour_.events;
     if (const int error = behaviour_.event_error; error != 0) return errno_error(error);
-    return UniqueFd(::dup(queue(id).event.get()));
+    Queue& found = queue(id);
+    if (std::exchange(found.event_given, true)) return errno_error(EEXIST);
+    return UniqueFd(::dup(found.event.get()));
   }
   Result<Reserved> reserve(std::uint64_t size_bytes) override {
     if (size_bytes > behaviour_.reserved_limit) return errno_error(ENOMEM);
