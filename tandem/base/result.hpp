@@ -43,8 +43,7 @@ template <class E>
 /// A value or the reason why there is none; spells its members as std::expected does.
 ///
 /// Errors: value(), * and -> end the program where there is none, with the error's text; error()
-/// where there is a
-///         value.
+///         where there is a value.
 template <class T, class E = std::error_code>
 class [[nodiscard]] Result {
  public:
@@ -73,8 +72,9 @@ class [[nodiscard]] Result {
   constexpr const T* operator->() const { return &value(); }
 
   constexpr const E& error() const {
-    TANDEM_CHECK(!has_value());
-    return *std::get_if<1>(&state_);
+    const E* const held = std::get_if<1>(&state_);
+    TANDEM_CHECK(held != nullptr);
+    return *held;
   }
   template <class U>
   constexpr T value_or(U&& fallback) const& {
@@ -103,8 +103,9 @@ class [[nodiscard]] Result<void, E> {
       detail::no_value_but(error());
   }
   constexpr const E& error() const {
-    TANDEM_CHECK(!has_value());
-    return *std::get_if<1>(&state_);
+    const E* const held = std::get_if<1>(&state_);
+    TANDEM_CHECK(held != nullptr);
+    return *held;
   }
 
  private:

@@ -74,8 +74,8 @@ struct ThreadRing {
 };
 constinit thread_local ThreadRing thread_ring;
 
-/// Gives the ring back when the thread exits, but for that of the first thread: where it is the one
-/// that calls exit(), static objects are destroyed on it then, which is where much comes to its end.
+/// Gives the ring back when the thread exits, but for that of the first thread. Where that calls
+/// exit(), static objects are destroyed on it afterwards, which is how much comes to its end.
 struct AtThreadExit {
   bool armed = false;
   AtThreadExit() = default;

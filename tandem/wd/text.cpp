@@ -104,9 +104,8 @@ const char* wd_strstatus(int status) noexcept {
     case TANDEM_STATUS_UNKNOWN_AGENT:
       return "unknown agent: nobody plays under this number here; see tandem/abi/kxo.h";
     case TANDEM_STATUS_NO_ROOM:
-      return "no room: the queue, its tenant or the device has as many users as may be, or waits "
-             "for "
-             "as many agents; release some, or try again later";
+      return "no room: the queue, its tenant or the device has as many users as may be, or "
+             "waits for as many agents; release some, or try again later";
     case TANDEM_STATUS_WOULD_BLOCK:
       return "would block: the ring of moves is full; take some first";
     default:
