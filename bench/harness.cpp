@@ -216,7 +216,7 @@ int run_area(const Area& area, const Options& options) {
                  area.name);
       return 2;
     }
-    if (!write_file(options.svg_path, area.plot(report))) return 1;
+    if (!write_file(options.svg_path, area.plot(report, machine()))) return 1;
   }
   return failed ? 1 : 0;
 }

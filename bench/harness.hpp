@@ -47,7 +47,8 @@ struct Summary {
 struct Area {
   std::string name, what;
   std::function<std::vector<Case>(const Options&)> cases;
-  std::function<std::string(const nlohmann::json& report)> plot = {};  ///< as SVG
+  /// As SVG.
+  std::function<std::string(const nlohmann::json& report, const std::string& machine)> plot = {};
 };
 
 /// Runs the area: prints a table, writes JSON and a plot when asked.

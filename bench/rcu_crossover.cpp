@@ -145,7 +145,10 @@ std::string panel_of(const nlohmann::json& report, std::size_t panel) {
   }
   for (const auto& [length, label] : {std::pair(10, "10 ns"), std::pair(100, "100 ns"),
                                       std::pair(1000, "1 µs"), std::pair(10000, "10 µs")}) {
-    svg += text(x_of(panel, length), kTop + kPanelHeight + 18, "middle", label);
+    const char* const anchor = length == kLengthsNs.front()  ? "start"  // the neighbour's is near
+                               : length == kLengthsNs.back() ? "end"
+                                                             : "middle";
+    svg += text(x_of(panel, length), kTop + kPanelHeight + 18, anchor, label);
   }
   const int threads = kThreads[panel];
   svg += text((left + right) / 2, kTop - 10, "middle",
@@ -182,7 +185,7 @@ void add_crossover(std::vector<Case>& list, bool quick) {
   }
 }
 
-std::string plot_crossover(const nlohmann::json& report) {
+std::string plot_crossover(const nlohmann::json& report, const std::string& machine) {
   const double width = kLeft + 3 * (kPanelWidth + kGap);
   const double height = kTop + kPanelHeight + 70;
   std::string svg =
@@ -192,8 +195,9 @@ std::string plot_crossover(const nlohmann::json& report) {
                   R"(<rect width="100%" height="100%" fill="white"/>)"
                   "\n",
                   width, height);
-  svg += text(width / 2, 22, "middle",
+  svg += text(width / 2, 18, "middle",
               "CPU time spent inside read sections, over the length of a section");
+  svg += text(width / 2, 33, "middle", machine);
   for (std::size_t panel = 0; panel < kThreads.size(); ++panel) svg += panel_of(report, panel);
   double x = kLeft;
   const auto legend = [&](const char* color, const char* label) {
