@@ -14,7 +14,7 @@ namespace tandem::bench {
 /// of the CPUs' time is spent inside sections, in percent.
 void add_crossover(std::vector<Case>& list, bool quick);
 
-/// The results of those cases, drawn as SVG; `machine` is where they were measured, as plain text.
+/// The results of those cases, drawn as SVG; `machine` is where they were measured, as XML text.
 std::string plot_crossover(const nlohmann::json& report, const std::string& machine);
 
 }  // namespace tandem::bench
