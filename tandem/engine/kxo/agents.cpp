@@ -30,17 +30,17 @@ constexpr std::size_t kNodeBytes = 64;
 /// Of negamax, in its table.
 constexpr std::size_t kEntryBytes = 16;
 
-/// The agent's name, with options that keep it within `memory_bytes`.
-std::string text_of(std::uint8_t player, std::size_t memory_bytes) {
-  std::string text(kNames[player]);
-  if (memory_bytes == 0) return text;
+/// The agent's options, which keep it within `memory_bytes`.
+std::string options_of(std::uint8_t player, std::size_t memory_bytes) {
+  if (memory_bytes == 0) return {};
   if (player == TANDEM_KXO_MCTS) {
-    text += ":nodes=" + std::to_string(std::max<std::size_t>(1, memory_bytes / kNodeBytes));
-  } else if (player == TANDEM_KXO_NEGAMAX) {
-    const auto log2 = std::bit_width(memory_bytes / kEntryBytes) - 1;
-    text += ":table=" + std::to_string(std::clamp<int>(static_cast<int>(log2), 4, 30));
+    return "nodes=" + std::to_string(std::max<std::size_t>(1, memory_bytes / kNodeBytes));
   }
-  return text;
+  if (player == TANDEM_KXO_NEGAMAX) {
+    const auto log2 = std::bit_width(memory_bytes / kEntryBytes) - 1;
+    return "table=" + std::to_string(std::clamp<int>(static_cast<int>(log2), 4, 30));
+  }
+  return {};
 }
 
 /// An agent of module kxo. One that keeps nothing is told of the game before each move, and so
@@ -80,8 +80,11 @@ class RegisteredAgents final : public AgentSource {
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
     if (!knows(player)) return nullptr;
-    auto made = tandem::kxo::make_agent(text_of(player, memory_bytes), rules);
-    if (!made) return nullptr;
+    // Not make_agent(): for that, who lacks memory now is as who never plays by these rules.
+    auto options = tandem::kxo::AgentOptions::parse(options_of(player, memory_bytes));
+    if (!options) return nullptr;
+    auto made = kinds_[player]->make(rules, *options);
+    if (!made || !options->error().empty()) return nullptr;
     return std::make_unique<RegisteredAgent>(std::move(*made), memory_bytes != 0);
   }
   bool needs_preparation(std::uint8_t player) const override {
@@ -125,11 +128,12 @@ std::optional<std::unique_ptr<Agent>> AgentCache::make(std::uint8_t player,
     needed = preparations_->find(kept.tenant, player, rules, kept.waiting);
     if (!needed) return std::nullopt;
     // Were it to be made here, a thread of the pool would be gone for seconds.
-    if (!*needed) return nullptr;
+    if (!*needed) throw std::bad_alloc();
   }
   try {
     return source_->make(player, rules, kept.memory_bytes / std::size(kept.sides));
   } catch (const std::bad_alloc&) {
+    if (kept.memory_bytes == 0) throw;
     return nullptr;  // the client says how much
   }
 }
@@ -153,6 +157,7 @@ std::optional<Result<int>> AgentCache::choose(std::uint8_t player, const tandem:
     }
   }
   const Result<int> cell = agent->choose(position, game);
+  if (!cell && shared && cell.error() == std::errc::not_enough_memory) throw std::bad_alloc();
   if (!cell) return cell;
   const bool on_board = *cell >= 0 && *cell < rules.cells();
   if (!on_board || (rules.free(position) & tandem::kxo::cell_bit(*cell)) == 0) {

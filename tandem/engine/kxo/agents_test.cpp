@@ -2,6 +2,8 @@
 /// What a thread keeps of agents.
 #include "tandem/engine/kxo/detail/agents.hpp"
 
+#include <new>
+
 #include "tandem/engine/kxo/test_bench.hpp"
 
 namespace tandem::engine::kxo {
@@ -16,7 +18,9 @@ class CountedAgents final : public AgentSource {
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
     if (rules.goal() != 3) return nullptr;
+    if (lacks_memory) throw std::bad_alloc();
     ++made;
+    if (forgetful) return std::make_unique<Forgetful>();
     return all.make(player, rules, memory_bytes);
   }
   bool needs_preparation(std::uint8_t player) const override { return player == kUnprepared; }
@@ -28,6 +32,15 @@ class CountedAgents final : public AgentSource {
   TestAgents all;
   mutable Gate workshop;
   mutable int made = 0;
+  bool lacks_memory = false;
+  bool forgetful = false;
+
+ private:
+  class Forgetful final : public Agent {  // never has memory to think
+    Result<int> choose(const tandem::kxo::Position&, const Game&) override {
+      return errno_error(ENOMEM);
+    }
+  };
 };
 
 class AgentCacheTest : public testing::Test {
@@ -65,6 +78,28 @@ TEST_F(AgentCacheTest, WhoWasAskedLongestAgoGoes) {
   const int before = agents->made;
   (void)ask(kFirstFree, standard);
   EXPECT_EQ(agents->made, before + 1);
+}
+
+TEST_F(AgentCacheTest, WhoLacksMemoryForAMomentIsAskedAgain) {
+  agents->lacks_memory = true;
+  EXPECT_THROW(ask(kFirstFree, standard), std::bad_alloc);
+  agents->lacks_memory = false;
+  EXPECT_EQ(ask(kFirstFree, standard)->value(), 0);
+}
+
+TEST_F(AgentCacheTest, WhoLacksMemoryForAThoughtIsAskedAgain) {
+  agents->forgetful = true;
+  EXPECT_THROW(ask(kFirstFree, standard), std::bad_alloc);
+}
+
+// Its client may have asked for more than there is.
+TEST_F(AgentCacheTest, WhoMayKeepMoreThanThereIsCannotPlay) {
+  kept.memory_bytes = 4096;
+  agents->lacks_memory = true;
+  EXPECT_EQ(ask(kFirstFree, standard)->error(), errno_error(EINVAL).error());
+  agents->lacks_memory = false;
+  agents->forgetful = true;
+  EXPECT_EQ(ask(kFirstFree, standard)->error(), errno_error(ENOMEM).error());
 }
 
 TEST_F(AgentCacheTest, AgentsThatDoNotPlayTakeNoPlace) {

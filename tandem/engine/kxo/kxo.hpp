@@ -52,7 +52,7 @@ class Agent {
   virtual ~Agent() = default;
   /// A free cell for the player whose turn it is: a function of its arguments alone, whatever was
   /// asked before. An agent with memory: also of the positions of the same game that it was asked
-  /// about before. Errors: what the agent says of itself.
+  /// about before. Errors: ENOMEM no memory for this move; what else the agent says of itself.
   virtual Result<int> choose(const tandem::kxo::Position& position, const Game& game) = 0;
 };
 
@@ -62,13 +62,13 @@ class AgentSource {
   virtual ~AgentSource() = default;
   virtual bool knows(std::uint8_t player) const = 0;
   /// `memory_bytes`: what it may keep from move to move; 0: nothing.
-  /// Returns: nullptr when that agent does not play by `rules`.
+  /// Returns: nullptr when that agent does not play by `rules`. Errors: std::bad_alloc.
   virtual std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                                       std::size_t memory_bytes) const = 0;
   /// Whether make() takes long where nobody keeps what prepare() gives.
   virtual bool needs_preparation(std::uint8_t) const { return false; }
   /// What all agents of that player and game share. Boards wait for it beside the pool; tenants
-  /// take turns.
+  /// take turns. Errors: std::bad_alloc, and it is tried again.
   virtual std::shared_ptr<const void> prepare(std::uint8_t, const tandem::kxo::Rules&) const {
     return nullptr;
   }

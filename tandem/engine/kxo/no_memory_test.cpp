@@ -11,6 +11,8 @@ namespace {
 
 /// What this thread may still allocate before there is no memory.
 constinit thread_local int allocations_left = INT_MAX;
+/// There is memory again after that.
+constinit thread_local bool lacks_once = false;
 
 }  // namespace
 }  // namespace tandem::engine::kxo
@@ -24,7 +26,10 @@ constexpr bool kRunsOut = true;
 void* operator new(std::size_t size) {
   int& left = tandem::engine::kxo::allocations_left;
   void* const memory = left > 0 ? std::malloc(size) : nullptr;
-  if (memory == nullptr) throw std::bad_alloc();
+  if (memory == nullptr) {
+    if (tandem::engine::kxo::lacks_once) left = INT_MAX;
+    throw std::bad_alloc();
+  }
   if (left != INT_MAX) --left;
   return memory;
 }
@@ -33,24 +38,32 @@ void* operator new(std::size_t size) {
 namespace tandem::engine::kxo {
 namespace {
 
-/// Runs `what` with room for no allocation, for one, for two, … until it needs no more.
+/// Runs `what` with room for no allocation, for one, for two, … until it is done and needs no more.
 /// Returns: how often it lacked memory.
 int with_ever_more_memory(const std::function<bool()>& what) {
-  for (int most = 0;; ++most) {
+  for (int most = 0;;) {
     allocations_left = most;
     const bool done = what();
     const bool enough = allocations_left > 0;
     allocations_left = INT_MAX;
     if (done && enough) return most;
+    if (!enough) {
+      ++most;
+    } else {
+      std::this_thread::yield();  // it waits for somebody else
+    }
   }
 }
 
-/// Agents that have to be prepared; where `starve`, who prepares one has no memory afterwards.
+/// Agents that have to be prepared and are large; where `starve`, who prepares one has no memory
+/// afterwards.
 class HungryAgents final : public AgentSource {
  public:
   bool knows(std::uint8_t player) const override { return all.knows(player); }
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
+    std::vector<std::unique_ptr<int>> parts(100);
+    for (auto& part : parts) part = std::make_unique<int>();
     return all.make(player, rules, memory_bytes);
   }
   bool needs_preparation(std::uint8_t) const override { return true; }
@@ -115,12 +128,36 @@ TEST_F(NoMemory, ABoardThatLacksItIsAskedAgainAndLosesNoMove) {
   const int lacked = with_ever_more_memory([&] {
     const std::uint32_t before = client.published(wanted);
     (void)device.device().pool().run_here(*board, cache);
-    return client.published(wanted) > before;
+    return client.published(wanted) > before || client.state(wanted) == TANDEM_KXO_USERS_TURN;
   });
-  EXPECT_GE(lacked, 1);
+  EXPECT_EQ(client.state(wanted), TANDEM_KXO_AGENTS_TURN) << "a player is left to the client";
+  EXPECT_GE(lacked, 100);
   Referee referee;
   for (std::uint32_t i = 0; i < client.published(wanted); ++i) {
     EXPECT_TRUE(referee.check(i, client.move(wanted, i)));
+  }
+}
+
+TEST_F(NoMemory, NoAgentOfOursIsTakenForOneThatDoesNotPlay) {
+  const auto agents = detail::registered_agents();
+  const auto rules = tandem::kxo::Rules::standard();
+  for (const std::uint8_t player : {TANDEM_KXO_MCTS, TANDEM_KXO_NEGAMAX, TANDEM_KXO_RANDOM}) {
+    lacks_once = true;
+    int most = 0;
+    for (bool lacked = true; lacked; ++most) {
+      std::unique_ptr<Agent> made;
+      bool threw = false;
+      allocations_left = most;
+      try {
+        made = agents->make(player, rules, 0);
+      } catch (const std::bad_alloc&) {
+        threw = true;
+      }
+      lacked = std::exchange(allocations_left, INT_MAX) == INT_MAX;
+      EXPECT_TRUE(made != nullptr || threw) << int{player} << " after " << most;
+    }
+    lacks_once = false;
+    EXPECT_GT(most, 1) << int{player};
   }
 }
 

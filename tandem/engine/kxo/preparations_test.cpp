@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Agents that need something first, which takes long.
+#include <algorithm>
 #include <new>
 
 #include "tandem/engine/kxo/test_bench.hpp"
@@ -160,33 +161,32 @@ TEST_F(PreparationsTest, GamesThatItDoesNotPlayTakeNoPlace) {
   EXPECT_EQ(agents->prepared, 1);
 }
 
-// It was made by a thread of the pool then, while everybody waited.
-TEST_F(PreparationsTest, WhereItFailsWhoWaitedCannotPlayAndTheNextOneTries) {
+// Nor does a thread of the pool make it then, while everybody waits.
+TEST_F(PreparationsTest, WhereItFailsWhoWaitsHasItTriedAgain) {
   agents->fail = true;
   std::vector<tandem_kxo_setup> boards;
-  std::vector<std::uint64_t> ids;
   for (int i = 0; i < 5; ++i) {
     boards.push_back(client.setup(kPrepared, kFirstFree));
     boards.back().memory_kib = i % 2 == 0 ? 0 : 8;
-    ids.push_back(client.add(boards.back()));
+    (void)client.add(boards.back());
   }
   const auto other = client.setup(kFirstFree, kFirstFree);
   (void)client.add(other);
   await([&] { return client.published(other) == TestClient::kCapacity; });  // so all five wait
   agents->workshop.open();
-  for (const auto& board : boards) {
-    await([&] { return client.state(board) == TANDEM_KXO_USERS_TURN || client.published(board); });
-    EXPECT_EQ(client.published(board), 0u);
-  }
-  EXPECT_EQ(agents->prepared, 1) << "for all of them";
+  const auto given_up = [&] {
+    return std::any_of(boards.begin(), boards.end(), [&](const auto& board) {
+      return client.state(board) == TANDEM_KXO_USERS_TURN;
+    });
+  };
+  await([&] { return agents->prepared >= 4 || given_up(); });
+  ASSERT_FALSE(given_up()) << "a board has lost its agent";
   EXPECT_EQ(agents->agents_made, 0);
 
   agents->fail = false;
-  for (std::size_t i = 0; i < boards.size(); ++i) {
-    ASSERT_EQ(client.set_players(ids[i], kPrepared, kFirstFree), TANDEM_STATUS_OK);
-    await([&] { return client.published(boards[i]) == TestClient::kCapacity; });
+  for (const auto& board : boards) {
+    await([&] { return client.published(board) == TestClient::kCapacity; });
   }
-  EXPECT_EQ(agents->prepared, 2);
 }
 
 TEST_F(PreparationsTest, WhoWaitsForManyIsRefusedMoreUntilOneIsThere) {
@@ -223,7 +223,7 @@ TEST_F(PreparationsTest, WhoFindsNoRoomAmongWhatIsWaitedForAsksAgain) {
     found[1] = preparations.find(tenant, kPrepared, second, waits[1]);
   }
   for (const auto& thing : found) EXPECT_NE(thing->value(), nullptr);
-  EXPECT_EQ(done, 2);
+  await([&] { return done == 2; });  // it is told after it is there
 }
 
 /// Where nobody plays, so that each thing is made once.

@@ -43,7 +43,8 @@ class AgentCache {
 
   /// A free cell, from one of `kept` if there are any. Nothing: what the agent needs is not there
   /// yet. Errors: those of Agent::choose(); EINVAL no such agent for these rules, or no memory for
-  ///         it; EPROTO it answered with a cell that is not free. std::bad_alloc: ask again.
+  ///         one of `kept`, of which the client may have asked too much; EPROTO it answered with a
+  ///         cell that is not free. std::bad_alloc: there is no memory now, ask again.
   std::optional<Result<int>> choose(std::uint8_t player, const tandem::kxo::Rules& rules,
                                     const tandem::kxo::Position& position, const Game& game,
                                     KeptAgents& kept);
@@ -61,7 +62,7 @@ class AgentCache {
   /// In the place of who was asked longest ago, where there is no other.
   void keep(std::uint8_t player, const tandem::kxo::Rules& rules, std::unique_ptr<Agent> agent);
   /// Nothing: it has to be prepared first. nullptr: there is no such agent for these rules, or
-  /// no memory for it now.
+  /// no memory for one of `kept`. Errors: std::bad_alloc, ask again.
   std::optional<std::unique_ptr<Agent>> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                                              KeptAgents& kept);
 
