@@ -86,9 +86,6 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
     const MutexLock lock(mutex_);
     if (!has_room_locked(wanted)) return Unexpected{TANDEM_STATUS_NO_ROOM};
   }
-  if (!prepare(wanted.player_o, wanted.player_x, *rules)) {
-    return Unexpected{TANDEM_STATUS_NO_ROOM};
-  }
   if (!take(account_->users, limits.users_per_tenant)) return Unexpected{TANDEM_STATUS_NO_ROOM};
   if (!take(device_.live_, limits.users)) {
     account_->users.fetch_sub(1, std::memory_order_relaxed);
@@ -110,8 +107,10 @@ Result<std::uint64_t, tandem_status> Owner::add(const tandem_kxo_setup& wanted,
   // A second reference, ours: the table's ends as soon as somebody finds the user there.
   std::unique_ptr<User> made(new (std::nothrow) User(std::move(setup), space));
   const tandem_status started = made == nullptr ? TANDEM_STATUS_NO_ROOM : made->start();
-  if (started != TANDEM_STATUS_OK || !device_.pool_.admit()) {
-    return Unexpected{started != TANDEM_STATUS_OK ? started : TANDEM_STATUS_NO_ROOM};
+  if (started != TANDEM_STATUS_OK) return Unexpected{started};
+  // Nothing is prepared for who is refused.
+  if (!prepare(wanted.player_o, wanted.player_x, made->rules()) || !device_.pool_.admit()) {
+    return Unexpected{TANDEM_STATUS_NO_ROOM};
   }
   User& user = *made.release();
   (void)user.try_acquire();

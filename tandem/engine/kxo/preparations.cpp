@@ -41,17 +41,13 @@ std::optional<Result<Preparations::Thing>> Preparations::find(const Tenant& tena
                                                               const tandem::kxo::Rules& rules,
                                                               Waiting& waiting) {
   const Need need{player, rules};
+  const Waiting waited = std::exchange(waiting, nullptr);  // and freed without the lock
   {
     const MutexLock lock(mutex_);
-    const Waiting waited = std::exchange(waiting, nullptr);
     if (const Kept* const kept = kept_locked(need)) return kept->thing;
     if (waited != nullptr && waited->need == need) {
-      if (waited->answer) return waited->answer;
-      if (!waited->over) {
-        waiting = waited;
-        return std::nullopt;
-      }
-      // What was made has given way to others since: then it is made again.
+      if (!waited->answer) waiting = waited;
+      return waited->answer;
     }
     if (start_locked()) {
       // Too many others: there is room for it once one of them is over.
@@ -111,17 +107,15 @@ Preparations::Thing Preparations::end_locked(Attempt& attempt, Result<Thing> mad
     std::erase_if(line->wanted, [&](const auto& wanted) { return wanted.get() == &attempt; });
     line = line->wanted.empty() ? lines_.erase(line) : std::next(line);
   }
-  attempt.over = true;
-  if (!made || *made == nullptr) {
-    attempt.answer = std::move(made);
-    return nullptr;
-  }
   Thing old;
-  if (kept_.size() == kMost) {
-    old = std::move(kept_.front().thing);
-    kept_.erase(kept_.begin());
+  if (made && *made != nullptr) {
+    if (kept_.size() == kMost) {
+      old = std::move(kept_.front().thing);
+      kept_.erase(kept_.begin());
+    }
+    kept_.push_back({attempt.need, *made});
   }
-  kept_.push_back({attempt.need, std::move(*made)});
+  attempt.answer = std::move(made);
   return old;
 }
 

@@ -189,6 +189,30 @@ TEST_F(PreparationsTest, WhereItFailsWhoWaitsHasItTriedAgain) {
   }
 }
 
+// Whoever has no room yet could keep everybody's preparations busy by asking again and again.
+TEST_F(PreparationsTest, NothingIsPreparedForAGameThatIsRefused) {
+  agents->workshop.open();
+  Options limited = options();
+  limited.users_per_tenant = 1;
+  limited.users = 2;
+  TestDevice small(limited);
+  TestClient first(small, 1), second(small, 2, 100), third(small, 3, 200);
+  const auto waiting = first.setup(kFirstFree, TANDEM_KXO_USER);
+  const std::uint64_t id = first.add(waiting);
+  EXPECT_EQ(first.get_id(wide(first, kPrepared, 5)).status, TANDEM_STATUS_NO_ROOM);
+  auto nowhere = wide(second, kPrepared, 6);
+  nowhere.ring = 64;  // no reserved memory
+  EXPECT_EQ(second.get_id(nowhere).status, TANDEM_STATUS_BAD_RANGE);
+  (void)second.add(second.setup(kFirstFree, TANDEM_KXO_USER));
+  EXPECT_EQ(third.get_id(wide(third, kPrepared, 7)).status, TANDEM_STATUS_NO_ROOM);
+  // What is prepared comes after what was asked for before.
+  await([&] { return first.published(waiting) == 1; });
+  ASSERT_EQ(first.set_players(id, kPrepared, kPrepared), TANDEM_STATUS_OK);
+  await([&] { return first.published(waiting) == TestClient::kCapacity; });
+  const std::lock_guard lock(agents->order_mutex);
+  EXPECT_EQ(agents->order, std::vector{4});
+}
+
 TEST_F(PreparationsTest, WhoWaitsForManyIsRefusedMoreUntilOneIsThere) {
   TestClient other(device, 2, 100);
   const auto waiting = client.setup(kFirstFree, TANDEM_KXO_USER);
@@ -264,6 +288,25 @@ TEST_F(PreparationsAlone, TenantsTakeTurns) {
 
 TEST_F(PreparationsAlone, WhatTwoTenantsWaitForIsMadeOnceInTheTurnOfEither) {
   EXPECT_EQ(order_of({3, 4, 5, 6, 7}, 7), (std::vector{3, 4, 7, 5, 6, kLast}));
+}
+
+// Else a tenant that asks for game after game has others' made over and over.
+TEST_F(PreparationsAlone, WhatSomebodyWaitsForIsThereWhenItAsksHoweverMuchIsMadeMeanwhile) {
+  const auto patient = std::make_shared<const int>(1), busy = std::make_shared<const int>(2);
+  const auto rules = *tandem::kxo::Rules::make(3, 3, 3);
+  detail::Preparations::Waiting waiting;
+  EXPECT_FALSE(preparations.find(patient, kPrepared, rules, waiting));
+  for (int width = 4; width < 10; ++width)
+    EXPECT_TRUE(announce(busy, width));  // more than are kept
+  agents->workshop.open();
+  await([&] { return done == 7; });
+  auto found = preparations.find(patient, kPrepared, rules, waiting);
+  ASSERT_TRUE(found) << "it is to be made again";
+  ASSERT_NE(found->value(), nullptr);
+  const std::weak_ptr<const void> thing = found->value();
+  found.reset();
+  EXPECT_TRUE(thing.expired()) << "nobody waits for it any more";
+  EXPECT_EQ(agents->prepared, 7);
 }
 
 // A board of each of them plays; that nobody is held up by the real ones is the first test.

@@ -20,9 +20,10 @@ namespace tandem::engine::kxo::detail {
 
 /// What agents need before their first move and what takes long (AgentSource::prepare()). A thread
 /// of its own makes one after the other and keeps the last few for those who come for them; it is
-/// started when it is needed first. Who waited is told that nothing is needed, or that it failed;
-/// neither is kept: it would take the place of something, and who comes after a failure may have
-/// more luck.
+/// started when it is needed first. Who waited gets what was made, however much was made since: it
+/// is there as long as somebody waits for it. Who waited is also told that nothing is needed, or
+/// that it failed; neither is kept for others: it would take the place of something, and who comes
+/// after a failure may have more luck.
 ///
 /// Fairness: tenants take turns, each with what it asked for first. One may wait for so many at a
 /// time; what others wait for, too, counts for each of them and is made once.
@@ -67,8 +68,7 @@ class Preparations {
   struct Attempt {
     explicit Attempt(const Need& wanted) : need(wanted) {}
     const Need need;
-    bool over = false;
-    std::optional<Result<Thing>> answer{};  // where nothing is kept
+    std::optional<Result<Thing>> answer{};  // once it is over
   };
   /// What one tenant waits for, first come first; never empty.
   struct Line {
