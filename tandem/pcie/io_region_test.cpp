@@ -5,10 +5,12 @@
 
 #include <array>
 #include <atomic>
+#include <functional>
 #include <latch>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tandem/pcie/detail/test_bench.hpp"
@@ -88,9 +90,22 @@ class IoRegions : public testing::TestWithParam<bool> {
       EXPECT_EQ(space().write({kVa}, word).ok(), ok);
     });
   }
+  /// Runs `software`, and returns when it waits at a fence, or is over where no fence waits.
+  std::jthread until_it_waits(std::function<void()> software) {
+    std::jthread thread([this, software = std::move(software)] {
+      software();
+      software_is_over_ = true;
+    });
+    while (!software_is_over_ && bench_.iommu.mmio_read(iommu::reg::kCqt, 4) ==
+                                     bench_.iommu.mmio_read(iommu::reg::kCqh, 4)) {
+      std::this_thread::yield();
+    }
+    return thread;
+  }
 
   Bench bench_;
   std::unique_ptr<Endpoint> endpoint_;
+  std::atomic<bool> software_is_over_{false};
 };
 
 INSTANTIATE_TEST_SUITE_P(Ats, IoRegions, testing::Bool(), name_of);
@@ -104,14 +119,10 @@ TEST_P(IoRegions, AnInvalidationWaitsForTheAccessThroughWhatItVoidsAndHoldsUpNob
   EXPECT_TRUE(bench_.unmap(kOther, kVa)) << "while the access lasts";
   const std::array<std::byte, 8> word{};
   EXPECT_FALSE(space(kOther).write({kVa}, word).ok());
-  const std::jthread software([&] {
+  const std::jthread software = until_it_waits([&] {
     EXPECT_TRUE(bench_.unmap(kPasid, kVa));
     EXPECT_TRUE(gate->done);
   });
-  while (bench_.iommu.mmio_read(iommu::reg::kCqt, 4) ==
-         bench_.iommu.mmio_read(iommu::reg::kCqh, 4)) {
-    std::this_thread::yield();
-  }
   EXPECT_FALSE(gate->done);
   gate->let_go.count_down();
 }
@@ -190,14 +201,10 @@ TEST_P(IoRegions, ManyAccessesAreWaitedForTogether) {
   std::vector<std::jthread> devices;
   for (int i = 0; i < kThreads; ++i) devices.push_back(writer());
   crowd->entered.wait();
-  const std::jthread software([&] {
+  const std::jthread software = until_it_waits([&] {
     EXPECT_TRUE(bench_.unmap(kPasid, kVa));
     EXPECT_EQ(crowd->done, kThreads);
   });
-  while (bench_.iommu.mmio_read(iommu::reg::kCqt, 4) ==
-         bench_.iommu.mmio_read(iommu::reg::kCqh, 4)) {
-    std::this_thread::yield();
-  }
   crowd->let_go.count_down();
 }
 
@@ -220,14 +227,10 @@ TEST_P(GuestIoRegions, AFenceBehindTheSecondStageWaitsForTheAccess) {
   bench_.map(kPasid, kVa, Bench::kGuestArena + (physical - Bench::kArena));
   const std::jthread device = writer();
   gate->entered.wait();
-  const std::jthread software([&] {
+  const std::jthread software = until_it_waits([&] {
     bench_.set_guest_memory(false);
     EXPECT_TRUE(gate->done);
   });
-  while (bench_.iommu.mmio_read(iommu::reg::kCqt, 4) ==
-         bench_.iommu.mmio_read(iommu::reg::kCqh, 4)) {
-    std::this_thread::yield();
-  }
   EXPECT_FALSE(gate->done);
   gate->let_go.count_down();
 }
