@@ -26,10 +26,11 @@ void use_interrupt_file(EndpointState& state, const iommu::Mrif& mrif, Iova at,
   step.has_window = thread_state.windows != 0;
   if (step.has_window) return;  // before anything is marked: the notice may go to I/O
   std::memcpy(&data, bytes.data(), sizeof data);
+  step.in_flight = state.io_accesses.enter();
+  step.hold = state.port->hold(step.left);  // before anything is marked: there may be no memory
   step.msi = {mrif, state.port->store_msi_in_section(mrif, at, data)};
   step.fault = Fault::kNone;
   step.length = sizeof data;
-  step.in_flight = state.io_accesses.enter();
 }
 
 template <class Byte>
@@ -44,7 +45,6 @@ Step use(EndpointState& state, const Requester& requester, Access access, Iova a
     if (!found) break;
     if (found->mrif) {
       use_interrupt_file(state, mrif, next, bytes.subspan(step.copied), step);
-      if (step.msi) step.hold = state.port->hold(step.left);
       break;
     }
     const unsigned log2_size = std::min<unsigned>(found->log2_size, memory::kPhysAddrBits);
