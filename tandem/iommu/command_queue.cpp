@@ -60,11 +60,10 @@ ItagTable::TimePoint CommandQueue::new_deadline() const {
 
 bool CommandQueue::end_access(std::uint32_t access) { return accesses_.end(access) && resume(); }
 
-void CommandQueue::wait_for_accesses() const {
-  for (const auto end = new_deadline(); !accesses_.idle();) {
-    if (std::chrono::steady_clock::now() >= end) return;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
+bool CommandQueue::finish_earlier_accesses() {
+  const auto earlier = earlier_accesses();
+  while (!over(earlier)) std::this_thread::sleep_for(std::chrono::microseconds(20));
+  return accesses_.give_up(earlier) && resume();
 }
 
 /// The commands that follow may wait for a grace period, which nobody does inside a section: then

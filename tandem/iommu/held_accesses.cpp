@@ -6,33 +6,39 @@
 
 namespace tandem::iommu::detail {
 
+/// Room that is there already is chained through the accesses themselves, so that only begin()
+/// allocates, and does so before it changes anything.
 std::uint32_t HeldAccesses::begin(const Stamp& stamp) {
   const MutexLock lock(mutex_);
-  if (free_.empty()) {
-    free_.push_back(static_cast<std::uint32_t>(accesses_.size()));
+  if (first_free_ == kNone) {
     accesses_.emplace_back();
+    first_free_ = static_cast<std::uint32_t>(accesses_.size() - 1);
   }
-  const std::uint32_t access = free_.back();
-  free_.pop_back();
-  accesses_[access] = {Access::State::kRunning, stamp, {}};
-  return access;
+  const std::uint32_t index = first_free_;
+  Access& access = accesses_[index];
+  first_free_ = access.next_free;
+  access = {Access::State::kRunning, stamp, {}, ++begun_, kNone};
+  return index;
 }
 
 bool HeldAccesses::end(std::uint32_t access) {
   const MutexLock lock(mutex_);
   accesses_[access].state = Access::State::kFree;
-  free_.push_back(access);
+  accesses_[access].next_free = std::exchange(first_free_, access);
   return ready_locked();
 }
 
 bool HeldAccesses::expire(TimePoint now) {
   const MutexLock lock(mutex_);
   for (Access& access : accesses_) {
-    if (access.state != Access::State::kWaitedFor || access.deadline > now) continue;
-    access.state = Access::State::kGivenUp;
-    timed_out_ = true;
+    if (access.state == Access::State::kWaitedFor && access.deadline <= now) give_up_locked(access);
   }
   return ready_locked();
+}
+
+void HeldAccesses::give_up_locked(Access& access) {
+  access.state = Access::State::kGivenUp;
+  timed_out_ = true;
 }
 
 bool HeldAccesses::none_void_or_wait(TimePoint deadline) {
@@ -66,11 +72,32 @@ std::optional<HeldAccesses::TimePoint> HeldAccesses::next_deadline() const {
   return earliest == TimePoint::max() ? std::nullopt : std::optional(earliest);
 }
 
-bool HeldAccesses::idle() const {
+HeldAccesses::Earlier HeldAccesses::earlier(TimePoint deadline) const {
   const MutexLock lock(mutex_);
-  return std::all_of(accesses_.begin(), accesses_.end(), [](const Access& access) {
-    return access.state == Access::State::kFree || access.state == Access::State::kGivenUp;
-  });
+  return {begun_, deadline};
+}
+
+bool HeldAccesses::over(const Earlier& earlier) const {
+  const MutexLock lock(mutex_);
+  for (const Access& access : accesses_) {
+    if (!runs_void_locked(access, earlier)) continue;
+    return std::chrono::steady_clock::now() >= earlier.deadline;
+  }
+  return true;
+}
+
+bool HeldAccesses::give_up(const Earlier& earlier) {
+  const MutexLock lock(mutex_);
+  for (Access& access : accesses_) {
+    if (runs_void_locked(access, earlier)) give_up_locked(access);
+  }
+  return ready_locked();
+}
+
+bool HeldAccesses::runs_void_locked(const Access& access, const Earlier& earlier) const {
+  const bool runs =
+      access.state == Access::State::kRunning || access.state == Access::State::kWaitedFor;
+  return runs && access.serial <= earlier.last && !generations_.holds(access.stamp);
 }
 
 bool HeldAccesses::ready_locked() const {

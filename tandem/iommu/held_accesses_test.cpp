@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Accesses that outlast the sections in which they were translated, and the fences that wait.
+#include "tandem/iommu/detail/held_accesses.hpp"
+
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
+#include <memory>
 #include <mutex>
 #include <optional>
+#include <thread>
 
 #include "tandem/iommu/detail/test_board.hpp"
 #include "tandem/rcu/rcu.hpp"
@@ -20,7 +25,8 @@ class HeldAccess : public Board {
   static constexpr std::uint32_t kOtherPscid = kPscid + 1;
   static constexpr Pasid kOther{6};
 
-  HeldAccess() : Board(Iommu::Options{.invalidation_timeout = 1h}) {
+  explicit HeldAccess(std::chrono::nanoseconds timeout = 1h)
+      : Board(Iommu::Options{.invalidation_timeout = timeout}) {
     start();
     const std::uint64_t other = allocate_page();
     set_process(PdtpMode::kPd8, pdt_root_, kOther,
@@ -47,6 +53,7 @@ class HeldAccess : public Board {
   void invalidate(std::optional<std::uint64_t> at = std::nullopt, std::uint32_t pscid = kPscid) {
     submit({iotinval_vma(at, pscid), iofence_c({})});
   }
+  bool is_busy() { return Ddtp::Busy::get(read(reg::kDdtp)) != 0; }
   static Iommu::TimePoint after_time_out() { return std::chrono::steady_clock::now() + 2h; }
 };
 
@@ -156,6 +163,102 @@ TEST_F(HeldAccess, WithoutADirectoryEndsWithTheNextFenceBehindDdtp) {
   EXPECT_FALSE(idle());
   hold.reset();
   EXPECT_TRUE(idle());
+}
+
+// [iommu §6.5]
+TEST_F(HeldAccess, DdtpThatWasTurnedOffIsBusyUntilTheyAreOver) {
+  Hold first = begin(), second = begin(kAt, kOther);
+  EXPECT_FALSE(is_busy());
+  write(reg::kDdtp, 0, 8);
+  EXPECT_TRUE(is_busy());
+  first = {};
+  EXPECT_TRUE(is_busy());
+  second = {};
+  EXPECT_FALSE(is_busy());
+  EXPECT_EQ(read(reg::kDdtp, 8), 0U);
+  set_ddtp(Ddtp::ModeValue::k1Lvl);
+  const Hold later = begin();
+  EXPECT_FALSE(is_busy());
+}
+
+// [iommu §6.2]
+TEST_F(HeldAccess, AResetWaitsForThoseThroughEarlierTranslations) {
+  Hold hold = begin();
+  std::atomic<bool> ended{false}, over{false};
+  const std::jthread software([&] {
+    iommu_->reset();
+    EXPECT_TRUE(ended);
+    over = true;
+  });
+  for (int i = 0; i < 2'000 && !over; ++i) std::this_thread::yield();
+  ended = true;
+  hold = {};
+}
+
+class ImpatientHeldAccess : public HeldAccess {
+ protected:
+  ImpatientHeldAccess() : HeldAccess(1ms) {}
+};
+
+// [iommu §6.5]
+TEST_F(ImpatientHeldAccess, DdtpThatWasTurnedOffIsBusyForTheTimeOutAtMost) {
+  const Hold stuck = begin();
+  write(reg::kDdtp, 0, 8);
+  while (is_busy()) std::this_thread::yield();
+}
+
+// [iommu §6.2]
+TEST_F(ImpatientHeldAccess, WhatAResetGaveUpIsNotWaitedForAgain) {
+  for (const bool waited_for : {false, true}) {
+    const Hold stuck = begin();
+    if (waited_for) invalidate();
+    iommu_->reset();
+    enable_queues();
+    set_ddtp(Ddtp::ModeValue::k1Lvl);
+    invalidate();
+    EXPECT_TRUE(idle()) << waited_for;
+    EXPECT_EQ(error_bits(), 0U) << waited_for;
+  }
+}
+
+class HeldAccessesTest : public testing::Test {
+ protected:
+  static constexpr auto kNever = HeldAccesses::TimePoint::max();
+  Stamp stamp(std::uint32_t device = 1) {
+    return Generations::Snapshot(*generations_, DeviceId{device}, 0).of_device_context();
+  }
+  const std::unique_ptr<Generations> generations_ = std::make_unique<Generations>();
+  HeldAccesses accesses_{*generations_};
+};
+
+TEST_F(HeldAccessesTest, LaterOnesAndThoseThatAreNotVoidHoldUpNoReset) {
+  const auto first = accesses_.begin(stamp());
+  generations_->invalidate_all();
+  const auto holds = accesses_.begin(stamp());
+  const auto earlier = accesses_.earlier(kNever);
+  EXPECT_FALSE(accesses_.over(earlier));
+  const auto later = accesses_.begin(stamp());
+  EXPECT_FALSE(accesses_.end(first));
+  EXPECT_TRUE(accesses_.over(earlier));
+  EXPECT_FALSE(accesses_.end(holds));
+  const auto again = accesses_.begin(stamp());
+  generations_->invalidate_all();
+  EXPECT_TRUE(accesses_.over(earlier)) << "in the place of an earlier one";
+  EXPECT_FALSE(accesses_.give_up(earlier));
+  EXPECT_FALSE(accesses_.none_void_or_wait(kNever)) << "and they are not given up";
+  EXPECT_FALSE(accesses_.end(later));
+  EXPECT_TRUE(accesses_.end(again));
+}
+
+TEST_F(HeldAccessesTest, AFenceThatMeetsOneWhichAResetGivesUpReportsIt) {
+  (void)accesses_.begin(stamp());
+  generations_->invalidate_all();
+  const auto earlier = accesses_.earlier({});
+  EXPECT_TRUE(accesses_.over(earlier)) << "the deadline has come";
+  EXPECT_FALSE(accesses_.none_void_or_wait(kNever));
+  EXPECT_TRUE(accesses_.give_up(earlier));
+  EXPECT_TRUE(accesses_.none_void_or_wait(kNever));
+  EXPECT_TRUE(accesses_.take_timed_out());
 }
 
 }  // namespace

@@ -23,12 +23,12 @@
 /// it. PR and PW order accesses to memory; to I/O regions only those whose translations are void.
 ///
 /// Lock order: command_mutex_ → fault_mutex_, command_mutex_ → page_request_mutex_; under each,
-/// innermost, those of Interrupts and of the ITAGs; those of ddtp, of the monitor and of debug
-/// requests are taken alone. No lock is held while a device callback runs
-/// except command_mutex_, when the callback is the work of a command; such a callback must not
-/// write the command queue of the same IOMMU, nor attach or detach. The same holds for an I/O
-/// region that an IOFENCE.C stores to. Messages go out, and handlers of interrupts are called, with
-/// no lock held.
+/// innermost, those of Interrupts, of the ITAGs and of held accesses, the last also under that of
+/// ddtp; else those of ddtp, of the monitor and of debug requests are taken alone. No lock is held
+/// while a device callback runs except command_mutex_, when the callback is the work of a command;
+/// such a callback must not write the command queue of the same IOMMU, nor attach or detach. The
+/// same holds for an I/O region that an IOFENCE.C stores to. Messages go out, and handlers of
+/// interrupts are called, with no lock held.
 ///
 /// Edition: see docs/spec/iommu.md.
 #pragma once
@@ -290,7 +290,8 @@ class Port {
   Result<Translation, Cause> translated_in_section(const Requester& requester, PhysAddr at,
                                                    Access access, Leftover& left);
   /// Begins an access through the translation made last that `left` was given to. In the section of
-  /// that translation.
+  /// that translation, before the access has changed anything. May allocate.
+  /// Errors: std::bad_alloc, and nothing has begun.
   Hold hold(const Leftover& left) const;
   /// Interrupts for, and records, what requests of `requester` in a section have left. Outside of
   /// it; to be called wherever `left` is not as it was constructed.
@@ -415,6 +416,8 @@ class Iommu {
   /// write halves of one register, or registers that have to agree, need a lock of their own. A
   /// write to cqt processes the commands before it returns, up to the first that waits for devices;
   /// commands processed so by one thread complete in order.
+  /// ddtp that was turned off reads as busy while accesses to I/O regions last that began before,
+  /// at most for Options::invalidation_timeout: no thread blocks for them.
   std::uint64_t mmio_read(std::uint32_t offset, unsigned size_bytes);
   void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size_bytes);
   /// Whether the calling thread is running a command of this IOMMU, in a device callback or in an
@@ -452,9 +455,10 @@ class Iommu {
   /// Resets the IOMMU: registers, queues, caches; devices stay attached. When it returns, no access
   /// through an earlier translation runs any more (but one to an I/O region that has lasted for
   /// Options::invalidation_timeout), no command, and no message is on its way; a
-  /// handler of wires may still be told, by a thread that is telling, that levels have fallen.
+  /// handler of wires may still be told, by a thread that is telling, that levels have fallen. No
+  /// fence waits later for an access that outlasted that time.
   /// Not from a handler, a device callback or an I/O region that the IOMMU stores to, nor inside a
-  /// reader section. Where registers are written meanwhile, either comes first.
+  /// reader section or a Hold. Where registers are written meanwhile, either comes first.
   /// Spec: §6.2 "Reset behavior"; what it leaves UNSPECIFIED is 0, fctl as at the construction.
   void reset();
 

@@ -63,7 +63,7 @@ constexpr Iommu::State::Register Iommu::State::Register::kTable[] = {
      [](State& s, unsigned, std::uint64_t value, std::uint64_t) {
        s.write_fctl(static_cast<std::uint32_t>(value));
      }},
-    {reg::kDdtp, 8, [](State& s, unsigned) { return s.ddtp.load(std::memory_order_acquire); },
+    {reg::kDdtp, 8, [](State& s, unsigned) { return s.read_ddtp(); },
      [](State& s, unsigned, std::uint64_t value, std::uint64_t mask) {
        s.write_ddtp(value, mask);
      }},
@@ -232,6 +232,9 @@ void Iommu::State::write_fctl(std::uint32_t value) {
 }
 
 /// Spec: §6.5 "Device-directory-table pointer (ddtp)". A reserved mode leaves the mode as it is.
+/// Off promises that transactions seen before have been processed when it is no longer busy. The
+/// write itself outlasts those in sections; an access to an I/O region may last, or be what writes,
+/// and is waited for by who reads.
 void Iommu::State::write_ddtp(std::uint64_t value, std::uint64_t mask) {
   bool turned_off = false;
   {
@@ -246,9 +249,19 @@ void Iommu::State::write_ddtp(std::uint64_t value, std::uint64_t mask) {
     generations.invalidate_all();
     constexpr auto kOff = static_cast<std::uint64_t>(Ddtp::ModeValue::kOff);
     turned_off = Ddtp::Mode::get(next) == kOff && Ddtp::Mode::get(old) != kOff;
+    if (turned_off) ++turning_off;
   }
-  // Off promises that transactions seen before have been processed.
-  if (turned_off) rcu::rcu_synchronize();
+  if (!turned_off) return;
+  rcu::rcu_synchronize();
+  const MutexLock lock(ddtp_mutex);
+  before_off = commands.earlier_accesses();
+  --turning_off;
+}
+
+std::uint64_t Iommu::State::read_ddtp() {
+  const MutexLock lock(ddtp_mutex);
+  const std::uint64_t value = ddtp.load(std::memory_order_relaxed);
+  return value | Ddtp::Busy::make(turning_off != 0 || !commands.over(before_off));
 }
 
 /// Spec: §6 "Memory-mapped register interface": eight bytes that are not one register are two

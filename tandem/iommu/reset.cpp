@@ -8,7 +8,8 @@ namespace tandem::iommu {
 /// What is in flight ends first, then what it may still have changed is cleared: transactions find
 /// the new ddtp and empty caches; a command ends before its queue is off; a record that finds its
 /// queue off is dropped and raises nothing; the grace period outlasts accesses through translations
-/// made before; and a message that was not yet on its way when ipsr is cleared stays unsent.
+/// made before, and those that outlast it have the time of an invalidation to end; and a message
+/// that was not yet on its way when ipsr is cleared stays unsent.
 void Iommu::State::reset() {
   {
     const MutexLock lock(ddtp_mutex);
@@ -20,7 +21,7 @@ void Iommu::State::reset() {
   page_requests.reset();
   if (!planted_fault("iommu-reset-skip-wait")) {
     rcu::rcu_synchronize();
-    commands.wait_for_accesses();
+    signal_if(commands.finish_earlier_accesses(), Interrupt::kCommandQueue);
   }
   config.fctl.store(config.initial_fctl(), std::memory_order_release);
   monitor.reset();

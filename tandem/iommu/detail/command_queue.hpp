@@ -51,8 +51,12 @@ class CommandQueue {
   /// See Port::hold(). begin_access() in the section of the translation, end_access() outside.
   std::uint32_t begin_access(const Stamp& stamp) { return accesses_.begin(stamp); }
   [[nodiscard]] bool end_access(std::uint32_t access);
-  /// Waits for those that run, for the time that an invalidation has.
-  void wait_for_accesses() const;
+  /// Those that run now, for as long as an invalidation has; and whether those are over whose
+  /// translations are void. See HeldAccesses.
+  HeldAccesses::Earlier earlier_accesses() const { return accesses_.earlier(new_deadline()); }
+  bool over(const HeldAccesses::Earlier& earlier) const { return accesses_.over(earlier); }
+  /// Waits until they are, and gives up what is left.
+  [[nodiscard]] bool finish_earlier_accesses();
   /// Whether the calling thread is running a command.
   bool runs_here() const;
   /// Whether the queue waits for devices.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -31,9 +32,16 @@ class HeldAccesses {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
 
+  /// The accesses that had begun at some time, and when not to wait for them any more.
+  struct Earlier {
+    std::uint64_t last = 0;
+    TimePoint deadline;
+  };
+
   explicit HeldAccesses(const Generations& generations) : generations_(generations) {}
 
-  /// Returns: what end() takes.
+  /// Returns: what end() takes. Allocates when as many run as never before.
+  /// Errors: std::bad_alloc, and nothing has changed.
   std::uint32_t begin(const Stamp& stamp);
   /// Returns: whether what the queue waits for has come.
   [[nodiscard]] bool end(std::uint32_t access);
@@ -51,22 +59,36 @@ class HeldAccesses {
   void stop_waiting() { waits_.store(false, std::memory_order_relaxed); }
   /// Whether the queue waits. A hint, without the lock.
   bool waited_for() const { return waits_.load(std::memory_order_relaxed); }
-  /// Whether no access runs, but those that were given up.
-  bool idle() const;
+  /// Those that run, for a reset, or for ddtp turned off, which waits behind a grace period for
+  /// those of them whose translations are void. Later ones, which found what is new, are none of
+  /// its business: it ends however many there are.
+  Earlier earlier(TimePoint deadline) const;
+  /// Whether none of them is left that was not given up, or the deadline has come.
+  bool over(const Earlier& earlier) const;
+  /// Gives up those of them that are left: no fence waits for what the reset did not. Returns as
+  /// end().
+  [[nodiscard]] bool give_up(const Earlier& earlier);
 
  private:
   struct Access {
     enum class State : std::uint8_t { kFree, kRunning, kWaitedFor, kGivenUp };
     State state = State::kFree;
     Stamp stamp;
-    TimePoint deadline;  // where it is waited for
+    TimePoint deadline;        // where it is waited for
+    std::uint64_t serial = 0;  // in the order of their beginnings, from 1
+    std::uint32_t next_free = kNone;
   };
+  static constexpr auto kNone = std::numeric_limits<std::uint32_t>::max();
+
+  void give_up_locked(Access& access) TANDEM_REQUIRES(mutex_);
+  bool runs_void_locked(const Access& access, const Earlier& earlier) const TANDEM_REQUIRES(mutex_);
   bool ready_locked() const TANDEM_REQUIRES(mutex_);
 
   const Generations& generations_;
   mutable Mutex mutex_;
   std::vector<Access> accesses_ TANDEM_GUARDED_BY(mutex_);
-  std::vector<std::uint32_t> free_ TANDEM_GUARDED_BY(mutex_);
+  std::uint32_t first_free_ TANDEM_GUARDED_BY(mutex_) = kNone;
+  std::uint64_t begun_ TANDEM_GUARDED_BY(mutex_) = 0;
   bool timed_out_ TANDEM_GUARDED_BY(mutex_) = false;
   std::atomic<bool> waits_{false};  // set under mutex_; cleared by the queue
 };

@@ -170,6 +170,8 @@ struct Iommu::State {
   void write_qosid(std::uint32_t value);
   /// §5 "Debug support". (debug_translation.cpp)
   void translate_for_debug(const detail::DebugTranslation::Request& request);
+  /// Busy as long as what was in flight when it was turned off.
+  std::uint64_t read_ddtp();
   /// `mask`: what of `value` is written.
   void write_ddtp(std::uint64_t value, std::uint64_t mask);
   /// §6.2 "Reset behavior". (reset.cpp)
@@ -183,6 +185,8 @@ struct Iommu::State {
   detail::TableCache tables;
   std::atomic<std::uint64_t> ddtp;  // written under ddtp_mutex, read by every transaction
   Mutex ddtp_mutex;
+  unsigned turning_off TANDEM_GUARDED_BY(ddtp_mutex) = 0;  // writes of Off in a grace period
+  detail::HeldAccesses::Earlier before_off TANDEM_GUARDED_BY(ddtp_mutex);
   detail::Deadline deadline;
   detail::Interrupts interrupts;
   detail::PerformanceMonitor monitor;
