@@ -77,6 +77,71 @@ TEST(Slots, ATagInUseAgainVoidsTheOlderRequest) {
   EXPECT_FALSE(slots.take_completed());
 }
 
+TEST(Slots, AccessesLeaveSomeSlotsToWindows) {
+  Slots slots;
+  std::vector<std::uint32_t> accesses;
+  for (int i = 0; i < 200; ++i) accesses.push_back(slots.claim_or_join(kOne, 60));
+  const auto window = slots.claim(kOne, 0);
+  ASSERT_TRUE(window);
+  for (const std::uint32_t access : accesses) slots.release(access);
+  EXPECT_FALSE(slots.idle());
+  slots.release(*window);
+}
+
+/// A crowd: the slots of accesses are taken, for a space that no request below is for.
+class SlotsCrowd : public testing::Test {
+ protected:
+  SlotsCrowd() {
+    for (std::size_t i = 0; i < Slots::kForAccesses; ++i) taken_.push_back(join());
+  }
+  ~SlotsCrowd() override {
+    for (const std::uint32_t slot : taken_) leave(slot);
+    EXPECT_TRUE(slots_.idle());
+  }
+  std::uint32_t join() { return slots_.claim_or_join(kZero, 0); }
+  /// Returns: how many requests wait no more.
+  int leave(std::uint32_t slot) {
+    int completed = 0;
+    if (!slots_.release(slot)) return 0;
+    while (slots_.take_completed()) ++completed;
+    slots_.completed();
+    return completed;
+  }
+
+  Slots slots_;
+  std::vector<std::uint32_t> taken_;
+};
+
+TEST_F(SlotsCrowd, IsWaitedForWhateverItsSpace) {
+  const std::uint32_t access = join();
+  EXPECT_TRUE(slots_.wait_for(request(0), kOne));
+  EXPECT_EQ(leave(access), 1);
+  EXPECT_FALSE(slots_.wait_for(request(1), kOne));
+}
+
+TEST_F(SlotsCrowd, WhoComesAfterARequestIsNotWaitedFor) {
+  std::uint32_t access = join();
+  for (std::uint8_t itag = 0; itag < 10; ++itag) {
+    ASSERT_TRUE(slots_.wait_for(request(itag), kOne));
+    const std::uint32_t later = join();
+    EXPECT_EQ(leave(access), 1) << +itag;
+    access = later;
+  }
+  leave(access);
+}
+
+TEST_F(SlotsCrowd, OfWhichSomeStayHoldsUpNoRequestForEver) {
+  const std::uint32_t first = join();
+  EXPECT_TRUE(slots_.wait_for(request(0), kOne));
+  const std::uint32_t second = join();
+  EXPECT_TRUE(slots_.wait_for(request(1), kOne));
+  const std::uint32_t third = join();  // may be waited for: it came before the first had left
+  EXPECT_EQ(leave(first), 1);
+  const std::uint32_t fourth = join();
+  EXPECT_EQ(leave(third) + leave(second), 1);
+  EXPECT_EQ(leave(fourth), 0);
+}
+
 TEST(Slots, StressEveryRequestThatWaitsIsCompletedOnce) {
   Slots slots;
   std::atomic<bool> stop{false};

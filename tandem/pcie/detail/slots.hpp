@@ -14,8 +14,14 @@
 namespace tandem::pcie::detail {
 
 /// The in-flight slots of an endpoint, each of which stands for one Window or one access to an I/O
-/// region, and the invalidation requests that wait for some of them. Accesses that find no slot
-/// free share one more, the crowd's, which is everybody's: every invalidation waits for it.
+/// region, and the invalidation requests that wait for some of them. Some are kept for windows.
+/// Accesses that find none free are a crowd, which every invalidation waits for, whatever its
+/// space.
+///
+/// The crowd has two phases, of which arrivals join the current one. A request waits for both; the
+/// other becomes the current one as soon as nobody is in it while the current one is waited for. So
+/// a request waits for those who were there when it came, and at most for those who came before an
+/// older request was over: however many arrive, they cannot hold it up for ever.
 ///
 /// A slot is free or busy, for one space. Its owner makes it busy and then looks the translations
 /// up inside a reader section. An invalidation drops translations, waits for a grace period, and
@@ -31,24 +37,31 @@ namespace tandem::pcie::detail {
 /// Thread safety: all calls, from any thread; release() from the owner. The mutex is a leaf.
 class Slots {
  public:
-  static constexpr std::uint32_t kCount = 64;
+  static constexpr std::uint32_t kCount = 62;
+  static constexpr std::uint32_t kForAccesses = 46;
 
-  /// Takes a slot for `space`, looking from `hint` on; none when all are busy.
-  std::optional<std::uint32_t> claim(SpaceKey space, unsigned hint);
-  /// The same, or the crowd's.
+  /// Takes a slot for a window of `space`, looking from `hint` on; none when all are busy.
+  std::optional<std::uint32_t> claim(SpaceKey space, unsigned hint) {
+    return claim_below(kCount, space, hint);
+  }
+  /// Takes one for an access, or joins the crowd. What is returned is given to release().
   std::uint32_t claim_or_join(SpaceKey space, unsigned hint);
-  /// Returns: whether somebody waited for it: see take_completed(), and call completed() in the
-  /// end.
+  /// Returns: whether somebody may have waited for it: see take_completed(), and call completed()
+  /// in the end.
   bool release(std::uint32_t slot);
 
-  /// Lets `request` wait for the slots that are busy for `space` (for any PASID when it is empty).
+  /// Lets `request` wait for the slots that are busy for `space` (for any PASID when it is empty),
+  /// and for the crowd.
   /// An older request with the same ITAG is forgotten: the tag is in use again, so it timed out.
   /// Returns: whether there are any.
   bool wait_for(const iommu::AtsInvalidation& request, std::optional<SpaceKey> space);
   /// A request that waits for nothing any more; each is returned once.
   std::optional<iommu::AtsInvalidation> take_completed();
   void completed();
-  /// Whether every slot is free, and nobody between release() and completed().
+  /// Whether every slot is free, and the crowd gone: nobody reaches memory through one.
+  bool quiet() const;
+  /// Whether, besides, nobody is between release() and completed(). Not for who may be there
+  /// itself, as a handler that completed() comes after.
   bool idle() const;
 
  private:
@@ -65,19 +78,27 @@ class Slots {
   struct Waiting {
     bool used = false;
     iommu::AtsInvalidation request;
-    std::uint64_t slots = 0;  // bit i: slot i
-    bool crowd = false;
-    bool over() const { return slots == 0 && !crowd; }
+    std::uint64_t slots = 0;  // bit i: slot i; behind them, the phases of the crowd
+    bool over() const { return slots == 0; }
   };
-  static_assert(kCount <= 64);
+  static constexpr std::uint32_t kPhases = 2;
+  static_assert(kForAccesses < kCount && kCount + kPhases <= 64);
   static constexpr std::size_t kItags = 32;
-  bool leave_crowd();
+  static constexpr std::uint64_t bit(std::uint32_t slot) { return std::uint64_t{1} << slot; }
+
+  std::optional<std::uint32_t> claim_below(std::uint32_t count, SpaceKey space, unsigned hint);
+  void leave_crowd(std::uint32_t phase);
+  /// Nobody waits for `slot` any more.
+  void clear_locked(std::uint32_t slot) TANDEM_REQUIRES(mutex_);
+  /// Lets arrivals join the other phase, if nobody is in it and somebody waits for this one.
+  void turn_locked() TANDEM_REQUIRES(mutex_);
 
   std::array<Slot, kCount> slots_;
   std::atomic<std::uint32_t> completing_{0};
   mutable Mutex mutex_;
-  std::uint32_t crowd_ TANDEM_GUARDED_BY(mutex_) = 0;              // accesses
-  std::array<Waiting, kItags> waiting_ TANDEM_GUARDED_BY(mutex_);  // by ITAG
+  std::array<std::uint32_t, kPhases> crowd_ TANDEM_GUARDED_BY(mutex_){};  // accesses
+  std::uint32_t phase_ TANDEM_GUARDED_BY(mutex_) = 0;                     // the current one
+  std::array<Waiting, kItags> waiting_ TANDEM_GUARDED_BY(mutex_);         // by ITAG
 };
 
 }  // namespace tandem::pcie::detail
