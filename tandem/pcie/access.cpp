@@ -54,7 +54,7 @@ class Transfer {
       untranslated_ = !uses_ats_ || is_untranslated_only();
       Step step = untranslated_ ? untranslated() : section();
       progress(step.copied);
-      if (!step.io) step.slot = {};  // before a page request, whose service may invalidate
+      if (!step.io && !step.msi) over(step);  // a page request's service may invalidate
       if (step.ended) {
         fault = fault_here(Reason::kDisabled);
       } else if (step.has_window) {
@@ -151,11 +151,6 @@ class Transfer {
         continue;
       }
       if (step.copied != 0) return step;
-      // An invalidation after this look-up waits for the slot; one before it hides the translation.
-      if (!planted_fault("pcie-io-without-slot")) {
-        step.slot = IoSlot(state_, translator_.space());
-        if (!look_up(at, version, found) || found.host != nullptr) return step;
-      }
       const PhysAddr physical{found.physical + found.offset(at.value)};
       const std::size_t length = run_length(found, version);
       if ((found.permissions & kGuestAddress) != 0) {
@@ -163,9 +158,44 @@ class Transfer {
       } else {
         use_run(state_, physical, rest().first(length), step);
       }
+      if (step.is_waited_for()) hold(found, version, step);
       return step;
     }
     return step;
+  }
+
+  /// Lets invalidations wait for the access to step.io, whose translation begins with `first`. One
+  /// that came before hides the translation when it is looked up again: nothing there is accessed.
+  void hold(const CachedTranslation& first, std::uint64_t version, Step& step) {
+    if ((first.permissions & kGuestAddress) != 0) step.hold = state_.port->hold(step.left);
+    if (!planted_fault("pcie-io-without-slot")) {
+      step.slot = IoSlot(state_, translator_.space());
+      const std::size_t found = still_found(first, step.copied + step.length, version);
+      if (found <= step.copied) {
+        step.io = {};
+        step.in_flight = {};
+        return;
+      }
+      step.length = found - step.copied;
+    }
+  }
+
+  /// How many of the `length` bytes at here() are translated as they were, from `first` on.
+  std::size_t still_found(const CachedTranslation& first, std::size_t length,
+                          std::uint64_t version) {
+    const std::uint64_t physical = first.physical + first.offset(here().value);
+    std::uint64_t done = 0;
+    while (done < length) {
+      const Iova at = here().plus(done);
+      CachedTranslation found;
+      if (!look_up(at, version, found) ||
+          found.physical + found.offset(at.value) != physical + done ||
+          ((found.permissions ^ first.permissions) & kGuestAddress) != 0) {
+        break;
+      }
+      done += found.reach(at.value);
+    }
+    return std::min<std::uint64_t>(done, length);
   }
 
   /// Sends a translated request for a guest physical address. Inside the section that found it, so
@@ -176,7 +206,6 @@ class Transfer {
     const std::uint64_t size_bytes = std::uint64_t{1} << std::min<unsigned>(found->log2_size, 56);
     const std::uint64_t reach = size_bytes - (guest.value & (size_bytes - 1));
     use_run(state_, found->address, rest().first(std::min<std::uint64_t>(length, reach)), step);
-    if (step.io) step.hold = state_.port->hold(step.left);
   }
 
   /// The IOMMU refused the request for here().
@@ -198,11 +227,13 @@ class Transfer {
     return std::min<std::uint64_t>(length, limit);
   }
 
-  /// The access of the step is over. What waits for it may be a reset that waits for all accesses
-  /// of the function, and what waits in the IOMMU runs now: it finds none of this one.
+  /// The access of the step is over. What waits for it in the IOMMU runs now, and may reset the
+  /// function, which waits for its accesses and slots, or remove the region: it finds none of this
+  /// one.
   static void over(Step& step) {
     step.io = {};
     step.in_flight = {};
+    step.slot.free();
     step.hold = {};
     step.slot = {};
   }
@@ -212,10 +243,7 @@ class Transfer {
       over(step);
       return fault_here(Reason::kNotMappable);
     }
-    if (step.io.looks_after_accesses()) {
-      step.hold = {};
-      step.slot = {};
-    }
+    if (step.io.looks_after_accesses()) step.hold = {};  // of an untranslated request
     const memory::Outcome outcome = memory::access(step.io, rest().first(step.length));
     over(step);
     progress(outcome.done_bytes);

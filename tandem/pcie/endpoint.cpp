@@ -24,8 +24,7 @@ void EndpointState::show_message(const Message& message) {
   if (current) (*current)(message);
 }
 
-void EndpointState::release(std::uint32_t slot) {
-  if (!slots.release(slot)) return;
+void EndpointState::complete_invalidations() {
   while (const auto request = slots.take_completed()) {
     show([&] { return message_of(*request, Message::Kind::kInvalidationCompletion); });
     port->complete_invalidation(request->itag, 1, request->sequence);

@@ -10,7 +10,8 @@
 /// Concurrency: any number of threads access while others invalidate. A hit takes no lock and
 /// writes no shared line. When an ATS invalidation completes, no access through an old translation
 /// can still run: short host-RAM copies run inside RCU sections, and a Window (a longer mapping) or
-/// an access to an I/O region (which may block) holds an in-flight slot of its (endpoint, PASID).
+/// an access to an I/O region (which may block, and does not look after its accesses itself) holds
+/// an in-flight slot of its (endpoint, PASID).
 /// An invalidation waits for the matching slots only, and blocks no thread: it completes when the
 /// last of them is given back, from the thread that does so, which may then go on with the IOMMU's
 /// commands. If that takes too long the invalidation times out

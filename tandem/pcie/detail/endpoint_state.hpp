@@ -100,37 +100,51 @@ struct EndpointState {
     const MutexLock lock(config_mutex);
     config.set_page_request_status(bits);
   }
-  bool nothing_under_way() const { return slots.idle() && io_accesses.idle(); }
+  /// Does not mind who completes invalidations: it may be the caller, in a handler of the IOMMU.
+  bool nothing_under_way() const { return slots.quiet() && io_accesses.idle(); }
   /// Stores a message of the MSI capability. (msi.cpp)
   Result<void, DmaFault> store_message(const ConfigSpace::Msi& message);
   /// Stores those that were pending and are not masked any more.
   void store_pending_messages();
 
   /// Frees an in-flight slot, and completes the invalidations that waited for it last.
-  void release(std::uint32_t slot);
+  void release(std::uint32_t slot) {
+    if (slots.release(slot)) complete_invalidations();
+  }
+  /// What follows Slots::release() where somebody waited.
+  void complete_invalidations();
 };
 
-/// An in-flight slot of an access to an I/O region. Given back outside of sections.
+/// An in-flight slot of an access to an I/O region. To be destroyed outside of sections: what
+/// waited for it may go on in the destructor.
 class IoSlot {
  public:
   IoSlot() = default;
   IoSlot(EndpointState& state, SpaceKey space)
       : state_(&state), slot_(state.slots.claim_or_join(space, thread_shard())) {}
   IoSlot(IoSlot&& other) noexcept
-      : state_(std::exchange(other.state_, nullptr)), slot_(other.slot_) {}
+      : state_(std::exchange(other.state_, nullptr)), slot_(other.slot_), free_(other.free_) {}
   IoSlot& operator=(IoSlot&& other) noexcept {
     std::swap(state_, other.state_);
     std::swap(slot_, other.slot_);
+    std::swap(free_, other.free_);
     return *this;
   }
   ~IoSlot() {
-    if (state_ != nullptr) state_->release(slot_);
+    free();
+    if (state_ != nullptr) state_->complete_invalidations();
   }
-  explicit operator bool() const { return state_ != nullptr; }
+  /// Gives the slot back already, but lets nothing go on yet.
+  void free() {
+    if (state_ == nullptr || free_) return;
+    free_ = true;
+    if (!state_->slots.release(slot_)) state_ = nullptr;
+  }
 
  private:
   EndpointState* state_ = nullptr;
   std::uint32_t slot_ = 0;
+  bool free_ = false;
 };
 
 /// As few parameters as registers hold.

@@ -27,13 +27,16 @@ struct Step {
   std::optional<StoredMsi> msi;                // to be finished after it
   std::size_t length = 0;                      // of `io` or `msi`
   InFlight::Guard in_flight;                   // where there is `io` or `msi`
-  iommu::Hold hold;                            // likewise, where the IOMMU translated
-  IoSlot slot;                                 // likewise, where the ATC did
+  iommu::Hold hold;                            // of what is_waited_for(), and of `msi`
+  IoSlot slot;                                 // of what is_waited_for()
   memory::Fault fault = memory::Fault::kNone;  // of the memory
   bool missed = false;                         // no translation at the very beginning
   bool ended = false;                          // the life of the operation
   bool has_window = false;                     // the thread, so no I/O region may be accessed
   iommu::Leftover left;                        // what the IOMMU has to do after it
+
+  /// Whether invalidations wait for the access to `io`.
+  bool is_waited_for() const { return io && !io.looks_after_accesses(); }
 };
 
 /// Copies what is behind the run of physical addresses at the beginning of `bytes`, and pins the
