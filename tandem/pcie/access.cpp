@@ -243,7 +243,6 @@ class Transfer {
       over(step);
       return fault_here(Reason::kNotMappable);
     }
-    if (step.io.looks_after_accesses()) step.hold = {};  // of an untranslated request
     const memory::Outcome outcome = memory::access(step.io, rest().first(step.length));
     over(step);
     progress(outcome.done_bytes);

@@ -143,7 +143,8 @@ class OwnCompletionLookedAfter : public OwnCompletion {
  protected:
   OwnCompletionLookedAfter() : OwnCompletion(/*looks_after=*/true, 200ms) {}
 };
-INSTANTIATE_TEST_SUITE_P(By, OwnCompletionLookedAfter, testing::Values(By::kAtcInGuest), name_of);
+INSTANTIATE_TEST_SUITE_P(By, OwnCompletionLookedAfter, testing::Values(By::kIommu, By::kAtcInGuest),
+                         name_of);
 
 // What it wrote to the RAM before it is shown while the region is found already.
 TEST_P(OwnCompletionLookedAfter, NothingWaitsForTheAccessAtAnyPoint) {

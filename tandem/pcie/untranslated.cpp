@@ -52,7 +52,7 @@ Step use(EndpointState& state, const Requester& requester, Access access, Iova a
     const std::uint64_t reach = size_bytes - (next.value & (size_bytes - 1));
     const std::size_t length = std::min<std::uint64_t>(reach, limit - step.copied);
     use_run(state, found->address, bytes.subspan(step.copied, length), step);
-    if (step.io) step.hold = state.port->hold(step.left);
+    if (step.is_waited_for()) step.hold = state.port->hold(step.left);
   }
   return step;
 }
