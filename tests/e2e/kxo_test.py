@@ -135,7 +135,7 @@ class Group(Case):
 
     def test_usage(self):
         self.refused("kxo", "nonsense")
-        self.refused("subcommand is required")
+        self.refused("'tandem kxo' needs one of: agents, ")
         self.refused("AGENT", "regret")
 
 
