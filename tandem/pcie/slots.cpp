@@ -38,9 +38,10 @@ void Slots::leave_crowd(std::uint32_t phase) {
 void Slots::turn_locked() {
   const std::uint32_t other = 1 - phase_;
   if (crowd_[other] != 0) return;
-  const bool waited_for = std::any_of(waiting_.begin(), waiting_.end(), [&](const Waiting& one) {
-    return one.used && (one.slots & bit(kCount + phase_)) != 0;
-  });
+  const auto current = bit(kCount + phase_);
+  const bool waited_for =
+      std::any_of(waiting_.begin(), waiting_.end(),
+                  [current](const Waiting& one) { return one.used && (one.slots & current) != 0; });
   if (waited_for) phase_ = other;
 }
 
