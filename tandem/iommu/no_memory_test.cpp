@@ -3,36 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <climits>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <set>
 
+#include "tandem/base/test_no_memory.hpp"
 #include "tandem/iommu/detail/held_accesses.hpp"
-
-namespace tandem::iommu::detail {
-namespace {
-
-/// What this thread may still allocate before there is no memory.
-constinit thread_local int allocations_left = INT_MAX;
-
-}  // namespace
-}  // namespace tandem::iommu::detail
-
-// AddressSanitizer brings operators of its own, which one of ours would not fit.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kRunsOut = false;
-#else
-constexpr bool kRunsOut = true;
-// NOLINTNEXTLINE(misc-new-delete-overloads): the usual ones call it, and give back to free()
-void* operator new(std::size_t size) {
-  int& left = tandem::iommu::detail::allocations_left;
-  void* const memory = left > 0 ? std::malloc(size) : nullptr;
-  if (memory == nullptr) throw std::bad_alloc();
-  if (left != INT_MAX) --left;
-  return memory;
-}
-#endif
 
 namespace tandem::iommu::detail {
 namespace {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tandem/pcie/detail/test_bench.hpp"
+#include "tandem/pcie/detail/test_gate.hpp"
 #include "tandem/pcie/pcie.hpp"
 
 namespace tandem::pcie {
@@ -21,6 +22,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using Bench = detail::TestBench;
+using detail::Gate;
 using iommu::Capabilities;
 using memory::Fault;
 using memory::Outcome;
@@ -49,27 +51,6 @@ class Frames : public memory::IoRegion {
   }
   std::array<std::atomic<bool>, 2> revoked{};
   std::atomic<int> violations{0}, writes{0};
-};
-
-/// Stays in write() until it is let go.
-class Gate : public memory::IoRegion {
- public:
-  explicit Gate(bool looks_after = false) : looks_after_(looks_after) {}
-  bool looks_after_accesses() const override { return looks_after_; }
-  Outcome read(std::uint64_t, std::span<std::byte> to) override {
-    return {to.size(), Fault::kNone};
-  }
-  Outcome write(std::uint64_t, std::span<const std::byte> from) override {
-    entered.count_down();
-    let_go.wait();
-    done = true;
-    return {from.size(), Fault::kNone};
-  }
-  std::latch entered{1}, let_go{1};
-  std::atomic<bool> done{false};
-
- private:
-  const bool looks_after_;
 };
 
 class IoRegions : public testing::TestWithParam<bool> {

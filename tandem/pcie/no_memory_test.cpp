@@ -3,38 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <climits>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <span>
 
+#include "tandem/base/test_no_memory.hpp"
 #include "tandem/pcie/detail/test_bench.hpp"
 #include "tandem/pcie/pcie.hpp"
-
-namespace tandem::pcie {
-namespace {
-
-/// What this thread may still allocate before there is no memory.
-constinit thread_local int allocations_left = INT_MAX;
-
-}  // namespace
-}  // namespace tandem::pcie
-
-// AddressSanitizer brings operators of its own, which one of ours would not fit.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kRunsOut = false;
-#else
-constexpr bool kRunsOut = true;
-// NOLINTNEXTLINE(misc-new-delete-overloads): the usual ones call it, and give back to free()
-void* operator new(std::size_t size) {
-  int& left = tandem::pcie::allocations_left;
-  void* const memory = left > 0 ? std::malloc(size) : nullptr;
-  if (memory == nullptr) throw std::bad_alloc();
-  if (left != INT_MAX) --left;
-  return memory;
-}
-#endif
 
 namespace tandem::pcie {
 namespace {

@@ -7,13 +7,13 @@
 #include <atomic>
 #include <cstring>
 #include <initializer_list>
-#include <latch>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 
 #include "tandem/pcie/detail/test_bench.hpp"
+#include "tandem/pcie/detail/test_gate.hpp"
 #include "tandem/pcie/pcie.hpp"
 
 namespace tandem::pcie {
@@ -21,10 +21,9 @@ namespace {
 
 using namespace std::chrono_literals;
 using Bench = detail::TestBench;
+using detail::Gate;
 using iommu::Capabilities;
 using iommu::Cqcsr;
-using memory::Fault;
-using memory::Outcome;
 
 constexpr Pasid kPasid{1};
 constexpr std::uint64_t kVa = 0x7f12'3456'7000;
@@ -34,25 +33,6 @@ enum class By { kIommu, kAtc, kAtcInGuest };
 std::string name_of(const testing::TestParamInfo<By>& by) {
   return std::array{"Iommu", "Atc", "AtcInGuest"}[static_cast<std::size_t>(by.param)];
 }
-
-/// Takes what is written, once it is open.
-class Gate : public memory::IoRegion {
- public:
-  explicit Gate(bool looks_after) : looks_after_(looks_after) {}
-  bool looks_after_accesses() const override { return looks_after_; }
-  Outcome read(std::uint64_t, std::span<std::byte> to) override {
-    return {to.size(), Fault::kNone};
-  }
-  Outcome write(std::uint64_t, std::span<const std::byte> from) override {
-    entered.count_down();
-    let_go.wait();
-    return {from.size(), Fault::kNone};
-  }
-  std::latch entered{1}, let_go{1};
-
- private:
-  const bool looks_after_;
-};
 
 /// A page of RAM at kVa, and a Gate behind it.
 class OwnCompletion : public testing::TestWithParam<By> {

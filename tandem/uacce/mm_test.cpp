@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "tandem/base/test_directory.hpp"
 #include "tandem/uacce/detail/host.hpp"
 #include "tandem/uacce/detail/page_table.hpp"
 #include "tandem/uacce/detail/test_process.hpp"
@@ -355,9 +355,8 @@ TEST_F(BindDescriptors, OfOtherFilesAreRefused) {
   expect_refused(mem(*child_), child_->own_file("/proc/self/smaps", O_RDONLY));
   expect_refused(UniqueFd(::memfd_create("mem", 0)), maps(*child_));
   // The names are right, the file system is not.
-  std::string directory = testing::TempDir() + "tandem-mm-XXXXXX";
-  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
-  const std::string process = directory + "/12";
+  const TestDirectory directory;
+  const std::string process = directory / "12";
   ASSERT_EQ(::mkdir(process.c_str(), 0700), 0);
   const auto make = [&](const char* name) {
     return UniqueFd(::open((process + name).c_str(), O_RDWR | O_CREAT, 0600));
@@ -366,7 +365,6 @@ TEST_F(BindDescriptors, OfOtherFilesAreRefused) {
   UniqueFd named_maps = make("/maps");
   EXPECT_TRUE(named_mem && named_maps);
   expect_refused(std::move(named_mem), std::move(named_maps));
-  std::filesystem::remove_all(directory);
 }
 
 TEST_F(BindDescriptors, ThatCannotWriteAreRefused) {

@@ -1,39 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What becomes of boards, quotas and threads where memory runs out.
 #include <climits>
-#include <cstdlib>
 #include <new>
 
+#include "tandem/base/test_no_memory.hpp"
 #include "tandem/engine/kxo/test_bench.hpp"
-
-namespace tandem::engine::kxo {
-namespace {
-
-/// What this thread may still allocate before there is no memory.
-constinit thread_local int allocations_left = INT_MAX;
-/// There is memory again after that.
-constinit thread_local bool lacks_once = false;
-
-}  // namespace
-}  // namespace tandem::engine::kxo
-
-// AddressSanitizer brings operators of its own, which one of ours would not fit.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kRunsOut = false;
-#else
-constexpr bool kRunsOut = true;
-// NOLINTNEXTLINE(misc-new-delete-overloads): the usual ones call it, and give back to free()
-void* operator new(std::size_t size) {
-  int& left = tandem::engine::kxo::allocations_left;
-  void* const memory = left > 0 ? std::malloc(size) : nullptr;
-  if (memory == nullptr) {
-    if (tandem::engine::kxo::lacks_once) left = INT_MAX;
-    throw std::bad_alloc();
-  }
-  if (left != INT_MAX) --left;
-  return memory;
-}
-#endif
 
 namespace tandem::engine::kxo {
 namespace {
