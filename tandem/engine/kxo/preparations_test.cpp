@@ -19,7 +19,7 @@ class SlowAgents final : public AgentSource {
                               std::size_t memory_bytes) const override {
     if (player == kPrepared && rules.goal() != 3) return nullptr;
     if (player == kPrepared) agents_made.fetch_add(1);
-    EXPECT_EQ(player == kPrepared && thing.expired(), false) << "not prepared, or not kept";
+    if (player == kPrepared) EXPECT_TRUE(last_is_there()) << "not prepared, or not kept";
     return all.make(player, rules, memory_bytes);
   }
   bool needs_preparation(std::uint8_t player) const override { return player == kPrepared; }
@@ -28,13 +28,14 @@ class SlowAgents final : public AgentSource {
     if (rules.goal() != 3) return nullptr;
     prepared.fetch_add(1);
     {
-      const std::lock_guard lock(order_mutex);
+      const std::lock_guard lock(mutex);
       order.push_back(rules.width());
     }
     workshop.pass();
     if (fail) throw std::bad_alloc();
     auto made = std::make_shared<const int>(0);
-    thing = made;
+    const std::lock_guard lock(mutex);
+    last = made;
     return made;
   }
 
@@ -43,9 +44,15 @@ class SlowAgents final : public AgentSource {
   mutable std::atomic<int> agents_made{0};
   mutable std::atomic<int> prepared{0};
   std::atomic<bool> fail{false};
-  mutable std::weak_ptr<const int> thing;
-  mutable std::mutex order_mutex;
+  mutable std::mutex mutex;
   mutable std::vector<int> order;  // widths of the boards, as they came to the workshop
+
+ private:
+  bool last_is_there() const {
+    const std::lock_guard lock(mutex);
+    return !last.expired();
+  }
+  mutable std::weak_ptr<const int> last;  // what the workshop made last
 };
 
 class PreparationsTest : public testing::Test {
@@ -209,7 +216,7 @@ TEST_F(PreparationsTest, NothingIsPreparedForAGameThatIsRefused) {
   await([&] { return first.published(waiting) == 1; });
   ASSERT_EQ(first.set_players(id, kPrepared, kPrepared), TANDEM_STATUS_OK);
   await([&] { return first.published(waiting) == TestClient::kCapacity; });
-  const std::lock_guard lock(agents->order_mutex);
+  const std::lock_guard lock(agents->mutex);
   EXPECT_EQ(agents->order, std::vector{4});
 }
 
@@ -268,7 +275,7 @@ class PreparationsAlone : public testing::Test {
     await([&] { return done >= 5; });
     EXPECT_TRUE(announce(first, kLast));  // behind whatever it waits for
     for (;; std::this_thread::yield()) {
-      const std::lock_guard lock(agents->order_mutex);
+      const std::lock_guard lock(agents->mutex);
       if (agents->order.back() == kLast) return agents->order;
     }
   }
