@@ -18,8 +18,10 @@ class SlowAgents final : public AgentSource {
   std::unique_ptr<Agent> make(std::uint8_t player, const tandem::kxo::Rules& rules,
                               std::size_t memory_bytes) const override {
     if (player == kPrepared && rules.goal() != 3) return nullptr;
-    if (player == kPrepared) agents_made.fetch_add(1);
-    if (player == kPrepared) EXPECT_TRUE(last_is_there()) << "not prepared, or not kept";
+    if (player == kPrepared) {
+      agents_made.fetch_add(1);
+      EXPECT_TRUE(last_is_there()) << "not prepared, or not kept";
+    }
     return all.make(player, rules, memory_bytes);
   }
   bool needs_preparation(std::uint8_t player) const override { return player == kPrepared; }
