@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <exception>
 #include <numeric>
+#include <span>
 #include <type_traits>
 
 #include "tandem/base/field.hpp"
@@ -39,6 +40,9 @@ constexpr std::uint64_t kFewestGames = 2;
 /// Where there is no shared memory between ranks, the first one looks as often for tickets that
 /// others ask for, which are given only then. A look takes some microseconds.
 constexpr std::uint64_t kGamesPerLook = 16;
+/// So many lessons are made at a time of what was gathered: they stay in the nearest cache, and
+/// leave the others to the table.
+constexpr std::size_t kLessonsAtATime = 512;
 
 }  // namespace
 
@@ -114,11 +118,24 @@ void Farm::tell_who_played() {
   std::exclusive_scan(counts_.begin(), counts_.end(), places_.begin(), 0);
 }
 
+/// What was played becomes what a table learns by, while it is in the nearest cache.
+void Farm::pack() {
+  const std::size_t before = my_entries_.size();
+  my_entries_.resize(before + mine_.size());
+  std::transform(mine_.begin(), mine_.end(), my_entries_.data() + before,
+                 [](const kxo::Lesson& lesson) {
+                   return Entry{lesson.key, lesson.target};
+                 });
+  mine_.clear();
+}
+
 bool Farm::play(const kxo::ValueModel& model, const kxo::Learning& learning, std::uint64_t seed,
-                std::uint64_t first, std::uint64_t count, std::vector<kxo::Lesson>& lessons) {
+                std::uint64_t first, std::uint64_t count, const kxo::Training::Learn& learn) {
   cut(count);
   pieces_.assign(cuts_.size() - 1, 0);
   mine_.clear();
+  my_entries_.clear();
+  const bool is_table = model.kind() == kxo::ValueModel::Kind::kTable;
   for (;;) {
     const std::uint64_t piece = take_ticket() - next_ticket_;
     if (piece >= pieces_.size()) break;
@@ -126,22 +143,19 @@ bool Farm::play(const kxo::ValueModel& model, const kxo::Learning& learning, std
     play_piece(model, learning, {seed, first + cuts_[piece]}, cuts_[piece + 1] - cuts_[piece]);
     pieces_[piece] =
         Player::make(static_cast<std::uint64_t>(rank_)) | Lessons::make(mine_.size() - before);
+    if (is_table) pack();
   }
   next_ticket_ += pieces_.size() + static_cast<std::uint64_t>(ranks_);  // each took one in vain
   tell_who_played();
-  if (model.kind() != kxo::ValueModel::Kind::kTable) {
+  if (is_table) {
+    gather(my_entries_, entries_);
+    teach(entries_, learn, [](const Entry& entry) {
+      return kxo::Lesson{{}, entry.target, entry.key};
+    });
+  } else {
     gather(mine_, all_);
-    in_order(all_, lessons, [](const kxo::Lesson& lesson) { return lesson; });
-    return true;
+    teach(all_, learn, [](const kxo::Lesson& lesson) { return lesson; });
   }
-  my_entries_.resize(mine_.size());
-  std::transform(mine_.begin(), mine_.end(), my_entries_.begin(), [](const kxo::Lesson& lesson) {
-    return Entry{lesson.key, lesson.target};
-  });
-  gather(my_entries_, entries_);
-  in_order(entries_, lessons, [](const Entry& entry) {
-    return kxo::Lesson{{}, entry.target, entry.key};
-  });
   return true;
 }
 
@@ -155,16 +169,18 @@ void Farm::gather(const std::vector<T>& mine, std::vector<T>& all) {
 
 /// What was gathered, in the order of the games: each rank's pieces are in it one after the other.
 template <class T, class Make>
-void Farm::in_order(const std::vector<T>& all, std::vector<kxo::Lesson>& lessons, Make make) {
-  std::size_t to = lessons.size();
-  lessons.resize(to + all.size());
+void Farm::teach(const std::vector<T>& all, const kxo::Training::Learn& learn, Make make) {
+  next_.resize(kLessonsAtATime);
   for (const std::uint64_t piece : pieces_) {
     int& place = places_[Player::get(piece)];
-    const T* const from = all.data() + place;
-    const std::size_t count = Lessons::get(piece);
-    std::transform(from, from + count, lessons.data() + to, make);
-    to += count;
-    place += static_cast<int>(count);
+    std::span<const T> rest(all.data() + place, Lessons::get(piece));
+    place += static_cast<int>(rest.size());
+    while (!rest.empty()) {
+      const std::span<const T> some = rest.first(std::min(rest.size(), kLessonsAtATime));
+      std::transform(some.begin(), some.end(), next_.begin(), make);
+      learn(std::span(next_).first(some.size()));
+      rest = rest.subspan(some.size());
+    }
   }
 }
 

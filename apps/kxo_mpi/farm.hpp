@@ -32,10 +32,9 @@ class Farm {
   int rank() const noexcept { return rank_; }
   int ranks() const noexcept { return ranks_; }
 
-  /// kxo::Training::Players: plays its part of the games and gets the lessons of all, in the order
-  /// of the games.
+  /// kxo::Training::Players: plays its part of the games and learns from all of them.
   bool play(const kxo::ValueModel& model, const kxo::Learning& learning, std::uint64_t seed,
-            std::uint64_t first, std::uint64_t count, std::vector<kxo::Lesson>& lessons);
+            std::uint64_t first, std::uint64_t count, const kxo::Training::Learn& learn);
   /// What the first rank says.
   int agree(int said);
   std::string share(std::string said);
@@ -51,11 +50,12 @@ class Farm {
   std::uint64_t take_ticket();
   void play_piece(const kxo::ValueModel& model, const kxo::Learning& learning, kxo::GameKey first,
                   std::uint64_t games);
+  void pack();
   void tell_who_played();
   template <class T>
   void gather(const std::vector<T>& mine, std::vector<T>& all);
   template <class T, class Make>
-  void in_order(const std::vector<T>& all, std::vector<kxo::Lesson>& lessons, Make make);
+  void teach(const std::vector<T>& all, const kxo::Training::Learn& learn, Make make);
 
   int rank_ = 0, ranks_ = 1;
   bool looks_ = false;               // for tickets that others ask for
@@ -65,7 +65,7 @@ class Farm {
   std::vector<std::uint64_t> cuts_;  // where pieces begin, and the end
   /// Of each piece: the number of lessons above, its player below.
   std::vector<std::uint64_t> pieces_;
-  std::vector<kxo::Lesson> mine_, all_;  // to keep their memory, as the others
+  std::vector<kxo::Lesson> mine_, all_, next_;  // to keep their memory, as the others
   std::vector<Entry> my_entries_, entries_;
   std::vector<int> counts_, places_;  // of ranks, in what is gathered
 };

@@ -28,8 +28,8 @@ Crew crew_of(Farm& farm) {
   crew.leads = farm.rank() == 0;
   crew.players = [&farm](const kxo::ValueModel& model, const kxo::Learning& learning,
                          std::uint64_t seed, std::uint64_t first, std::uint64_t count,
-                         std::vector<kxo::Lesson>& lessons) {
-    return farm.play(model, learning, seed, first, count, lessons);
+                         const kxo::Training::Learn& learn) {
+    return farm.play(model, learning, seed, first, count, learn);
   };
   crew.agree = [&farm](bool said) { return farm.agree(said ? 1 : 0) != 0; };
   crew.share = [&farm](std::string said) { return farm.share(std::move(said)); };

@@ -57,11 +57,9 @@ std::string Training::published() const {
 
 bool Training::train(const Players& players) {
   const auto start = std::chrono::steady_clock::now();
-  lessons_.clear();
-  if (!players(*model_, plan_.learning, plan_.seed, games_, plan_.generation, lessons_)) {
-    return false;
-  }
-  model_->learn(lessons_, static_cast<float>(plan_.learning.rate_at(games_)));
+  const auto rate = static_cast<float>(plan_.learning.rate_at(games_));
+  const Learn learn = [&](std::span<const Lesson> lessons) { model_->learn(lessons, rate); };
+  if (!players(*model_, plan_.learning, plan_.seed, games_, plan_.generation, learn)) return false;
   games_ += plan_.generation;
   seconds_ += seconds_since(start);
   return true;
@@ -98,13 +96,15 @@ const Evaluation& Training::evaluate() {
 }
 
 Training::Players players_here(std::function<bool()> interrupted) {
-  return [interrupted = std::move(interrupted)](const ValueModel& model, const Learning& learning,
-                                                std::uint64_t seed, std::uint64_t first,
-                                                std::uint64_t count, std::vector<Lesson>& lessons) {
+  return [interrupted = std::move(interrupted), lessons = std::vector<Lesson>()](
+             const ValueModel& model, const Learning& learning, std::uint64_t seed,
+             std::uint64_t first, std::uint64_t count, const Training::Learn& learn) mutable {
+    lessons.clear();
     for (std::uint64_t game = first; game < first + count; ++game) {
       if (interrupted && interrupted()) return false;
       play_game(model, learning, {seed, game}, lessons);
     }
+    learn(lessons);
     return true;
   };
 }

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,11 +57,14 @@ struct Evaluation {
 /// Thread safety: one thread at a time.
 class Training {
  public:
-  /// Plays games [first, first + count) of the plan's seed and appends their lessons in the order
-  /// of the games. Returns: false when it was interrupted.
+  /// Learns from the next lessons of a generation, which changes the model.
+  using Learn = std::function<void(std::span<const Lesson> lessons)>;
+  /// Plays games [first, first + count) of the plan's seed. When the last one is played, says their
+  /// lessons to `learn`, in one piece or several, in the order of the games. Returns: false when it
+  /// was interrupted before.
   using Players =
       std::function<bool(const ValueModel& model, const Learning& learning, std::uint64_t seed,
-                         std::uint64_t first, std::uint64_t count, std::vector<Lesson>& lessons)>;
+                         std::uint64_t first, std::uint64_t count, const Learn& learn)>;
 
   /// A model that knows nothing yet. `plan` has passed check().
   explicit Training(const TrainingPlan& plan);
@@ -103,7 +107,6 @@ class Training {
   double published_share_ = Evaluation::kUnknown;  // kept_share of it
   std::vector<Evaluation> curve_;
   std::shared_ptr<const Solution> solution_;  // where the game is solved; made when it is needed
-  std::vector<Lesson> lessons_;               // to keep their memory
 };
 
 /// Plays them here. `interrupted`, if any, is asked between games.

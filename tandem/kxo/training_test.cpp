@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -79,15 +81,24 @@ TEST(TrainingTest, AGenerationThatIsInterruptedTeachesNothing) {
   EXPECT_EQ(timeless(training), timeless(other));
 }
 
-// So that who plays them does not matter: here the second half of each generation comes first.
+// So that who plays them does not matter: here the second half of each generation comes first, and
+// their lessons are said in pieces of all sizes.
 TEST(TrainingTest, LearnsInTheOrderOfTheGamesWhoeverPlaysThem) {
   const auto halves = [](const ValueModel& model, const Learning& learning, std::uint64_t seed,
-                         std::uint64_t first, std::uint64_t count, std::vector<Lesson>& lessons) {
-    std::vector<Lesson> later;
+                         std::uint64_t first, std::uint64_t count, const Training::Learn& learn) {
+    std::vector<Lesson> lessons, later;
+    const auto into = [](std::vector<Lesson>& to) {
+      return [&to](std::span<const Lesson> some) { to.insert(to.end(), some.begin(), some.end()); };
+    };
     const auto here = players_here();
-    EXPECT_TRUE(here(model, learning, seed, first + count / 2, count - count / 2, later));
-    EXPECT_TRUE(here(model, learning, seed, first, count / 2, lessons));
+    EXPECT_TRUE(here(model, learning, seed, first + count / 2, count - count / 2, into(later)));
+    EXPECT_TRUE(here(model, learning, seed, first, count / 2, into(lessons)));
     lessons.insert(lessons.end(), later.begin(), later.end());
+    std::span<const Lesson> rest = lessons;
+    for (std::size_t size = 0; !rest.empty(); size = std::min(size + 1, rest.size())) {
+      learn(rest.first(size));
+      rest = rest.subspan(size);
+    }
     return true;
   };
   Training alone(small_plan(3, 3)), shared(small_plan(3, 3));

@@ -109,7 +109,7 @@ TEST(ValueModelTest, ManyLessonsAtOnceTeachWhatTheyDoOneByOne) {
       if (i % 3 == 2) position = lessons.back().position;  // twice in a row
       lessons.push_back(model->lesson(position, static_cast<float>(random.unit())));
     }
-    for (const std::size_t count : {0U, 1U, 15U, 16U, 17U, 3'000U}) {
+    for (const std::size_t count : {0U, 1U, 31U, 32U, 33U, 3'000U}) {
       const auto one = ValueModel::make(rules), many = ValueModel::make(rules);
       const std::span<const Lesson> some = std::span(lessons).first(count);
       for (const Lesson& lesson : some) one->learn(lesson.position, lesson.target, 0.3F);

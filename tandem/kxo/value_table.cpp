@@ -48,11 +48,13 @@ Lesson ValueTable::lesson(const Position& position, float target) const noexcept
 
 /// The table does not fit in a cache: its slots are fetched ahead.
 void ValueTable::learn(std::span<const Lesson> lessons, float rate) {
-  constexpr std::size_t kAhead = 16;
+  constexpr std::size_t kAhead = 32;
+  const auto fetch = [this](const Lesson& lesson) {
+    __builtin_prefetch(&slots_[first_slot_of(lesson.key)], 1);
+  };
+  for (const Lesson& lesson : lessons.first(std::min(kAhead, lessons.size()))) fetch(lesson);
   for (std::size_t i = 0; i < lessons.size(); ++i) {
-    if (i + kAhead < lessons.size()) {
-      __builtin_prefetch(&slots_[first_slot_of(lessons[i + kAhead].key)], 1);
-    }
+    if (i + kAhead < lessons.size()) fetch(lessons[i + kAhead]);
     learn_at(lessons[i].key, lessons[i].target, rate);
   }
 }
