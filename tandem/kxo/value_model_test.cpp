@@ -93,8 +93,13 @@ TEST(ValueModelTest, ATableKeepsPositionsApart) {
     ASSERT_EQ(model->value(position), value(position));
   }
   EXPECT_EQ(listed, indices);
+  // The same table is the same file: pairs in the order of the indices.
+  const std::vector<std::uint32_t> words = model->save();
+  ASSERT_EQ(words.size(), 2 * indices.size());
+  std::size_t at = 0;
+  for (const std::uint32_t index : indices) ASSERT_EQ(words[2 * at++], index);
   const auto copy = ValueModel::make(Rules::standard());
-  ASSERT_TRUE(copy->load(model->save()));
+  ASSERT_TRUE(copy->load(words));
   for (const Position& position : positions) ASSERT_EQ(copy->value(position), value(position));
 }
 
