@@ -2,7 +2,11 @@
 #include "tandem/uacce/detail/page_table.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <mutex>
+
+#include "tandem/rcu/rcu.hpp"
 
 namespace tandem::uacce::detail {
 
@@ -110,14 +114,6 @@ Result<PhysAddr> PageTable::entry_for(std::uint64_t address, unsigned level, Cha
   return slot(table, address, level);
 }
 
-void PageTable::put(Memory::Reader& words, PhysAddr at, std::uint64_t entry, std::uint64_t address,
-                    unsigned level, Change& change) {
-  const std::uint64_t before = load(words, at);
-  if (before == entry) return;
-  if (valid(before)) change.add(address, level_bytes(level));
-  store(words, at, entry);
-}
-
 Result<void> PageTable::map(std::uint64_t address, PhysAddr to, unsigned level, PageRights rights,
                             Change& change) {
   const auto at = entry_for(address, level, change);
@@ -125,19 +121,31 @@ Result<void> PageTable::map(std::uint64_t address, PhysAddr to, unsigned level, 
   Memory::Reader words(*memory_);
   const std::uint64_t before = load(words, *at);
   TANDEM_CHECK(level == 0 || !valid(before) || leaf(before));
-  put(words, *at, leaf_entry(to, rights), address, level, change);
+  const std::uint64_t entry = leaf_entry(to, rights);
+  if (before == entry) return {};
+  if (valid(before)) change.add(address, level_bytes(level));
+  store(words, *at, entry);
   return {};
 }
 
 Result<void> PageTable::map_pages(std::uint64_t first, std::uint64_t last, PhysAddr to_first,
                                   PageRights rights, Change& change) {
   TANDEM_CHECK(first < last && first / level_bytes(1) == (last - 1) / level_bytes(1));
-  auto at = entry_for(first, 0, change);
+  const auto at = entry_for(first, 0, change);
   if (!at) return Unexpected{at.error()};
-  Memory::Reader words(*memory_);
-  for (std::uint64_t done = 0; done < last - first; done += iommu::kPageBytes) {
-    put(words, *at, leaf_entry(to_first.plus(done), rights), first + done, 0, change);
-    *at = at->plus(sizeof(std::uint64_t));
+  const std::size_t pages = (last - first) / iommu::kPageBytes;
+  const std::scoped_lock section(rcu::rcu_default_domain());
+  // Up to a whole table: where it is gets looked up once.
+  std::byte* const host = memory_->host_pointer(*at, pages * sizeof(std::uint64_t));
+  TANDEM_CHECK(host != nullptr);
+  for (std::size_t i = 0; i < pages; ++i) {
+    const std::atomic_ref word(reinterpret_cast<std::uint64_t*>(host)[i]);
+    const std::uint64_t before = word.load(std::memory_order_relaxed);
+    const std::uint64_t bytes = i * iommu::kPageBytes;
+    const std::uint64_t entry = leaf_entry(to_first.plus(bytes), rights);
+    if (before == entry) continue;
+    if (valid(before)) change.add(first + bytes, iommu::kPageBytes);
+    word.store(entry, std::memory_order_release);  // (A)
   }
   return {};
 }

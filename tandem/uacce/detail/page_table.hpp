@@ -101,9 +101,6 @@ class PageTable {
   void store(memory::PhysAddr at, std::uint64_t entry);
   /// Where the entry of `level` for `address` is; makes the tables above it.
   Result<memory::PhysAddr> entry_for(std::uint64_t address, unsigned level, Change& change);
-  /// Replaces the entry at `at`, of `level`, for `address`.
-  static void put(memory::Memory::Reader& words, memory::PhysAddr at, std::uint64_t entry,
-                  std::uint64_t address, unsigned level, Change& change);
   bool is_empty(memory::PhysAddr table) const;
   /// Returns: whether `table` is empty now.
   bool unmap_in(memory::PhysAddr table, unsigned level, std::uint64_t table_start,
