@@ -297,21 +297,21 @@ bool IommuDriver::run_until_complete(Make make) {
 bool IommuDriver::run_locked(std::span<const Command> commands) {
   bool completed = true;
   std::uint32_t queued = 0;
-  const auto append = [&](const Command& command) TANDEM_REQUIRES(command_mutex_) {
-    const PhysAddr at = commands_.base.plus(command_tail_ * sizeof command);
-    TANDEM_CHECK(memory_.write(at, std::as_bytes(std::span(command.words))).ok());
-    command_tail_ = (command_tail_ + 1) % commands_.entries;
-    ++queued;
-  };
   for (const Command& command : commands) {
-    append(command);
-    if (queued + 2 < commands_.entries) continue;  // one for the fence, one stays empty
-    append(iommu::iofence_c({}));
+    append_locked(command);
+    if (++queued + 2 < commands_.entries) continue;  // one for the fence, one stays empty
+    append_locked(iommu::iofence_c({}));
     completed = kick_locked() && completed;
     queued = 0;
   }
-  append(iommu::iofence_c({}));
+  append_locked(iommu::iofence_c({}));
   return kick_locked() && completed;
+}
+
+void IommuDriver::append_locked(const Command& command) {
+  const PhysAddr at = commands_.base.plus(command_tail_ * sizeof command);
+  TANDEM_CHECK(memory_.write(at, std::as_bytes(std::span(command.words))).ok());
+  command_tail_ = (command_tail_ + 1) % commands_.entries;
 }
 
 /// Publishes the tail; a write to it processes the commands, up to a fence that waits for a device.
@@ -372,18 +372,18 @@ void IommuDriver::serve_page_request(DeviceId device, const iommu::PageRequest& 
                     request.pasid ? std::optional(request.pasid->value) : std::nullopt,
                     request.group};
   for (bool collected = false;;) {
-    std::optional<PageRequestRecord> record;
+    std::optional<Taken> taken;
     {
       const MutexLock lock(queue_mutex_);
       const auto found = waiting_.find(group);
       if (found != waiting_.end()) {
-        record = found->second;
+        taken = take_locked(found->second);
         waiting_.erase(found);
       }
     }
-    if (record) {
-      serve(*record);
-      if (record->last()) return;
+    if (taken) {
+      serve(*taken);
+      if (taken->record.last()) return;
     } else if (!std::exchange(collected, true)) {
       collect_page_requests();
     } else {
@@ -403,26 +403,35 @@ void IommuDriver::serve_left_of(Pasid pasid) {
       return true;
     });
   }
-  for (const auto& record : left) serve(record);
+  for (const auto& record : left) {
+    Taken taken;
+    {
+      const MutexLock lock(queue_mutex_);
+      taken = take_locked(record);
+    }
+    serve(taken);
+  }
 }
 
-void IommuDriver::serve(const PageRequestRecord& record) {
-  auto code = service_(record);
-  {
+IommuDriver::Taken IommuDriver::take_locked(const PageRequestRecord& record) {
+  Taken taken{record, iommu::PageResponse::Code::kSuccess};
+  if (const auto open = open_groups_.extract(group_of(record))) taken.before = open.mapped();
+  return taken;
+}
+
+void IommuDriver::serve(const Taken& taken) {
+  const PageRequestRecord& record = taken.record;
+  const auto code = std::max(service_(record), taken.before);
+  if (!record.last()) {
     const MutexLock lock(queue_mutex_);
-    const Group group = group_of(record);
-    const auto open = open_groups_.find(group);
-    if (open != open_groups_.end()) code = std::max(code, open->second);
-    if (!record.last()) {
-      open_groups_[group] = code;
-      return;
-    }
-    if (open != open_groups_.end()) open_groups_.erase(open);
+    open_groups_[group_of(record)] = code;
+    return;
   }
   const MutexLock commands(command_mutex_);
-  const Command command = iommu::ats_prgr(record.device_id(), record.process_id(), record.group(),
-                                          static_cast<std::uint8_t>(code));
-  (void)run_locked({&command, 1});
+  // A response leaves nothing behind that a fence would have to wait for.
+  append_locked(iommu::ats_prgr(record.device_id(), record.process_id(), record.group(),
+                                static_cast<std::uint8_t>(code)));
+  (void)kick_locked();
 }
 
 void IommuDriver::drain_faults() {

@@ -84,7 +84,12 @@ class IommuDriver {
                             std::uint64_t on, std::uint32_t entry_bytes);
   void on_interrupt(iommu::Iommu::Interrupt interrupt);
   void collect_page_requests();
-  void serve(const iommu::PageRequestRecord& record);
+  struct Taken {
+    iommu::PageRequestRecord record;
+    iommu::PageResponse::Code before;  // the worst answer to those before it in its group
+  };
+  Taken take_locked(const iommu::PageRequestRecord& record) TANDEM_REQUIRES(queue_mutex_);
+  void serve(const Taken& taken);
   void drain_faults();
 
   /// Runs the commands that `make` makes, and a fence, until every device has completed them.
@@ -94,6 +99,7 @@ class IommuDriver {
   /// Runs `commands` and a fence, one command per known device for each that asks for it.
   /// Returns: false after an ATS time-out.
   bool run_locked(std::span<const iommu::Command> commands) TANDEM_REQUIRES(command_mutex_);
+  void append_locked(const iommu::Command& command) TANDEM_REQUIRES(command_mutex_);
   bool kick_locked() TANDEM_REQUIRES(command_mutex_);
   Result<memory::PhysAddr> child_locked(memory::PhysAddr entry) TANDEM_REQUIRES(directory_mutex_);
   memory::PhysAddr device_entry_locked(iommu::DeviceId device) const
