@@ -151,6 +151,11 @@ std::size_t ClientMemory::transfer(std::uint64_t address, std::byte* bytes, std:
   return done;
 }
 
+Outcome ClientMemory::refused(std::size_t done_bytes) {
+  refusals_.fetch_add(1, std::memory_order_relaxed);
+  return {done_bytes, Fault::kRefused};
+}
+
 Outcome ClientMemory::access(std::uint64_t address, std::byte* bytes, std::size_t length,
                              bool write) {
   const auto running = in_flight_.enter();
@@ -160,14 +165,14 @@ Outcome ClientMemory::access(std::uint64_t address, std::byte* bytes, std::size_
     std::size_t piece = length - done;
     if (!process_vm_) {
       const auto vma = usable(address + done, !write, write);
-      if (!vma) return {done, Fault::kRefused};
+      if (!vma) return refused(done);
       piece = std::min<std::size_t>(piece, vma->end - (address + done));
     }
     const std::size_t moved = transfer(address + done, bytes + done, piece, write);
     // A read that hung until its queue was given up has read nothing: nobody may write it out.
     if (InFlight::cancelled()) return {done, Fault::kRefused};
     done += moved;
-    if (moved < piece) return {done, Fault::kRefused};
+    if (moved < piece) return refused(done);
   }
   return {done, Fault::kNone};
 }

@@ -41,6 +41,7 @@ iommu::PageResponse::Code Mm::State::serve(std::uint64_t address, bool read, boo
 }
 
 iommu::PageResponse::Code Mm::State::serve_checked(std::uint64_t address, bool read, bool write) {
+  std::uint64_t refusals = 0;
   {
     const MutexLock lock(mutex_);
     if (!bound || address >= kUserAddressEnd || refused_pages.count(page_of(address)) != 0) {
@@ -48,14 +49,18 @@ iommu::PageResponse::Code Mm::State::serve_checked(std::uint64_t address, bool r
     }
     const Attachment* const attachment = attachment_at_locked(address);
     if (attachment != nullptr) return map_reserved_locked(*attachment, address);
+    if (client == nullptr) return Code::kInvalidRequest;
+    refusals = client->refusals();
+    const Vma* const known = known_mappings.find(address, read || !write, write, refusals);
+    if (known != nullptr) return map_aperture_locked(*known, address);
   }
-  if (client == nullptr) return Code::kInvalidRequest;
   // Asking the process's mapping may block on that process, so no lock is held.
   const auto running = client->in_flight().enter();
   if (!running) return Code::kInvalidRequest;
   const auto vma = client->usable(address, read || !write, write);
   if (!vma) return Code::kInvalidRequest;
   const MutexLock lock(mutex_);
+  known_mappings.remember(*vma, refusals);
   if (!bound || special_locked(page_of(address), page_of(address) + kPageBytes)) {
     // Attached, refused or unbound meanwhile: let the device ask again, or fail.
     const Attachment* const attachment = bound ? attachment_at_locked(address) : nullptr;

@@ -198,6 +198,32 @@ TEST_P(OrdinaryMemory, ThatBecomesWritableLaterIsWritten) {
   EXPECT_EQ(process_->peek(at, 1)[0], std::byte{1});
 }
 
+// What a fault learned of a mapping answers later faults, and is forgotten when it was wrong.
+TEST_P(OrdinaryMemory, ThatHasGoneSinceAnotherPageOfItsMappingFaultedIsNotPermitted) {
+  const auto at = process_->map(64 * kPage, PROT_READ | PROT_WRITE);
+  process_->fill(at, 64 * kPage, 0x42);
+  expect_bytes(*mm_, at, kPage, 0x42);
+  const auto expect_not_permitted = [](const pcie::DmaResult& result) {
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.done_bytes, 0u);
+    EXPECT_EQ(result.fault->reason, DmaFault::Reason::kNotPermitted);
+  };
+  std::vector<std::byte> byte(1);
+
+  process_->unmap(at + 8 * kPage, kPage);
+  mm_->revoke_page(at + 8 * kPage, false);
+  expect_not_permitted(read(*mm_, at + 8 * kPage, byte));
+  expect_bytes(*mm_, at + 7 * kPage, kPage, 0x42);
+  expect_bytes(*mm_, at + 9 * kPage, kPage, 0x42);
+
+  process_->protect(at + 9 * kPage, kPage, PROT_READ);
+  mm_->revoke_page(at + 9 * kPage, false);
+  expect_not_permitted(write(*mm_, at + 9 * kPage, byte));
+  expect_bytes(*mm_, at + 9 * kPage, kPage, 0x42);
+  process_->protect(at + 9 * kPage, kPage, PROT_READ | PROT_WRITE);
+  EXPECT_TRUE(write(*mm_, at + 9 * kPage, byte).ok());
+}
+
 TEST_P(OrdinaryMemory, MappedAnewShowsItsNewContent) {
   const auto at = process_->map(4 * kPage, PROT_READ | PROT_WRITE);
   process_->fill(at, 4 * kPage, 0x01);

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -40,12 +41,15 @@ class ClientMemory {
   Result<Vma> usable(std::uint64_t address, bool read, bool write);
   AddressKind classify(std::uint64_t address);
   bool alive() const;
+  /// How many accesses were refused: after one, what usable() said before may hold no more.
+  std::uint64_t refusals() const { return refusals_.load(std::memory_order_relaxed); }
 
   InFlight& in_flight() { return in_flight_; }
 
  private:
   ClientMemory(MappingClassifier& classifier, bool self, UniqueFd mem, UniqueFd maps);
   memory::Outcome access(std::uint64_t address, std::byte* bytes, std::size_t length, bool write);
+  memory::Outcome refused(std::size_t done_bytes);
   std::size_t transfer(std::uint64_t address, std::byte* bytes, std::size_t length, bool write);
   bool may_block(const Vma& vma);
 
@@ -56,6 +60,7 @@ class ClientMemory {
   const UniqueFd mem_;
   const UniqueFd maps_;
   const VmaSource vmas_;
+  std::atomic<std::uint64_t> refusals_{0};
   InFlight in_flight_;
 };
 

@@ -18,6 +18,7 @@
 #include "tandem/uacce/detail/client_memory.hpp"
 #include "tandem/uacce/detail/host.hpp"
 #include "tandem/uacce/detail/iommu_driver.hpp"
+#include "tandem/uacce/detail/known_mappings.hpp"
 #include "tandem/uacce/detail/mapping_kind.hpp"
 #include "tandem/uacce/detail/page_table.hpp"
 #include "tandem/uacce/detail/pasid_allocator.hpp"
@@ -127,6 +128,7 @@ struct Mm::State {
   /// Detached, but an access may not have ended.
   std::vector<std::shared_ptr<ReservedMemory>> lingering TANDEM_GUARDED_BY(mutex_);
   std::set<std::uint64_t> refused_pages TANDEM_GUARDED_BY(mutex_);
+  KnownMappings known_mappings TANDEM_GUARDED_BY(mutex_);
   std::unordered_map<std::uint64_t, WindowNumber> windows TANDEM_GUARDED_BY(mutex_);  // by GiB
   struct Pruned {
     std::chrono::steady_clock::time_point since;
