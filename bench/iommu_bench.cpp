@@ -144,17 +144,20 @@ void add_dma(std::vector<Case>& list, long rounds) {
 
 void add_faults(std::vector<Case>& list, bool quick) {
   const int rounds = quick ? 2'000 : 20'000;
-  for (const auto& [reach, name] : {std::pair{Reach::kReserved, "iommu/page-fault/reserved"},
-                                    {Reach::kEmbedded, "iommu/page-fault/embedded"},
-                                    {Reach::kBroker, "iommu/page-fault/broker"}}) {
+  const auto add = [&](const char* name, Reach reach, bool elsewhere) {
     list.push_back({.name = name,
                     .unit = "ns",
                     .peer_name = "the same read when warm",
                     .target = Target::kAtMost,
                     .limit = reach == Reach::kBroker ? 5000.0 : 2000.0,
-                    .ours = [=, of = reach] { return read_times(of, rounds).faulting; },
-                    .peer = [=, of = reach] { return read_times(of, rounds).warm; }});
-  }
+                    .ours = [=] { return read_times(reach, rounds, elsewhere).faulting; },
+                    .peer = [=] { return read_times(reach, rounds, elsewhere).warm; }});
+  };
+  add("iommu/page-fault/reserved", Reach::kReserved, false);
+  add("iommu/page-fault/embedded", Reach::kEmbedded, false);
+  add("iommu/page-fault/embedded/elsewhere", Reach::kEmbedded, true);
+  add("iommu/page-fault/broker", Reach::kBroker, false);
+  add("iommu/page-fault/broker/elsewhere", Reach::kBroker, true);
   list.push_back({.name = "iommu/memory-per-pasid",
                   .unit = "bytes",
                   .peer_name = "",

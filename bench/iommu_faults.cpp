@@ -172,17 +172,19 @@ int most_address_spaces(int wanted) {
 
 }  // namespace
 
-ReadTimes read_times(Reach reach, int rounds) {
+ReadTimes read_times(Reach reach, int rounds, bool elsewhere) {
   Host host;
   const auto client = host.connect(reach);
   ReadQueue queue(*client);
-  const OwnMapping ordinary;
+  const std::vector<OwnMapping> ordinary(elsewhere ? 16 : 1);
   std::optional<Reserved> reserved;
   if (reach == Reach::kReserved) reserved.emplace(*client);
-  const std::uint64_t address = reserved ? reserved->address() : ordinary.address();
   const int warm_up = rounds / 10;
   for (int i = 0; i < warm_up + rounds; ++i) {
     if (i == warm_up) host.sums() = {};
+    const std::uint64_t address =
+        reserved ? reserved->address()
+                 : ordinary[static_cast<std::size_t>(i) % ordinary.size()].address();
     client->revoke_page(address, /*refuse=*/false);
     queue.read(address);
   }

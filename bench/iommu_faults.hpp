@@ -18,7 +18,9 @@ struct ReadTimes {
   double faulting = 0;  ///< translation missing: page request, service, response, retry
   double warm = 0;      ///< the same read right after it
 };
-ReadTimes read_times(Reach reach, int rounds);
+/// `elsewhere`: each fault is in another mapping than the last ones, so that the service of the
+/// page request has to ask the kernel what is mapped there. Not of reserved memory.
+ReadTimes read_times(Reach reach, int rounds, bool elsewhere = false);
 
 /// How many bytes the process grows for each of `count` address spaces that are bound and used
 /// once, page tables not counted. As many were bound before: what is there for all is there then.
