@@ -84,8 +84,9 @@ Result<Translation, Cause> Port::translate(const Requester& requester, Iova at, 
   Leftover left;
   const bool counted = iommu_.state_->monitor.counts(HpmEvent::kUntranslatedRequest);
   const auto made = counted ? translate_any(requester, at, access, left, mrif)
-                            : translate_missing(requester, at, access, left, mrif);
-  finish(requester, left);
+                            : translate_missing_here(requester, at, access, left, mrif);
+  if (left.is_due()) [[unlikely]]
+    finish(requester, left);
   return made;
 }
 
@@ -114,6 +115,11 @@ Result<Translation, Cause> Port::translate_in_section(const Requester& requester
 [[gnu::noinline]] Result<Translation, Cause> Port::translate_missing(const Requester& requester,
                                                                      Iova at, Access access,
                                                                      Leftover& left, Mrif* mrif) {
+  return translate_missing_here(requester, at, access, left, mrif);
+}
+
+[[gnu::always_inline]] inline Result<Translation, Cause> Port::translate_missing_here(
+    const Requester& requester, Iova at, Access access, Leftover& left, Mrif* mrif) {
   Iommu::State& state = *iommu_.state_;
   const auto context = IotlbContext::untranslated(id_, requester);
   if (detail::pasid_exists(requester)) {

@@ -340,6 +340,8 @@ class Port {
                                                   Access access, Mrif* mrif);
   Result<Translation, Cause> translate_missing(const Requester& requester, Iova at, Access access,
                                                Leftover& left, Mrif* mrif);
+  Result<Translation, Cause> translate_missing_here(const Requester& requester, Iova at,
+                                                    Access access, Leftover& left, Mrif* mrif);
   AtsCompletion answer(const Requester& requester, Iova at, const AtsRequest& request,
                        Leftover& left);
   Iommu& iommu_;

@@ -3,12 +3,11 @@
 
 namespace tandem::iommu::detail {
 
-std::optional<Iotlb::Hit> Iotlb::lookup_larger(IotlbContext context, Iova at, Attributes need,
-                                               Generations::Stamp& stamp) const noexcept {
+std::optional<Iotlb::Hit> Iotlb::lookup_in(std::uint32_t classes, IotlbContext context, Iova at,
+                                           Attributes need,
+                                           Generations::Stamp& stamp) const noexcept {
   const std::uint64_t from = spread(context);
-  constexpr std::uint32_t kLarger = ~std::uint32_t{1};
-  for (std::uint32_t classes = classes_.load(std::memory_order_relaxed) & kLarger; classes != 0;
-       classes &= classes - 1) {
+  for (; classes != 0; classes &= classes - 1) {
     const auto page_class = static_cast<unsigned>(__builtin_ctz(classes));
     if (const auto hit = probe(context, from, page_class, at, need, stamp)) return hit;
   }

@@ -109,7 +109,10 @@ class Iotlb {
   std::optional<Hit> lookup_smallest(IotlbContext context, Iova at, Attributes need,
                                      Generations::Stamp& stamp) const noexcept;
   std::optional<Hit> lookup_larger(IotlbContext context, Iova at, Attributes need,
-                                   Generations::Stamp& stamp) const noexcept;
+                                   Generations::Stamp& stamp) const noexcept {
+    const std::uint32_t classes = classes_.load(std::memory_order_relaxed) & ~std::uint32_t{1};
+    return classes == 0 ? std::nullopt : lookup_in(classes, context, at, need, stamp);
+  }
 
   /// Remembers `translation` of `at`.
   void fill(IotlbContext context, Iova at, const Translation& translation,
@@ -147,6 +150,8 @@ class Iotlb {
     return page << 3 | page_class;
   }
 
+  std::optional<Hit> lookup_in(std::uint32_t classes, IotlbContext context, Iova at,
+                               Attributes need, Generations::Stamp& stamp) const noexcept;
   /// Looks for a page of one class. `from`: spread(context).
   std::optional<Hit> probe(IotlbContext context, std::uint64_t from, unsigned page_class, Iova at,
                            Attributes need, Generations::Stamp& stamp) const noexcept;
