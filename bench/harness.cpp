@@ -111,6 +111,15 @@ std::string documented_misses() {
   return start == std::string::npos ? std::string{} : all.substr(start);
 }
 
+/// The CPUs that share a core with `cpu`, itself among them: "0,2".
+std::string threads_of_core(int cpu) {
+  std::ifstream siblings(
+      fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
+  std::string together = "?";
+  std::getline(siblings, together);
+  return together;
+}
+
 std::string machine() {
   utsname name{};
   ::uname(&name);
@@ -122,11 +131,9 @@ std::string machine() {
       break;
     }
   }
-  std::ifstream siblings("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list");
-  std::string together = "?";
-  std::getline(siblings, together);
   return fmt::format("{} x {}, cpu0 shares its core with {}, Linux {}, {}",
-                     CPU_COUNT(&cpus_at_start()), model, together, name.release, __VERSION__);
+                     CPU_COUNT(&cpus_at_start()), model, threads_of_core(0), name.release,
+                     __VERSION__);
 }
 
 bool write_file(const std::string& path, const std::string& text) {
@@ -148,6 +155,8 @@ int cpu_at(int index) {
   while (!CPU_ISSET(cpu, &usable) || wanted-- != 0) ++cpu;
   return cpu;
 }
+
+bool first_cpus_share_core() { return threads_of_core(cpu_at(0)) == threads_of_core(cpu_at(1)); }
 
 void pin_thread(int index) {
   cpu_set_t one;

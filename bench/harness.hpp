@@ -63,6 +63,8 @@ int cpu_at(int index);
 void pin_thread(int index);
 /// Lets the calling thread run on all CPUs it could use at start.
 void unpin_thread();
+/// Whether cpu_at(0) and cpu_at(1) are threads of one core, or one CPU, as far as the kernel tells.
+bool first_cpus_share_core();
 /// Nanoseconds of a monotonic clock.
 std::int64_t now_ns();
 /// Nanoseconds that the calling thread has run. What only it does is measured by this clock, so
