@@ -38,6 +38,19 @@ Failure from_wd(std::string_view what, int error) {
   if (by_socket && mode.size() == 5) {
     return {kUsage, "TANDEM=unix: names no socket; try: TANDEM=unix:PATH"};
   }
+  if (error == -EINVAL && !in_process) {
+    const char* const trust = std::getenv("TANDEM_TRUST");
+    if (trust != nullptr && *trust != '\0' && std::string_view(trust) != "reserved-only") {
+      return {kUsage, fmt::format("TANDEM_TRUST={}: means nothing; try: reserved-only, or unset it",
+                                  trust)};
+    }
+    const char* const user = std::getenv("TANDEM_TRUST_UID");
+    if (user != nullptr && std::string_view(user).find_first_not_of("0123456789") !=
+                               std::string_view::npos) {
+      return {kUsage, fmt::format("TANDEM_TRUST_UID={}: is no user's number; try: id -u {}", user,
+                                  user)};
+    }
+  }
   switch (error) {
     case -EAGAIN:  // opening a queue: of a thread
       return {kFailure,

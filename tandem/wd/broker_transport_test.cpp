@@ -465,10 +465,51 @@ TEST(Trust, OnlyPrivatePlacesAndTrustedPeersAreConnectedTo) {
 class Environment : public ::testing::Test {
  protected:
   void TearDown() override {
-    ::unsetenv("TANDEM");
-    ::unsetenv("XDG_RUNTIME_DIR");
+    for (const char* name : {"TANDEM", "TANDEM_TRUST", "TANDEM_TRUST_UID", "XDG_RUNTIME_DIR"}) {
+      ::unsetenv(name);
+    }
   }
 };
+
+TEST_F(Environment, TrustThatIsMisspeltReachesNoBroker) {
+  for (const char* nonsense : {"reserved_only", "none"}) {
+    ::setenv("TANDEM_TRUST", nonsense, 1);
+    EXPECT_FALSE(memory_may_be_sent()) << nonsense;
+    for (const auto path : {WD_PATH_AUTO, WD_PATH_BROKER}) {
+      const auto routes = choose_routes(path);
+      ASSERT_FALSE(routes) << nonsense;
+      EXPECT_EQ(routes.error().value(), EINVAL);
+    }
+    EXPECT_TRUE(choose_routes(WD_PATH_INLINE)) << "asks no broker";
+  }
+  ::setenv("TANDEM", "embedded", 1);
+  EXPECT_TRUE(choose_routes(WD_PATH_AUTO)) << "asks no broker";
+  ::unsetenv("TANDEM");
+  for (const char* good : {"", "reserved-only"}) {
+    ::setenv("TANDEM_TRUST", good, 1);
+    EXPECT_TRUE(choose_routes(WD_PATH_AUTO)) << good;
+  }
+  EXPECT_FALSE(memory_may_be_sent());
+
+  for (const char* nonsense : {"nobody", "-1", "1000 "}) {
+    ::setenv("TANDEM_TRUST_UID", nonsense, 1);
+    EXPECT_FALSE(choose_routes(WD_PATH_AUTO)) << nonsense;
+  }
+  ::setenv("TANDEM_TRUST_UID", "1000", 1);
+  EXPECT_TRUE(choose_routes(WD_PATH_AUTO));
+}
+
+TEST_F(Environment, ADirectoryOfTheTrustedUserIsAGoodPlace) {
+  FakeBroker broker(&FakeBroker::welcome);
+  if (::chown(broker.directory().c_str(), 4242, static_cast<gid_t>(-1)) != 0) {
+    GTEST_SKIP() << "may not give a directory away: " << std::strerror(errno);
+  }
+  EXPECT_EQ(connect_to_trusted(broker.path()).error().value(), EACCES);
+  ::setenv("TANDEM_TRUST_UID", "4243", 1);
+  EXPECT_EQ(connect_to_trusted(broker.path()).error().value(), EACCES);
+  ::setenv("TANDEM_TRUST_UID", "4242", 1);
+  EXPECT_TRUE(connect_to_trusted(broker.path()));
+}
 
 TEST_F(Environment, RoutesFollowTandemAndTheQueuesWish) {
   ::setenv("XDG_RUNTIME_DIR", "/run/user/42", 1);

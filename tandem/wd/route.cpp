@@ -41,12 +41,14 @@ Result<Routes> choose_routes(std::uint32_t path) {
   if (path == WD_PATH_EMBEDDED || path == WD_PATH_INLINE) {
     return Routes{{{static_cast<wd_path>(path), {}}}, true};
   }
+  if (path == WD_PATH_AUTO && wish == "embedded") return Routes{{{WD_PATH_EMBEDDED, {}}}, true};
+  if (path == WD_PATH_AUTO && wish == "inline") return Routes{{{WD_PATH_INLINE, {}}}, true};
+
+  if (!trust_is_understood()) return errno_error(EINVAL);
   if (names_socket) {
     return Routes{{{WD_PATH_BROKER, std::string(wish.substr(kUnix.size()))}}, true};
   }
   if (path == WD_PATH_BROKER) return Routes{usual_brokers(), false};
-  if (wish == "embedded") return Routes{{{WD_PATH_EMBEDDED, {}}}, true};
-  if (wish == "inline") return Routes{{{WD_PATH_INLINE, {}}}, true};
   Routes routes{usual_brokers(), false};
   routes.candidates.push_back(local_route());
   return routes;

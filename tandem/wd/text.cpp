@@ -12,15 +12,16 @@ const char* wd_strerror(int error) noexcept {
       return "success";
     case EINVAL:
       return "invalid argument: the queue is not open, is open already, or a field or size has no "
-             "meaning; start from WD_QUEUE_INIT, depth is a power of two, TANDEM is auto, "
-             "embedded, inline or unix:PATH, a size to reserve is not 0";
+             "meaning; start from WD_QUEUE_INIT, depth is a power of two, a size to reserve is not "
+             "0, TANDEM is auto, embedded, inline or unix:PATH, TANDEM_TRUST reserved-only or not "
+             "set, TANDEM_TRUST_UID a user's number or not set";
     case ENODEV:
       return "no device has this algorithm: no broker offers it and no embedded device is linked; "
              "try `tandem devices`, start tandemd, or link tandem::tandem";
     case EACCES:
-      return "the broker is not to be trusted: its socket must stand in a directory of root or of "
-             "you that nobody else can write, and it must run as root, as you or as "
-             "TANDEM_TRUST_UID; set-id programs use no broker";
+      return "the broker is not to be trusted, or not for this user: its socket must be open to "
+             "you, and stand in a directory of root, of you or of TANDEM_TRUST_UID that nobody "
+             "else can write; it must run as one of these; set-id programs use no broker";
     case ECONNREFUSED:
       return "no broker listens at the socket that TANDEM names; start tandemd there, or unset "
              "TANDEM";

@@ -19,36 +19,49 @@
 namespace tandem::wd::detail {
 namespace {
 
-bool private_directory(const struct stat& status) noexcept {
-  const bool owner_ok = status.st_uid == 0 || status.st_uid == ::geteuid();
-  return S_ISDIR(status.st_mode) && owner_ok && (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+/// The variable's value; empty when it is not set, and in set-id programs.
+std::string_view environment(const char* name) noexcept {
+  const char* const text = ::secure_getenv(name);
+  return text == nullptr ? std::string_view() : std::string_view(text);
 }
 
 std::optional<uid_t> configured_uid() noexcept {
-  const char* text = ::secure_getenv("TANDEM_TRUST_UID");
-  if (text == nullptr) return std::nullopt;
+  const std::string_view text = environment("TANDEM_TRUST_UID");
   uid_t uid = 0;
-  const char* const end = text + std::strlen(text);
-  const auto [stop, error] = std::from_chars(text, end, uid);
-  if (error != std::errc() || stop != end || stop == text) return std::nullopt;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, uid);
+  if (error != std::errc() || stop != end || text.empty()) return std::nullopt;
   return uid;
+}
+
+bool trusted_user(uid_t uid) noexcept {
+  return uid == 0 || uid == ::geteuid() || uid == configured_uid();
+}
+
+bool private_directory(const struct stat& status) noexcept {
+  return S_ISDIR(status.st_mode) && trusted_user(status.st_uid) &&
+         (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
 bool trusted_peer(int socket) noexcept {
   ucred peer{};
   socklen_t length = sizeof peer;
   if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return false;
-  return peer.uid == 0 || peer.uid == ::geteuid() || peer.uid == configured_uid();
+  return trusted_user(peer.uid);
 }
 
 }  // namespace
 
 bool runs_secure() noexcept { return ::getauxval(AT_SECURE) != 0; }
 
+bool trust_is_understood() noexcept {
+  const std::string_view tier = environment("TANDEM_TRUST");
+  const bool any_user = environment("TANDEM_TRUST_UID").empty() || configured_uid();
+  return any_user && (tier.empty() || tier == "reserved-only");
+}
+
 bool memory_may_be_sent() noexcept {
-  const char* trust = ::secure_getenv("TANDEM_TRUST");
-  const bool reserved_only = trust != nullptr && std::string_view(trust) == "reserved-only";
-  return !reserved_only && feature_allowed(Feature::kProcMem);
+  return environment("TANDEM_TRUST").empty() && feature_allowed(Feature::kProcMem);
 }
 
 Result<UniqueFd> connect_to_trusted(const std::string& path) {

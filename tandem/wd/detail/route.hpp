@@ -28,7 +28,8 @@ struct Routes {
 ///
 /// auto: $XDG_RUNTIME_DIR/tandem/broker.sock, /run/tandem/broker.sock, embedded; with one usable
 /// CPU inline stands for embedded. A set-id program has no brokers and no environment. Errors:
-/// EINVAL for a value that means nothing.
+/// EINVAL for a value that means nothing, where a broker may be met also of TANDEM_TRUST and
+/// TANDEM_TRUST_UID.
 Result<Routes> choose_routes(std::uint32_t path);
 
 }  // namespace tandem::wd::detail
