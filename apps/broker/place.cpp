@@ -17,11 +17,16 @@ namespace {
 
 std::string why(int error) { return std::generic_category().message(error); }
 
+std::string taken(const std::string& path) {
+  return path + ": another broker listens there; try: TANDEM=unix:" + path + " tandem devices";
+}
+
 Result<sockaddr_un, std::string> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
-    return Unexpected{path + ": the name is longer than a socket's may be (107 bytes)"};
+    return Unexpected{
+        path + ": the name is longer than a socket's may be (107 bytes); try: a shorter path"};
   }
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   return address;
@@ -50,8 +55,15 @@ Result<Place, std::string> Place::listen(const std::string& path, mode_t mode) {
   if (!address) return Unexpected{address.error()};
   const auto slash = path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  if (::mkdir(directory.c_str(), ::geteuid() == 0 ? 0755 : 0700) != 0 && errno != EEXIST) {
-    return Unexpected{directory + ": " + why(errno)};
+  const bool for_others = ::geteuid() == 0 || (mode & 0066) != 0;
+  if (::mkdir(directory.c_str(), for_others ? 0755 : 0700) != 0 && errno != EEXIST) {
+    return Unexpected{directory + ": " + why(errno) + "; try: --socket in a directory of your own"};
+  }
+  struct stat around {};
+  if (::stat(directory.c_str(), &around) == 0 && (around.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return Unexpected{directory +
+                      ": others can write there, so no client would trust the socket; "
+                      "try: --socket in a directory of your own"};
   }
 
   Place place;
@@ -61,7 +73,7 @@ Result<Place, std::string> Place::listen(const std::string& path, mode_t mode) {
       UniqueFd(::open(lock_path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!place.lock_) return Unexpected{lock_path + ": " + why(errno)};
   if (::flock(place.lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    return Unexpected{path + ": another broker listens there; try: tandem devices"};
+    return Unexpected{taken(path)};
   }
   struct stat found {};
   if (::lstat(path.c_str(), &found) == 0) {
@@ -69,7 +81,7 @@ Result<Place, std::string> Place::listen(const std::string& path, mode_t mode) {
       return Unexpected{path + ": exists and is not a socket; try: --socket with another name"};
     }
     if (somebody_answers(*address)) {
-      return Unexpected{path + ": another broker listens there; try: tandem devices"};
+      return Unexpected{taken(path)};
     }
     if (::unlink(path.c_str()) != 0) return Unexpected{path + ": " + why(errno)};
   }

@@ -17,8 +17,9 @@ std::string default_socket_path();
 /// A listening socket that removes its name when it goes.
 class Place {
  public:
-  /// Listens at `path` with permissions `mode`; makes the directory (0700, for root 0755) if only
-  /// that is missing. A name that a dead broker left is replaced; a living one is respected.
+  /// Listens at `path` with permissions `mode`; makes the directory if only that is missing: 0755
+  /// for root and where `mode` lets others in, else 0700. One that others can write is refused, as
+  /// clients do. A name that a dead broker left is replaced; a living one is respected.
   /// Errors: text "why; try: …" for people.
   static Result<Place, std::string> listen(const std::string& path, mode_t mode);
   Place() = default;

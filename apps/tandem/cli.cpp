@@ -45,10 +45,10 @@ Failure from_wd(std::string_view what, int error) {
                                   trust)};
     }
     const char* const user = std::getenv("TANDEM_TRUST_UID");
-    if (user != nullptr && std::string_view(user).find_first_not_of("0123456789") !=
-                               std::string_view::npos) {
-      return {kUsage, fmt::format("TANDEM_TRUST_UID={}: is no user's number; try: id -u {}", user,
-                                  user)};
+    if (user != nullptr &&
+        std::string_view(user).find_first_not_of("0123456789") != std::string_view::npos) {
+      return {kUsage,
+              fmt::format("TANDEM_TRUST_UID={}: is no user's number; try: id -u {}", user, user)};
     }
   }
   switch (error) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// tandemd: the broker as a program.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -8,8 +9,10 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "apps/broker/broker.hpp"
 #include "apps/options/options.hpp"
@@ -105,6 +108,9 @@ Examples:
   tandemd --socket /tmp/mine/broker.sock -v  serve there, tell who comes and goes
   TANDEM=unix:/tmp/mine/broker.sock tandem devices
 
+With --socket root's serves root alone, too, but with --everybody. Clients use
+a broker of root, of their own user, or of the one in TANDEM_TRUST_UID, whose
+socket is in a directory of one of these that nobody else can write.
 Exit status: 0 stopped by SIGTERM or SIGINT, 1 failure, 2 usage, 4 denied.
 )";
 
@@ -115,9 +121,10 @@ int serve(int argc, char** argv) {
   std::string socket = tandem::broker::default_socket_path();
   int engines = tandem::usable_cpus() > 1 ? tandem::usable_cpus() / 2 : 1;
   int ready_fd = -1, events_fd = -1;
-  bool quiet = false, verbose = false;
+  bool quiet = false, verbose = false, everybody = false;
   app.option("--socket", socket, "where to listen")
       .text(fmt::format("PATH [{}]", socket.empty() ? "none" : socket));
+  app.flag("--everybody", everybody, "serve all users, not this one alone");
   app.option("--engines", engines, "threads that run operations")
       .text(fmt::format("N [{}]", engines))
       .check(whole_number(1, 256));
@@ -125,22 +132,35 @@ int serve(int argc, char** argv) {
   app.option("--connections-per-user", connections, "at most; one more is refused")
       .text(fmt::format("N [{}]", connections))
       .check(whole_number(1, 1u << 20));
-  app.option("--ready-fd", ready_fd, "write one line there when clients can connect").text("FD");
+  app.option("--ready-fd", ready_fd, "write one line there when clients can connect")
+      .text("FD")
+      .check(whole_number(0, std::numeric_limits<int>::max()));
   app.option("--events-fd", events_fd, "write who comes and goes there, a JSON object a line")
-      .text("FD");
+      .text("FD")
+      .check(whole_number(0, std::numeric_limits<int>::max()));
   app.flag("-q,--quiet", quiet, "errors only");
   app.flag("-v,--verbose", verbose, "tell who connects and who goes");
   const auto parsed = app.parse(argc, argv);
   if (!parsed) return parsed.done ? kOk : report(parsed.wrong, kUsage);
   if (socket.empty()) {
-    return report("where to listen: XDG_RUNTIME_DIR is not set; try: tandemd --socket PATH",
-                  kUsage);
+    return report(
+        "where to listen: no --socket, and XDG_RUNTIME_DIR is not set; try: tandemd "
+        "--socket PATH",
+        kUsage);
+  }
+  for (const auto& [name, fd] : {std::pair("--ready-fd", ready_fd), {"--events-fd", events_fd}}) {
+    if (fd >= 0 && ::fcntl(fd, F_GETFD) < 0) {
+      return report(fmt::format("{} {}: no such descriptor is open; try: tandemd {} 3 3>FILE", name,
+                                fd, name),
+                    kUsage);
+    }
   }
 
   std::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   // The system's broker is for everybody; credentials and PASIDs keep its clients apart.
-  const bool system = ::geteuid() == 0 && socket == tandem::broker::default_socket_path();
+  const bool system =
+      everybody || (::geteuid() == 0 && socket == tandem::broker::default_socket_path());
   auto place = tandem::broker::Place::listen(socket, system ? 0666 : 0600);
   if (!place) return report(place.error(), errno == EACCES || errno == EPERM ? kDenied : kFailure);
   tandem::broker::Options options;

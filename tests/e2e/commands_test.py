@@ -238,6 +238,88 @@ class Devices(unittest.TestCase):
         self.assertIn("tandem: TANDEM=bogus: no such mode; try: TANDEM=auto, "
                       "embedded, inline or unix:PATH\n", result.stderr)
 
+    def test_with_a_trust_that_means_nothing(self):
+        for name, value in (("TANDEM_TRUST", "reserved_only"), ("TANDEM_TRUST_UID", "nobody")):
+            environment = {**os.environ, "TANDEM": "auto", name: value}
+            for arguments in (["devices"], ["compress", "-c"]):
+                result = subprocess.run([TANDEM, *arguments], capture_output=True, text=True,
+                                        input="x", timeout=60, env=environment)
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertIn(f"tandem: {name}={value}: ", result.stderr)
+                self.assertIn("; try: ", result.stderr)
+                self.assertEqual(result.stdout, "")
+
+
+class Broker(unittest.TestCase):
+    """What tandemd says of where it should listen, and whom it serves there."""
+    TANDEMD = os.path.join(os.path.dirname(TANDEM), "../tandemd/tandemd")
+
+    def refused(self, *arguments, code=1):
+        result = subprocess.run([self.TANDEMD, *arguments], capture_output=True, text=True,
+                                timeout=60, stdin=subprocess.DEVNULL)
+        self.assertEqual(result.returncode, code, result.stderr)
+        self.assertTrue(result.stderr.startswith("tandemd: "), result.stderr)
+        self.assertIn("; try: ", result.stderr)
+        self.assertNotIn("listening", result.stderr)
+        return result.stderr
+
+    def test_places_that_no_client_would_trust_or_that_are_none(self):
+        with tempfile.TemporaryDirectory() as directory:
+            os.chmod(directory, 0o777)
+            self.assertIn("others can write there",
+                          self.refused("--socket", os.path.join(directory, "broker.sock")))
+            self.assertEqual(os.listdir(directory), [])
+            self.assertIn("No such file",
+                          self.refused("--socket", os.path.join(directory, "a/b/broker.sock")))
+            self.assertIn("107 bytes",
+                          self.refused("--socket", os.path.join(directory, "x" * 120)))
+
+    def test_descriptors_that_are_not_open(self):
+        with tempfile.TemporaryDirectory() as directory:
+            for option in ("--ready-fd", "--events-fd"):
+                socket = os.path.join(directory, "broker.sock")
+                self.assertIn(option + " 77: no such descriptor",
+                              self.refused("--socket", socket, option, "77", code=2))
+                self.assertIn("whole number", self.refused("--socket", socket, option, "x", code=2))
+
+    @unittest.skipUnless(os.geteuid() == 0, "to be two users one has to be root")
+    def test_everybody_is_served_by_a_user_whom_they_trust(self):
+        def become(user):
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+
+        def devices_as(user, **environment):
+            result = subprocess.run([TANDEM, "devices"], capture_output=True, text=True, timeout=60,
+                                    preexec_fn=lambda: become(user),
+                                    env={**os.environ, "TANDEM": "unix:" + socket, **environment})
+            return result.returncode, result.stderr
+
+        server, client = 65533, 65534
+        with tempfile.TemporaryDirectory() as directory:
+            os.chmod(directory, 0o755)
+            os.chown(directory, server, -1)
+            socket = os.path.join(directory, "broker.sock")
+            try:
+                devices_as(client)
+            except OSError:
+                self.skipTest("the program is not reachable for another user")
+            for options, trusted in (([], 4), (["--everybody"], 0)):
+                ready, told = os.pipe()
+                broker = subprocess.Popen(
+                    [self.TANDEMD, "-q", "--socket", socket, "--ready-fd", str(told), *options],
+                    pass_fds=[told], preexec_fn=lambda: become(server))
+                os.close(told)
+                self.assertNotEqual(os.read(ready, 1), b"")
+                os.close(ready)
+                code, errors = devices_as(client)
+                self.assertEqual(code, 4, errors)
+                self.assertIn("TANDEM_TRUST_UID", errors)
+                code, errors = devices_as(client, TANDEM_TRUST_UID=str(server))
+                self.assertEqual(code, trusted, errors)
+                broker.terminate()
+                self.assertEqual(broker.wait(timeout=60), 0)
+
 
 class Command(unittest.TestCase):
     def test_help_has_examples_everywhere(self):
