@@ -250,7 +250,8 @@ void add_compress(const Command& app) {
     command.flag("-t,--test", settings->test, "check compressed files, write nothing");
     command.flag("-f,--force", settings->force, "replace files, follow links, write to a terminal");
     command.option("-o,--output", settings->output, "write this file, keep the source")
-        .text("PATH");
+        .text("PATH")
+        .check(not_empty());
     command.flag("-q,--quiet", settings->quiet, "no warnings");
     command.flag("-v,--verbose", settings->verbose, "sizes, speed and where it ran");
     if (!decompress) {

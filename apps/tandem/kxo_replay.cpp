@@ -73,7 +73,7 @@ int run(const Settings& settings) {
 void add_kxo_replay(const Command& kxo) {
   auto settings = std::make_shared<Settings>();
   const Command command = kxo.subcommand("replay", "Step through games that were saved");
-  command.option("FILE", settings->file, "of tandem kxo play --save").required();
+  command.option("FILE", settings->file, "of tandem kxo play, or watch, --save").required();
   command.flag("--plain", settings->plain, "no screen: all boards as text");
   command.footer(kExamples);
   command.action([settings] { return run(*settings); });

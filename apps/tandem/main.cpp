@@ -26,6 +26,18 @@ TANDEM=auto|embedded|inline|unix:PATH chooses where devices run; auto: a broker
 that answers, else in the process. Exit status: 0 ok, 1 failure, 2 usage,
 3 not found, 4 denied, 5 broker unreachable, 6 degraded.)";
 
+constexpr std::string_view kNoBench = R"(Measure against other ways to do the same
+Usage: tandem bench AREA [OPTIONS]
+
+This is done by a program of its own, tandem-bench, which is neither beside
+this one nor built: what it measures against are packages of their own, such as
+liburcu and TBB. In a clone of the sources
+
+  ./run bench --help
+
+installs them, builds it and lists the areas. docs/performance.md
+)";
+
 /// The benchmarks are a program of their own, beside this one or in the build's bench directory.
 int exec_bench(const std::vector<std::string>& arguments) {
   std::error_code error;
@@ -40,7 +52,13 @@ int exec_bench(const std::vector<std::string>& arguments) {
     ::execv(path.c_str(), argv.data());
     if (errno != ENOENT && errno != ENOTDIR) return report(from_errno(path, errno));
   }
-  return report({kNotFound, "bench: tandem-bench is not built; try: ./run bench"});
+  if (!arguments.empty() && (arguments.front() == "--help" || arguments.front() == "-h")) {
+    fmt::print("{}", kNoBench);
+    return kOk;
+  }
+  return report({kNotFound,
+                 "bench: tandem-bench is neither beside this program nor built; try: ./run bench, "
+                 "in a clone of the sources"});
 }
 
 int run(int argc, char** argv) {

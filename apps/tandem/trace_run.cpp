@@ -37,7 +37,11 @@ struct Output {
     Output output{path, UniqueFd()};
     if (path.empty()) return output;
     output.file = UniqueFd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666));
-    if (!output.file) return Unexpected{from_errno("trace: " + path, errno)};
+    if (!output.file) {
+      Failure failure = from_errno("trace: " + path, errno);
+      failure.text += "; try: a file in a directory that can be written";
+      return Unexpected{failure};
+    }
     return output;
   }
   std::optional<Failure> write(const std::string& text) const {
@@ -57,7 +61,11 @@ class RingDirectory {
     std::error_code none;
     const auto temporary = std::filesystem::temp_directory_path(none);
     std::string path = (none ? "/tmp" : temporary.string()) + "/tandem-trace-XXXXXX";
-    if (::mkdtemp(path.data()) == nullptr) return Unexpected{from_errno("trace: " + path, errno)};
+    if (::mkdtemp(path.data()) == nullptr) {
+      Failure failure = from_errno("trace: " + path, errno);
+      failure.text += "; try: TMPDIR=DIRECTORY";
+      return Unexpected{failure};
+    }
     return RingDirectory(path);
   }
   RingDirectory(RingDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
@@ -197,6 +205,7 @@ Result<int, Failure> Run::run(const std::string& rings) {
   if (got == sizeof error) {
     Failure failure = from_errno("trace: " + settings_.command.front(), error);
     if (error == ENOENT) failure.text += "; try: a program, or a command of tandem --help";
+    if (error == EACCES) failure.text += "; try: chmod +x, or name who runs it: sh FILE";
     return Unexpected{failure};
   }
   auto recording = trace::collect(rings);
@@ -247,6 +256,11 @@ int run_trace(const TraceSettings& settings) {
   }
   if (settings.output.empty() && settings.html.empty() && settings.svg.empty()) {
     return report({kUsage, "trace: nothing to write; try: tandem trace -o FILE -- COMMAND"});
+  }
+  const auto same = [](const std::string& a, const std::string& b) { return !a.empty() && a == b; };
+  if (same(settings.output, settings.html) || same(settings.output, settings.svg) ||
+      same(settings.html, settings.svg)) {
+    return report({kUsage, "trace: one file for two formats; try: a name for each"});
   }
   auto output = Output::open(settings.output);
   if (!output) return report(output.error());

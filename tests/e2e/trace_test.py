@@ -319,8 +319,10 @@ class BadInput(TraceTest):
         ran = self.path("ran")
         touch = ["--", "touch", ran]
         out = self.path("t.pftrace")
-        self.check(["-o", "/no/such/directory/file", *touch], 3, "tandem: trace: /no/such/directory/file: ")
-        self.check(["-o", self.directory, *touch], 1, "tandem: trace: .*directory")
+        self.check(["-o", "/no/such/directory/file", *touch], 3,
+                   "tandem: trace: /no/such/directory/file: .*; try: ")
+        self.check(["-o", self.directory, *touch], 1, "tandem: trace: .*directory; try: ")
+        self.check(["--html", out, "--svg", out, *touch], 2, "one file for two formats; try: ")
         self.check(["--html", "/no/such/directory/file", *touch], 3, "tandem: trace: ")
         self.check(["-o", out, "--categories", "engine,cache", *touch], 2, "engine,cache: no such category; try: ")
         self.check(["-o", out, "--events", "1", *touch], 2, "--events")
@@ -332,7 +334,7 @@ class BadInput(TraceTest):
     def test_what_cannot_be_run(self):
         out = self.path("t.pftrace")
         self.check(["-o", out, "--", "/no/such/program"], 3, "tandem: trace: /no/such/program: No such file")
-        self.check(["-o", out, "--", self.path("text", b"no program")], 4, "Permission denied")
+        self.check(["-o", out, "--", self.path("text", b"no program")], 4, "Permission denied; try: ")
 
     def test_what_cannot_be_written(self):
         result = self.check(["-o", "/dev/full", "--", "true"], 1, "tandem: trace: /dev/full: No space left")
