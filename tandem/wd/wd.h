@@ -133,7 +133,7 @@ _Static_assert(sizeof(struct wd_request) == 88, "its size is part of the ABI");
 
 /** The eight calls of WarpDrive. The historic signatures; 0 or a count, or a negative errno. */
 
-/** Opens the queue `q` describes. Errors: -EINVAL, -ENODEV, -EACCES, -EMFILE, -ENOMEM. */
+/** Opens `q`. Errors: -EINVAL, -ENODEV, -ECONNREFUSED, -EACCES, -EMFILE, -ENOMEM, -ETIMEDOUT. */
 int wd_request_queue(struct wd_queue *q) WD_NOEXCEPT;
 /** Stops the queue and returns it. Requests in flight are lost; NULL and a closed queue are fine.
  */

@@ -219,7 +219,7 @@ struct Options {
 /// A queue: one device, one thread at a time.
 class Queue {
  public:
-  /// Errors: kNoDevice, kDenied, kNoMemory, kInvalid.
+  /// Errors: kNoDevice, kDenied, kNoMemory, kInvalid, kDeadline (a broker that does not answer).
   static Result<Queue, Error> open(const char* algorithm, const Options& options = {}) {
     int error = 0;
     detail::ChannelRef main(detail::Channel::open(algorithm, options.path, options.depth, error));

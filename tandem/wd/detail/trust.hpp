@@ -23,8 +23,8 @@ Result<UniqueFd> connect_to_trusted(const std::string& path);
 /// are believed.
 bool runs_secure() noexcept;
 
-/// Whether TANDEM_TRUST and TANDEM_TRUST_UID say something that has a meaning, or nothing. Who meant
-/// to give a broker less than usual, and misspelt it, must not give it everything.
+/// Whether TANDEM_TRUST and TANDEM_TRUST_UID say something that has a meaning, or nothing. Who
+/// meant to give a broker less than usual, and misspelt it, must not give it everything.
 bool trust_is_understood() noexcept;
 
 /// Whether to hand the broker this process's memory: not with TANDEM_TRUST=reserved-only, nor with
