@@ -75,7 +75,8 @@ void add_train_options(const Command& command, TrainSettings& settings) {
   add_game_option(command, settings.rules);
   add("--method", settings.method, "of learning", "td|q [td]", one_of({"td", "q"}));
   add("--games", settings.games, "stop after so many", "N", whole_number());
-  add("--seconds", settings.seconds, "stop after so many [60; with --games: none]", "S", number_in(0, 1e9));
+  add("--seconds", settings.seconds, "stop after so many [60; with --games: none]", "S",
+      number_in(0, 1e9));
   add("--out", settings.out, "directory [kxo-GAME-METHOD]", "DIR", not_empty());
   command.flag("--resume", settings.resume, "go on with the checkpoint in DIR");
   add("--save-every", settings.save_every, "seconds between checkpoints", "S [10]",

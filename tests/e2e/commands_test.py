@@ -310,15 +310,17 @@ class Broker(unittest.TestCase):
                     [self.TANDEMD, "-q", "--socket", socket, "--ready-fd", str(told), *options],
                     pass_fds=[told], preexec_fn=lambda: become(server))
                 os.close(told)
-                self.assertNotEqual(os.read(ready, 1), b"")
-                os.close(ready)
-                code, errors = devices_as(client)
-                self.assertEqual(code, 4, errors)
-                self.assertIn("TANDEM_TRUST_UID", errors)
-                code, errors = devices_as(client, TANDEM_TRUST_UID=str(server))
-                self.assertEqual(code, trusted, errors)
-                broker.terminate()
-                self.assertEqual(broker.wait(timeout=60), 0)
+                try:
+                    self.assertNotEqual(os.read(ready, 1), b"")
+                    code, errors = devices_as(client)
+                    self.assertEqual(code, 4, errors)
+                    self.assertIn("TANDEM_TRUST_UID", errors)
+                    code, errors = devices_as(client, TANDEM_TRUST_UID=str(server))
+                    self.assertEqual(code, trusted, errors)
+                finally:
+                    os.close(ready)
+                    broker.terminate()
+                    self.assertEqual(broker.wait(timeout=60), 0)
 
 
 class Command(unittest.TestCase):
