@@ -281,7 +281,7 @@ class SlowFile : public memory::IoRegion {
 // [iommu §6.15]
 TEST_F(Commands, WhoTurnsTheQueueOffWaitsForTheCommandUnderWayAlone) {
   constexpr std::uint64_t kFile = 0x2400'0000;
-  constexpr unsigned kLog2Entries = 10;
+  constexpr unsigned kLog2Entries = 14;  // a quarter of a minute, were all of them waited for
   constexpr unsigned kFences = (1U << kLog2Entries) - 1;
   const auto file = std::make_shared<SlowFile>();
   ASSERT_TRUE(memory_.add_io(memory::PhysAddr{kFile}, kPageBytes, file).has_value());
