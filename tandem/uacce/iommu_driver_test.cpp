@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <chrono>
 #include <functional>
 #include <set>
 #include <thread>
@@ -149,11 +148,9 @@ class PageRequests : public testing::Test {
     return endpoint_->space(pasid).read(iommu::Iova{0x7000}, {&byte, 1}).fault;
   }
   void expect_served() {
-    const auto start = std::chrono::steady_clock::now();
     const auto fault = access(kServed);
     ASSERT_TRUE(fault);
     EXPECT_EQ(fault->reason, pcie::DmaFault::Reason::kNotPermitted) << "it was not answered";
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
   }
 
   memory::Memory memory_;

@@ -175,14 +175,18 @@ double jain(const std::vector<double>& shares) {
   return sum * sum / (static_cast<double>(shares.size()) * squares);
 }
 
-/// The measurement takes a few scheduling periods of a CPU. When something else takes the CPU of an
-/// engine thread between two operations, that is billed to one of them and measured of none. It
-/// evens out over seconds but not always over a measurement: then it is measured again.
+/// `measure` takes a few scheduling periods of a CPU, and says what each got. When something else
+/// takes the CPU of an engine thread between two operations, that is billed to one of them and
+/// measured of none; amid one it is a long operation. That evens out over seconds but not always
+/// over a measurement: then it goes on.
 template <class Measure>
 void expect_fair(Measure measure) {
-  double index = 0;
-  for (int i = 0; i < 12 && index < 0.95; ++i) index = measure();
-  EXPECT_GE(index, 0.95);
+  std::vector<double> all = measure();
+  for (int i = 0; i < 24 && jain(all) < 0.95; ++i) {
+    const std::vector<double> more = measure();
+    std::transform(all.begin(), all.end(), more.begin(), all.begin(), std::plus<>());
+  }
+  EXPECT_GE(jain(all), 0.95);
 }
 
 // ThreadSanitizer makes what is measured many times slower, and unevenly so.
@@ -206,18 +210,50 @@ Completion moved(std::uint64_t bytes_copied, std::uint64_t bytes_zero_copy = 0) 
   return {.bytes_zero_copy = bytes_zero_copy, .bytes_copied = bytes_copied};
 }
 
+/// The time that tenants' operations took, from when each has had one until it is so much in all.
+/// By the threads that run them: whoever only looks now and then may look when the work is done.
+/// Thread safety: any thread.
+class Measurement {
+ public:
+  Measurement(std::size_t tenants, std::chrono::nanoseconds length)
+      : length_(length), spent_(tenants) {}
+  bool done() const { return done_; }
+  void add(std::size_t tenant, std::chrono::nanoseconds took) {
+    const std::lock_guard lock(mutex_);
+    if (done_) return;
+    spent_[tenant] += took;
+    if (!begun_) {
+      begun_ =
+          std::none_of(spent_.begin(), spent_.end(), [](auto time) { return time.count() == 0; });
+      if (begun_) std::fill(spent_.begin(), spent_.end(), std::chrono::nanoseconds(0));
+      return;
+    }
+    total_ += took;
+    done_ = total_ > length_;
+  }
+  /// What each tenant got, once it is done.
+  std::vector<double> shares() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<double> shares;
+    for (const auto& time : spent_) shares.push_back(static_cast<double>(time.count()));
+    return shares;
+  }
+
+ private:
+  const std::chrono::nanoseconds length_;
+  mutable std::mutex mutex_;
+  std::vector<std::chrono::nanoseconds> spent_;
+  std::chrono::nanoseconds total_{0};
+  bool begun_ = false;
+  std::atomic<bool> done_{false};
+};
+
 /// The time of these engines that tenants with these habits get while all of them have work:
 /// everything is submitted before, so that no client has to be scheduled. An engine thread that
 /// waits for a CPU amid an operation takes that time too, as it does an engine's.
 std::vector<double> shares_of_time(const std::vector<Habit>& habits, int engines = 1,
                                    bool quick = false) {
-  const auto measured = engines * milliseconds(300);
-  std::vector<std::atomic<std::int64_t>> spent(habits.size());
-  const auto total = [&] {
-    std::int64_t sum = 0;
-    for (const auto& time : spent) sum += time.load();
-    return std::chrono::nanoseconds(sum);
-  };
+  Measurement measurement(habits.size(), engines * milliseconds(300));
   Framework::Options options;
   options.engine_threads = engines;
   auto framework = make(
@@ -225,9 +261,9 @@ std::vector<double> shares_of_time(const std::vector<Habit>& habits, int engines
       [&](const tandem_descriptor& descriptor) {
         const auto start = Clock::now();
         const auto& kind = habits[descriptor.operand].kinds[descriptor.param];
-        while (Clock::now() < start + kind.took) {
+        while (!measurement.done() && Clock::now() < start + kind.took) {
         }
-        spent[descriptor.operand] += (Clock::now() - start).count();
+        measurement.add(descriptor.operand, Clock::now() - start);
         return kind.completion;
       },
       quick);
@@ -247,22 +283,8 @@ std::vector<double> shares_of_time(const std::vector<Habit>& habits, int engines
     }
   }
   for (auto& queue : queues) queue.publish();
-  EXPECT_TRUE(eventually([&] {
-    return std::all_of(spent.begin(), spent.end(), [](const auto& time) { return time != 0; });
-  }));
-  std::vector<std::int64_t> before(spent.begin(), spent.end());
-  const auto measured_from = total();
-  EXPECT_TRUE(eventually([&] { return total() - measured_from > measured; }));
-  std::vector<double> shares;
-  for (std::size_t i = 0; i < spent.size(); ++i) {
-    shares.push_back(static_cast<double>(spent[i] - before[i]));
-  }
-  return shares;
-}
-
-/// Jain's index over them.
-double fairness_of_time(const std::vector<Habit>& habits, int engines = 1) {
-  return jain(shares_of_time(habits, engines));
+  EXPECT_TRUE(eventually([&] { return measurement.done(); }, std::chrono::minutes(2)));
+  return measurement.shares();
 }
 
 /// Operations of this kind, each on all of so many queues.
@@ -271,16 +293,16 @@ Habit busy_on(int queues, microseconds took) { return {{{took, moved(65536)}}, q
 TEST(Scheduler, ATenantWithEightQueuesGetsNoMoreThanOneWithOne) {
   TANDEM_NEEDS_TIME();
   constexpr microseconds kShort{16}, kLong{128};
-  expect_fair([&] { return fairness_of_time({busy_on(1, kLong), busy_on(8, kLong)}); });
-  expect_fair([&] { return fairness_of_time({busy_on(1, kShort), busy_on(8, kLong)}); });
+  expect_fair([&] { return shares_of_time({busy_on(1, kLong), busy_on(8, kLong)}); });
+  expect_fair([&] { return shares_of_time({busy_on(1, kShort), busy_on(8, kLong)}); });
 }
 
 TEST(Scheduler, TwoEnginesAreSharedFairly) {
   TANDEM_NEEDS_TIME();
   constexpr microseconds kTook{32};
-  expect_fair([&] { return fairness_of_time({busy_on(1, kTook), busy_on(8, kTook)}, 2); });
+  expect_fair([&] { return shares_of_time({busy_on(1, kTook), busy_on(8, kTook)}, 2); });
   expect_fair([&] {
-    return fairness_of_time(
+    return shares_of_time(
         {busy_on(1, kTook), busy_on(1, kTook), busy_on(2, kTook), busy_on(4, kTook)}, 2);
   });
 }
@@ -289,12 +311,12 @@ const Habit kHonest{{{microseconds(13), moved(128 * 1024)}}};
 
 TEST(Scheduler, OperationsThatFaultCostTheTimeTheyTook) {
   const Habit faults{{{milliseconds(1), {.status = TANDEM_STATUS_FAULT}}}};
-  expect_fair([&] { return fairness_of_time({kHonest, faults}); });
+  expect_fair([&] { return shares_of_time({kHonest, faults}); });
 }
 
 TEST(Scheduler, OperationsThatComputeMuchPerByteCostTheTimeTheyTook) {
   const Habit best_level{{{milliseconds(5), moved(64 * 1024)}}};
-  expect_fair([&] { return fairness_of_time({kHonest, best_level}); });
+  expect_fair([&] { return shares_of_time({kHonest, best_level}); });
 }
 
 TEST(Scheduler, ASlowOperationAmongQuickOnesCostsTheTimeItTook) {
@@ -304,8 +326,12 @@ TEST(Scheduler, ASlowOperationAmongQuickOnesCostsTheTimeItTook) {
   mixed.kinds.push_back({milliseconds(1), {.status = TANDEM_STATUS_FAULT}});
   // Not the index: when other processes take the CPU, what is timed is billed for it, what is not
   // is not.
-  const auto shares = shares_of_time({honest, mixed}, 1, true);
-  EXPECT_GT(shares[0], 0.8 * shares[1]);
+  double share = 0;
+  for (int i = 0; i < 12 && share <= 0.8; ++i) {
+    const auto shares = shares_of_time({honest, mixed}, 1, true);
+    share = shares[0] / shares[1];
+  }
+  EXPECT_GT(share, 0.8);
 }
 
 TEST(Scheduler, TwoBusyQueuesOfOneClientUseTwoEngines) {
@@ -469,17 +495,21 @@ TEST(Scheduler, AStuckLaneWaitsForAThreadWhenThereIsNone) {
 
 TEST(Scheduler, ALongComputationIsNotStuck) {
   Framework::Options options;
-  options.stuck_after = milliseconds(200);  // so long without a CPU is rare
-  auto framework = make(options, [](const tandem_descriptor&) {
-    const auto end = Clock::now() + milliseconds(1000);
-    while (Clock::now() < end) {
-    }
-    return Completion{};
-  });
-  auto client = connect(*framework, 1);
-  RawQueue queue(*client, "test");
-  queue.submit(TestEngine::kOperate, 6);
-  const auto completion = queue.wait();
+  options.stuck_after = milliseconds(200);
+  std::optional<tandem_completion> completion;
+  // On a busy machine a thread may be without a CPU for so long, but not each time.
+  for (int i = 0; i < 5 && !completion; ++i) {
+    auto framework = make(options, [](const tandem_descriptor&) {
+      const auto end = Clock::now() + milliseconds(1000);
+      while (Clock::now() < end) {
+      }
+      return Completion{};
+    });
+    auto client = connect(*framework, 1);
+    RawQueue queue(*client, "test");
+    queue.submit(TestEngine::kOperate, 6);
+    completion = queue.wait();
+  }
   ASSERT_TRUE(completion);
   EXPECT_EQ(completion->tag, 6u);
 }
