@@ -44,8 +44,9 @@ struct CheckedBoard {
 /// Thread safety: one thread.
 class CheckedBoards {
  public:
-  /// Of something that is waited for: a minute, which only what is broken takes.
-  static constexpr std::chrono::seconds kPatience{60};
+  /// Of something that is waited for: five minutes, which only what is broken takes. Agents that
+  /// learn take a minute under a sanitizer, where others have the CPUs too.
+  static constexpr std::chrono::seconds kPatience{300};
 
   /// `device` has to outlive this.
   explicit CheckedBoards(wd::kxo::Device& device) : device_(device) {}

@@ -206,7 +206,7 @@ std::optional<Failure> Story::await_return_of_queues(std::uint32_t before) {
     if (!now) return now.error();
     if (*now < before) return std::nullopt;
     if (Clock::now() > patience) {
-      return Failure{kFailure, "the queue of a killed client was not put within a minute"};
+      return Failure{kFailure, "the queue of a killed client was not put within five minutes"};
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }

@@ -41,7 +41,7 @@ std::optional<Failure> PairingCosts::measure(std::size_t pairing) {
   while (!all_moved()) {
     if (const auto taken = boards_.take(first, boards_.size()); !taken) return taken.error();
     if (Clock::now() > patience) {
-      return Failure{kFailure, title_of(pairings_[pairing]) + ": no move within a minute"};
+      return Failure{kFailure, title_of(pairings_[pairing]) + ": no move within five minutes"};
     }
   }
   Cost& cost = alone_[pairing];
@@ -86,7 +86,7 @@ std::optional<Failure> PairingCosts::measure_together() {
   while (Clock::now() < start + kTogether || !every_board_ended_a_game()) {
     if (const auto taken = boards_.take(0, boards_.size()); !taken) return taken.error();
     if (Clock::now() > start + CheckedBoards::kPatience) {
-      return Failure{kFailure, "a board did not end a game within a minute"};
+      return Failure{kFailure, "a board did not end a game within five minutes"};
     }
   }
   together_.cpu_seconds = cpu_seconds_since(cpu);

@@ -20,11 +20,12 @@ TANDEM = sys.argv.pop(1) if len(sys.argv) > 1 else "tandem"
 random.seed(20)
 # Under a sanitizer a run takes seconds: fewer of them, of every kind.
 SANITIZED = os.environ.get("TANDEM_SANITIZED") == "1"
+PATIENCE = 300  # seconds, also on a busy machine
 
 
 def run(*arguments, data=b"", cwd=None, env=None):
     return subprocess.run([TANDEM, *arguments], input=data, capture_output=True, cwd=cwd,
-                          timeout=120, env={**os.environ, **(env or {})})
+                          timeout=PATIENCE, env={**os.environ, **(env or {})})
 
 
 def text(size):
@@ -290,7 +291,7 @@ class Files(unittest.TestCase):
         def started(closed, *arguments):
             words = [TANDEM, *arguments]
             return subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words],
-                                  capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+                                  capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
         result = started("<&-", "compress")
         self.assertEqual((result.returncode, result.stdout), (1, b""))
         self.assertIn(b"standard input: Bad file descriptor", result.stderr)
@@ -322,7 +323,7 @@ class Files(unittest.TestCase):
 
     def test_a_limit_of_the_file_size_is_told_and_leaves_nothing_behind(self):
         path = self.write("random", os.urandom(100_000))
-        result = subprocess.run([TANDEM, "compress", path], capture_output=True, timeout=60,
+        result = subprocess.run([TANDEM, "compress", path], capture_output=True, timeout=PATIENCE,
                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
                                                                       (20_000, 20_000)))
         self.assertEqual(result.returncode, 1)
@@ -333,7 +334,7 @@ class Files(unittest.TestCase):
         # In a container the process id, too, is the same each time.
         def started(after_fork):
             return subprocess.run([TANDEM, "compress", "-k", self.path], preexec_fn=after_fork,
-                                  capture_output=True, timeout=60)
+                                  capture_output=True, timeout=PATIENCE)
         def leave():
             self.write(f".tandem-{os.getpid()}.partial", b"half")
         result = started(leave)
@@ -348,7 +349,7 @@ class Files(unittest.TestCase):
                 os.setgid(65534)
                 os.setuid(65534)
         return subprocess.run([TANDEM, *arguments], capture_output=True, preexec_fn=drop,
-                              stdin=subprocess.DEVNULL, timeout=60)
+                              stdin=subprocess.DEVNULL, timeout=PATIENCE)
 
     def test_unwritable_directory_and_unreadable_file_are_denied(self):
         os.chmod(self.directory.name, 0o555)
@@ -373,7 +374,7 @@ class Files(unittest.TestCase):
             while not any(n.endswith(".partial") for n in self.names()) and process.poll() is None:
                 self.assertLess(time.time(), deadline)
             process.send_signal(stop)
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE)
             if process.returncode == 0:
                 self.skipTest("it was faster than the signal")
             self.assertEqual(process.returncode, -stop)
@@ -389,7 +390,7 @@ class Files(unittest.TestCase):
     def test_full_disk_is_told_and_the_source_kept(self):
         with open("/dev/full", "wb") as full:
             result = subprocess.run([TANDEM, "compress", "-c", self.path], stdout=full,
-                                    stderr=subprocess.PIPE, timeout=60)
+                                    stderr=subprocess.PIPE, timeout=PATIENCE)
         self.assertEqual(result.returncode, 1)
         self.assertIn(b"No space left", result.stderr)
 
@@ -397,12 +398,12 @@ class Files(unittest.TestCase):
         source = self.write("p", os.urandom(8 << 20))
         process = subprocess.Popen(f"'{TANDEM}' compress -c '{source}' | head -c 10 >/dev/null",
                                    shell=True, stderr=subprocess.PIPE)
-        self.assertEqual(process.communicate(timeout=60)[1], b"")
+        self.assertEqual(process.communicate(timeout=PATIENCE)[1], b"")
 
     def test_compressed_data_is_not_for_a_terminal(self):
         master, slave = pty.openpty()
         result = subprocess.run([TANDEM, "compress", "-c", self.path], stdout=slave,
-                                stderr=subprocess.PIPE, timeout=60)
+                                stderr=subprocess.PIPE, timeout=PATIENCE)
         os.close(slave)
         os.close(master)
         self.assertEqual(result.returncode, 2)
@@ -415,7 +416,7 @@ class Files(unittest.TestCase):
                        " stdout=subprocess.DEVNULL);"
                        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
             out = subprocess.run([sys.executable, "-c", program, TANDEM, "compress", "-c", path],
-                                 capture_output=True, check=True, timeout=120)
+                                 capture_output=True, check=True, timeout=PATIENCE)
             return int(out.stdout)
         self.assertLess(peak(192 << 20), peak(32 << 20) + 16 * 1024)
 

@@ -387,7 +387,7 @@ class Match(Case):
                 time.sleep(0.01)
             time.sleep(0.3)
             process.send_signal(stop)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
             self.assertEqual(process.returncode, code, errors)
             inode = os.stat(self.file).st_ino  # it may have saved meanwhile
             if code == 1:

@@ -114,7 +114,7 @@ class Train(Case):
         while self.saved(run) == before and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=600)
         self.assertEqual(process.returncode, 1, errors)
         self.assertEqual(output, "")
         self.assertRegex(errors, r"tandem: kxo train: interrupted after \d+ games, all saved; "

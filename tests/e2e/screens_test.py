@@ -15,7 +15,7 @@ import default_signals  # noqa: F401  what is imported is what it does
 
 TANDEM = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "tandem"
 TANDEMD = os.path.join(os.path.dirname(TANDEM), "../tandemd/tandemd")
-PATIENCE = 120  # seconds; a sanitized build on a busy machine is slow
+PATIENCE = 300  # seconds; a sanitized build on a busy machine is slow
 
 
 def wait_until(condition, what):
