@@ -232,7 +232,7 @@ TEST(RcuBarrier, ADeleterThatItRunsInADeleterMayFork) {
 /// holds a queue that the others wait for. Every barrier looks whether what it has to wait for has
 /// run.
 TEST(RcuStress, DeletersInBarriersOnSeveralThreadsServeEachOther) {
-  const int result = watched(60, [] {
+  const int result = watched(300, [] {
     constexpr std::size_t kRetirers = 3;
     constexpr std::size_t kObjects = detail::kInstrumented ? 10'000 : 100'000;
     constexpr std::size_t kAtOnce = 1'000;  // of one thread: a barrier in a barrier takes stack

@@ -243,7 +243,7 @@ TEST_F(ForkTest, ForkWhileAnotherThreadSendsAndReceives) {
   for (int round = 0; round < 50; ++round) {
     const std::uint64_t before = rounds.load();
     ASSERT_EQ(in_child([&q] {
-                ::alarm(20);  // a deadlock ends the test, not the suite
+                ::alarm(120);  // a deadlock ends the test, not the suite
                 return works(q);
               }),
               0);
