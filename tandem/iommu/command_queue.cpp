@@ -58,7 +58,9 @@ ItagTable::TimePoint CommandQueue::new_deadline() const {
   return time < ItagTable::TimePoint::max() - now ? now + time : ItagTable::TimePoint::max();
 }
 
-bool CommandQueue::end_access(std::uint32_t access) { return accesses_.end(access) && resume(); }
+bool CommandQueue::end_access(HeldAccesses::Access& access) {
+  return accesses_.end(access) && resume();
+}
 
 bool CommandQueue::finish_earlier_accesses() {
   const auto earlier = earlier_accesses();

@@ -6,32 +6,40 @@
 
 namespace tandem::iommu::detail {
 
-/// Room that is there already is chained through the accesses themselves, so that only begin()
-/// allocates, and does so before it changes anything.
-std::uint32_t HeldAccesses::begin(const Stamp& stamp) {
-  const MutexLock lock(mutex_);
-  if (first_free_ == kNone) {
-    accesses_.emplace_back();
-    first_free_ = static_cast<std::uint32_t>(accesses_.size() - 1);
-  }
-  const std::uint32_t index = first_free_;
-  Access& access = accesses_[index];
-  first_free_ = access.next_free;
-  access = {Access::State::kRunning, stamp, {}, ++begun_, kNone};
-  return index;
+void HeldAccesses::link(Access& before, Access& access, Access& behind) {
+  access.previous = &before;
+  access.next = &behind;
+  before.next = &access;
+  behind.previous = &access;
 }
 
-bool HeldAccesses::end(std::uint32_t access) {
+void HeldAccesses::begin(const Stamp& stamp, Access& access) {
   const MutexLock lock(mutex_);
-  accesses_[access].state = Access::State::kFree;
-  accesses_[access].next_free = std::exchange(first_free_, access);
+  access.state = Access::State::kRunning;
+  access.stamp = stamp;
+  access.serial = ++begun_;
+  link(*all_.previous, access, all_);
+}
+
+void HeldAccesses::move(Access& from, Access& to) {
+  const MutexLock lock(mutex_);
+  to = from;
+  link(*to.previous, to, *to.next);
+}
+
+bool HeldAccesses::end(Access& access) {
+  const MutexLock lock(mutex_);
+  access.previous->next = access.next;
+  access.next->previous = access.previous;
   return ready_locked();
 }
 
 bool HeldAccesses::expire(TimePoint now) {
   const MutexLock lock(mutex_);
-  for (Access& access : accesses_) {
-    if (access.state == Access::State::kWaitedFor && access.deadline <= now) give_up_locked(access);
+  for (Access* access = all_.next; access != &all_; access = access->next) {
+    if (access->state == Access::State::kWaitedFor && access->deadline <= now) {
+      give_up_locked(*access);
+    }
   }
   return ready_locked();
 }
@@ -44,12 +52,12 @@ void HeldAccesses::give_up_locked(Access& access) {
 bool HeldAccesses::none_void_or_wait(TimePoint deadline) {
   const MutexLock lock(mutex_);
   bool none = true;
-  for (Access& access : accesses_) {
-    if (access.state == Access::State::kRunning && !generations_.holds(access.stamp)) {
-      access.state = Access::State::kWaitedFor;
-      access.deadline = deadline;
+  for (Access* access = all_.next; access != &all_; access = access->next) {
+    if (access->state == Access::State::kRunning && !generations_.holds(access->stamp)) {
+      access->state = Access::State::kWaitedFor;
+      access->deadline = deadline;
     }
-    none = none && access.state != Access::State::kWaitedFor;
+    none = none && access->state != Access::State::kWaitedFor;
   }
   if (!none) waits_.store(true, std::memory_order_relaxed);
   return none;
@@ -65,9 +73,9 @@ std::optional<HeldAccesses::TimePoint> HeldAccesses::next_deadline() const {
   if (!waits_.load(std::memory_order_relaxed)) return std::nullopt;
   if (ready_locked()) return TimePoint{};
   auto earliest = TimePoint::max();
-  for (const Access& access : accesses_) {
-    if (access.state != Access::State::kWaitedFor) continue;
-    earliest = std::min(earliest, access.deadline);
+  for (const Access* access = all_.next; access != &all_; access = access->next) {
+    if (access->state != Access::State::kWaitedFor) continue;
+    earliest = std::min(earliest, access->deadline);
   }
   return earliest == TimePoint::max() ? std::nullopt : std::optional(earliest);
 }
@@ -79,8 +87,8 @@ HeldAccesses::Earlier HeldAccesses::earlier(TimePoint deadline) const {
 
 bool HeldAccesses::over(const Earlier& earlier) const {
   const MutexLock lock(mutex_);
-  for (const Access& access : accesses_) {
-    if (!runs_void_locked(access, earlier)) continue;
+  for (const Access* access = all_.next; access != &all_; access = access->next) {
+    if (!runs_void_locked(*access, earlier)) continue;
     return std::chrono::steady_clock::now() >= earlier.deadline;
   }
   return true;
@@ -88,8 +96,8 @@ bool HeldAccesses::over(const Earlier& earlier) const {
 
 bool HeldAccesses::give_up(const Earlier& earlier) {
   const MutexLock lock(mutex_);
-  for (Access& access : accesses_) {
-    if (runs_void_locked(access, earlier)) give_up_locked(access);
+  for (Access* access = all_.next; access != &all_; access = access->next) {
+    if (runs_void_locked(*access, earlier)) give_up_locked(*access);
   }
   return ready_locked();
 }
@@ -101,10 +109,11 @@ bool HeldAccesses::runs_void_locked(const Access& access, const Earlier& earlier
 }
 
 bool HeldAccesses::ready_locked() const {
-  return waits_.load(std::memory_order_relaxed) &&
-         std::none_of(accesses_.begin(), accesses_.end(), [](const Access& access) {
-           return access.state == Access::State::kWaitedFor;
-         });
+  if (!waits_.load(std::memory_order_relaxed)) return false;
+  for (const Access* access = all_.next; access != &all_; access = access->next) {
+    if (access->state == Access::State::kWaitedFor) return false;
+  }
+  return true;
 }
 
 }  // namespace tandem::iommu::detail

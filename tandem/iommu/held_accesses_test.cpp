@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -106,6 +107,18 @@ TEST_F(HeldAccess, TheLastOfSeveralEndsTheWait) {
   first = {};
   EXPECT_FALSE(idle());
   moved = {};
+  EXPECT_TRUE(idle());
+}
+
+TEST_F(HeldAccess, AnAssignmentEndsTheOneBefore) {
+  Hold hold = begin();
+  invalidate();
+  EXPECT_FALSE(idle());
+  hold = begin();
+  EXPECT_TRUE(idle());
+  invalidate();
+  EXPECT_FALSE(idle()) << "the one that was assigned lives";
+  hold = {};
   EXPECT_TRUE(idle());
 }
 
@@ -232,18 +245,19 @@ class HeldAccessesTest : public testing::Test {
 };
 
 TEST_F(HeldAccessesTest, LaterOnesAndThoseThatAreNotVoidHoldUpNoReset) {
-  const auto first = accesses_.begin(stamp());
+  HeldAccesses::Access first, holds, later, again;
+  accesses_.begin(stamp(), first);
   generations_->invalidate_all();
-  const auto holds = accesses_.begin(stamp());
+  accesses_.begin(stamp(), holds);
   const auto earlier = accesses_.earlier(kNever);
   EXPECT_FALSE(accesses_.over(earlier));
-  const auto later = accesses_.begin(stamp());
+  accesses_.begin(stamp(), later);
   EXPECT_FALSE(accesses_.end(first));
   EXPECT_TRUE(accesses_.over(earlier));
   EXPECT_FALSE(accesses_.end(holds));
-  const auto again = accesses_.begin(stamp());
+  accesses_.begin(stamp(), again);
   generations_->invalidate_all();
-  EXPECT_TRUE(accesses_.over(earlier)) << "in the place of an earlier one";
+  EXPECT_TRUE(accesses_.over(earlier)) << "these are later";
   EXPECT_FALSE(accesses_.give_up(earlier));
   EXPECT_FALSE(accesses_.none_void_or_wait(kNever)) << "and they are not given up";
   EXPECT_FALSE(accesses_.end(later));
@@ -251,7 +265,8 @@ TEST_F(HeldAccessesTest, LaterOnesAndThoseThatAreNotVoidHoldUpNoReset) {
 }
 
 TEST_F(HeldAccessesTest, AFenceThatMeetsOneWhichAResetGivesUpReportsIt) {
-  (void)accesses_.begin(stamp());
+  HeldAccesses::Access access;
+  accesses_.begin(stamp(), access);
   generations_->invalidate_all();
   const auto earlier = accesses_.earlier({});
   EXPECT_TRUE(accesses_.over(earlier)) << "the deadline has come";
@@ -259,6 +274,22 @@ TEST_F(HeldAccessesTest, AFenceThatMeetsOneWhichAResetGivesUpReportsIt) {
   EXPECT_TRUE(accesses_.give_up(earlier));
   EXPECT_TRUE(accesses_.none_void_or_wait(kNever));
   EXPECT_TRUE(accesses_.take_timed_out());
+  (void)accesses_.end(access);
+}
+
+// A Hold that is moved is the same access, wherever it stands among the others.
+TEST_F(HeldAccessesTest, OneThatMovesIsWaitedForInItsNewPlace) {
+  std::array<HeldAccesses::Access, 3> old, moved;
+  for (auto& access : old) accesses_.begin(stamp(), access);
+  generations_->invalidate_all();
+  EXPECT_FALSE(accesses_.none_void_or_wait(kNever));
+  for (std::size_t i = 0; i < old.size(); ++i) {
+    accesses_.move(old[i], moved[i]);
+    old[i] = {};
+  }
+  EXPECT_FALSE(accesses_.end(moved[1]));
+  EXPECT_FALSE(accesses_.end(moved[0]));
+  EXPECT_TRUE(accesses_.end(moved[2])) << "the last ends the wait";
 }
 
 }  // namespace

@@ -165,7 +165,15 @@ Result<Translation, Cause> Port::translated_in_section(const Requester& requeste
 }
 
 Hold Port::hold(const Leftover& left) const {
-  return {iommu_, iommu_.state_->commands.begin_access(left.stamp)};
+  Hold hold;
+  hold.iommu_ = &iommu_;
+  iommu_.state_->commands.begin_access(left.stamp, hold.access_);
+  return hold;
+}
+
+void Hold::take(Hold& other) noexcept {
+  iommu_ = std::exchange(other.iommu_, nullptr);
+  if (iommu_ != nullptr) iommu_->state_->commands.move_access(other.access_, access_);
 }
 
 Hold::~Hold() {

@@ -234,30 +234,44 @@ struct Leftover {
 };
 
 class Port;
+namespace detail {
+class HeldAccesses;
+}
 
 /// An access that outlasts the section in which it was translated, as one to an I/O region does,
 /// which may block. Behind an invalidation of that translation no IOFENCE.C passes while it lives:
 /// the command queue stands there, at most for Options::invalidation_timeout, and blocks no thread.
 ///
 /// End it outside of sections, with no lock held that a device callback takes: what waited for it
-/// in the command queue runs before the destructor returns.
+/// in the command queue runs before the destructor returns, or the assignment that ends it.
+/// Takes no memory: an access that may be made can be held.
 class Hold {
  public:
   Hold() = default;
-  Hold(Hold&& other) noexcept
-      : iommu_(std::exchange(other.iommu_, nullptr)), access_(other.access_) {}
+  Hold(Hold&& other) noexcept { take(other); }
   Hold& operator=(Hold&& other) noexcept {
-    std::swap(iommu_, other.iommu_);
-    std::swap(access_, other.access_);
+    const Hold ends(std::move(*this));
+    take(other);
     return *this;
   }
   ~Hold();
 
  private:
   friend class Port;
-  Hold(Iommu& iommu, std::uint32_t access) : iommu_(&iommu), access_(access) {}
-  Iommu* iommu_ = nullptr;
-  std::uint32_t access_ = 0;
+  friend class detail::HeldAccesses;
+  /// One in the list of those that run.
+  struct Access {
+    enum class State : std::uint8_t { kRunning, kWaitedFor, kGivenUp };
+    State state = State::kRunning;
+    Stamp stamp;
+    std::chrono::steady_clock::time_point deadline;  // where it is waited for
+    std::uint64_t serial = 0;                        // in the order of their beginnings, from 1
+    Access* previous = nullptr;
+    Access* next = nullptr;
+  };
+  void take(Hold& other) noexcept;
+  Iommu* iommu_ = nullptr;  // none: no access
+  Access access_;
 };
 
 /// One device's way to the IOMMU. Thread safety: all calls, from any thread.
@@ -290,8 +304,7 @@ class Port {
   Result<Translation, Cause> translated_in_section(const Requester& requester, PhysAddr at,
                                                    Access access, Leftover& left);
   /// Begins an access through the translation made last that `left` was given to. In the section of
-  /// that translation, before the access has changed anything. May allocate.
-  /// Errors: std::bad_alloc, and nothing has begun.
+  /// that translation.
   Hold hold(const Leftover& left) const;
   /// Interrupts for, and records, what requests of `requester` in a section have left. Outside of
   /// it; to be called wherever `left` is not as it was constructed.

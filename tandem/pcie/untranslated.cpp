@@ -27,7 +27,7 @@ void use_interrupt_file(EndpointState& state, const iommu::Mrif& mrif, Iova at,
   if (step.has_window) return;  // before anything is marked: the notice may go to I/O
   std::memcpy(&data, bytes.data(), sizeof data);
   step.in_flight = state.io_accesses.enter();
-  step.hold = state.port->hold(step.left);  // before anything is marked: there may be no memory
+  step.hold = state.port->hold(step.left);
   step.msi = {mrif, state.port->store_msi_in_section(mrif, at, data)};
   step.fault = Fault::kNone;
   step.length = sizeof data;

@@ -49,8 +49,13 @@ class CommandQueue {
   [[nodiscard]] bool advance(ItagTable::TimePoint now);
   std::optional<ItagTable::TimePoint> next_deadline() const;
   /// See Port::hold(). begin_access() in the section of the translation, end_access() outside.
-  std::uint32_t begin_access(const Stamp& stamp) { return accesses_.begin(stamp); }
-  [[nodiscard]] bool end_access(std::uint32_t access);
+  void begin_access(const Stamp& stamp, HeldAccesses::Access& access) {
+    accesses_.begin(stamp, access);
+  }
+  void move_access(HeldAccesses::Access& from, HeldAccesses::Access& to) {
+    accesses_.move(from, to);
+  }
+  [[nodiscard]] bool end_access(HeldAccesses::Access& access);
   /// Those that run now, for as long as an invalidation has; and whether those are over whose
   /// translations are void. See HeldAccesses.
   HeldAccesses::Earlier earlier_accesses() const { return accesses_.earlier(new_deadline()); }

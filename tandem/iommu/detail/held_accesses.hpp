@@ -4,9 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <limits>
 #include <optional>
-#include <vector>
 
 #include "tandem/base/mutex.hpp"
 #include "tandem/iommu/detail/generations.hpp"
@@ -27,9 +25,14 @@ namespace tandem::iommu::detail {
 /// Whether any is left and whether the queue waits change under one lock: the end of none gets lost
 /// between the two.
 ///
-/// Thread safety: all calls, from any thread; the mutex is a leaf.
+/// They are a list of what their owners keep, which takes no memory: there is no error to handle
+/// amid an access.
+///
+/// Thread safety: all calls, from any thread; begin(), move() and end() from the owner of the
+///                access. The mutex is a leaf.
 class HeldAccesses {
  public:
+  using Access = Hold::Access;
   using TimePoint = std::chrono::steady_clock::time_point;
 
   /// The accesses that had begun at some time, and when not to wait for them any more.
@@ -38,13 +41,15 @@ class HeldAccesses {
     TimePoint deadline;
   };
 
-  explicit HeldAccesses(const Generations& generations) : generations_(generations) {}
+  explicit HeldAccesses(const Generations& generations) : generations_(generations) {
+    all_.previous = all_.next = &all_;
+  }
 
-  /// Returns: what end() takes. Allocates when as many run as never before.
-  /// Errors: std::bad_alloc, and nothing has changed.
-  std::uint32_t begin(const Stamp& stamp);
+  /// `access` stays where it is until end(), or until it goes to `to`.
+  void begin(const Stamp& stamp, Access& access);
+  void move(Access& from, Access& to);
   /// Returns: whether what the queue waits for has come.
-  [[nodiscard]] bool end(std::uint32_t access);
+  [[nodiscard]] bool end(Access& access);
   /// Gives up those that were to be over by `now`; returns as end().
   [[nodiscard]] bool expire(TimePoint now);
 
@@ -70,24 +75,14 @@ class HeldAccesses {
   [[nodiscard]] bool give_up(const Earlier& earlier);
 
  private:
-  struct Access {
-    enum class State : std::uint8_t { kFree, kRunning, kWaitedFor, kGivenUp };
-    State state = State::kFree;
-    Stamp stamp;
-    TimePoint deadline;        // where it is waited for
-    std::uint64_t serial = 0;  // in the order of their beginnings, from 1
-    std::uint32_t next_free = kNone;
-  };
-  static constexpr auto kNone = std::numeric_limits<std::uint32_t>::max();
-
+  static void link(Access& before, Access& access, Access& behind);
   void give_up_locked(Access& access) TANDEM_REQUIRES(mutex_);
   bool runs_void_locked(const Access& access, const Earlier& earlier) const TANDEM_REQUIRES(mutex_);
   bool ready_locked() const TANDEM_REQUIRES(mutex_);
 
   const Generations& generations_;
   mutable Mutex mutex_;
-  std::vector<Access> accesses_ TANDEM_GUARDED_BY(mutex_);
-  std::uint32_t first_free_ TANDEM_GUARDED_BY(mutex_) = kNone;
+  Access all_ TANDEM_GUARDED_BY(mutex_);  // none itself: before the first, behind the last
   std::uint64_t begun_ TANDEM_GUARDED_BY(mutex_) = 0;
   bool timed_out_ TANDEM_GUARDED_BY(mutex_) = false;
   std::atomic<bool> waits_{false};  // set under mutex_; cleared by the queue
