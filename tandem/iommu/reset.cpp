@@ -19,8 +19,8 @@ void Iommu::State::reset() {
   commands.reset();
   faults.reset();
   page_requests.reset();
-  if (!planted_fault("iommu-reset-skip-wait")) {
-    rcu::rcu_synchronize();
+  if (!planted_fault("iommu-reset-skip-wait")) rcu::rcu_synchronize();
+  if (!planted_fault("iommu-reset-leaves-accesses")) {
     signal_if(commands.finish_earlier_accesses(), Interrupt::kCommandQueue);
   }
   config.fctl.store(config.initial_fctl(), std::memory_order_release);
