@@ -3,7 +3,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
+#include <new>
+#include <optional>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "tandem/uacce/detail/framework_state.hpp"
 
@@ -15,6 +20,20 @@ constexpr std::chrono::milliseconds kPutLimit{4000};
 
 /// How many handles of put queues a client is told about; older ones are unknown.
 constexpr std::size_t kRememberedPuts = 1024;
+
+/// When what there was no memory for is tried again: the end of a client has to be had.
+constexpr std::chrono::milliseconds kMemoryAgain{10};
+
+template <class What>
+auto once_there_is_memory(What what) {
+  for (;;) {
+    try {
+      return what();
+    } catch (const std::bad_alloc&) {
+      std::this_thread::sleep_for(kMemoryAgain);
+    }
+  }
+}
 
 /// Both shared regions of a queue.
 std::uint64_t ring_bytes(std::uint32_t depth) {
@@ -63,36 +82,42 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
     detail::Tenant::give_back(tenant.queues, 1u);
     return errno_error(ENOMEM);
   }
+  struct Taken {  // given back unless there is a queue, also where there is no memory for one
+    State& state;
+    std::uint32_t depth;
+    std::shared_ptr<detail::Queue> added;
+    bool kept = false;
+    ~Taken() {
+      if (kept) return;
+      if (added != nullptr) {
+        state.give_back(*added);
+      } else {
+        detail::Tenant::give_back(state.engagement->tenant->queues, 1u);
+        detail::Tenant::give_back(state.engagement->tenant->ring_bytes, ring_bytes(depth));
+      }
+    }
+  } taken{*state_, depth, nullptr};
   // A device without SVA knows no page requests: it reaches what was given to it, nothing else.
   auto space = (*device)->traits().sva ? Result<std::shared_ptr<detail::Mm>>(state_->mm)
                                        : state_->reserved_space();
+  if (!space) return Unexpected{space.error()};
   detail::Queue::Setup setup;
   setup.id = framework.next_queue.fetch_add(1, std::memory_order_relaxed);
   setup.depth = depth;
   setup.device = *device;
   setup.engagement = state_->engagement;
-  Result<std::shared_ptr<detail::Queue>> created = errno_error(ENOSPC);
-  if (space) {
-    setup.mm = std::move(*space);
-    created = detail::Queue::create(std::move(setup));
-  } else {
-    created = Unexpected{space.error()};
-  }
-  Result<void> admitted =
-      created ? (*device)->add(**created, state_->engagement->id) : Unexpected{created.error()};
-  if (!admitted) {
-    detail::Tenant::give_back(tenant.queues, 1u);
-    detail::Tenant::give_back(tenant.ring_bytes, ring_bytes(depth));
-    return Unexpected{admitted.error()};
-  }
+  setup.mm = std::move(*space);
+  const auto created = detail::Queue::create(std::move(setup));
+  if (!created) return Unexpected{created.error()};
   const std::shared_ptr<detail::Queue> queue = *created;
+  const auto admitted = (*device)->add(*queue, state_->engagement->id);
+  if (!admitted) return Unexpected{admitted.error()};
+  taken.added = queue;
   {
     const MutexLock lock(state_->mutex);
-    if (!state_->connected) {
-      state_->give_back(*queue);
-      return errno_error(ESHUTDOWN);
-    }
+    if (!state_->connected) return errno_error(ESHUTDOWN);
     state_->queues.emplace(queue->id(), queue);
+    taken.kept = true;
   }
   QueueInfo info;
   info.queue = queue->id();
@@ -350,30 +375,37 @@ void Client::revoke_page(std::uint64_t address, bool refuse) {
 /// Ends everything of this client. The queues die before anything is waited for, so nothing new
 /// starts; what an operation uses that does not end within the limit is left to the reaper.
 Client::Ended Client::State::disconnect(tandem_queue_state reason) {
+  using Queues = std::vector<std::shared_ptr<detail::Queue>>;
   Ended ended;
-  std::vector<std::shared_ptr<detail::Queue>> ending;
-  {
+  const auto ending = once_there_is_memory([&]() -> std::optional<Queues> {
     const MutexLock lock(mutex);
-    if (!std::exchange(connected, false)) return ended;
+    if (!connected) return std::nullopt;
+    Queues all;
+    all.reserve(leaving.size() + queues.size());
+    leaving.reserve(all.capacity());  // the last that may fail
+    connected = false;
     for (const auto& [id, queue] : queues) leaving.push_back(queue);
     queues.clear();
-    ending = leaving;
+    all = leaving;
     ended.reserved_bytes_kept = reserved_bytes;
-  }
-  for (const auto& queue : ending) (void)queue->die(reason);
+    return all;
+  });
+  if (!ending) return ended;
+  for (const auto& queue : *ending) (void)queue->die(reason);
   const auto deadline = std::chrono::steady_clock::now() + framework->let_go_limit();
-  for (const auto& queue : ending) {
+  for (const auto& queue : *ending) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
     (void)framework->scheduler->let_go(queue, std::max(left, std::chrono::milliseconds(0)));
   }
   framework->scheduler->disengage(*engagement);
-  if (!finish(ended)) {
+  once_there_is_memory([&] {
+    if (finish(ended)) return;
     framework->reaper.add([self = shared_from_this()] {
       Ended later;
       return self->finish(later);
     });
-  }
+  });
   return ended;
 }
 
