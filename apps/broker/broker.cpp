@@ -61,21 +61,22 @@ void Broker::State::ignore_stranger(Connection& connection, const Incoming& inco
 }
 
 void Broker::State::serve_on_lane(Connection& connection, const Incoming& incoming) {
+  const auto body = incoming.body();
+  run_on(
+      requests, account_of(connection), connection.id, Outgoing(-ENOMEM),
+      [this, client = connection.client, header = incoming.header(),
+       bytes = std::vector<std::byte>(body.begin(), body.end())] {
+        return serve(*framework, *client, header.type, bytes);
+      },
+      [this, id = connection.id, header = incoming.header()](const Outgoing& reply) {
+        Connection* still = find(id);
+        if (still == nullptr) return;
+        still->busy = false;
+        listen_to(*still, true);
+        reply_or_drop(*still, header, reply);
+      });
   connection.busy = true;
   listen_to(connection, false);
-  const auto body = incoming.body();
-  requests.run(account_of(connection), [this, id = connection.id, client = connection.client,
-                                        header = incoming.header(),
-                                        bytes = std::vector<std::byte>(body.begin(), body.end())] {
-    auto reply = std::make_shared<Outgoing>(serve(*framework, *client, header.type, bytes));
-    post([this, id, header, reply] {
-      Connection* still = find(id);
-      if (still == nullptr) return;
-      still->busy = false;
-      listen_to(*still, true);
-      reply_or_drop(*still, header, *reply);
-    });
-  });
 }
 
 void Broker::State::reply_or_drop(Connection& connection, const tandem_message_header& header,
@@ -87,54 +88,59 @@ void Broker::State::reply_or_drop(Connection& connection, const tandem_message_h
   }
 }
 
-void Broker::State::handle(const epoll_event& event) {
+void Broker::State::handle(const epoll_event& event) noexcept {
   const std::uint64_t id = event.data.u64 >> 2;
   switch (event.data.u64 & 3) {
     case kSocket:
-      if (Connection* connection = find(id)) {
+      return at_the_cost_of(id, [&] {
+        Connection* const connection = find(id);
+        if (connection == nullptr) return;
         if ((event.events & EPOLLIN) != 0) {
           read_from(*connection);
         } else if ((event.events & (EPOLLHUP | EPOLLERR)) != 0) {
           drop(*connection, "closed its socket");
         }
-      }
-      return;
+      });
     case kPidfd:
-      if (Connection* connection = find(id)) {
+      return at_the_cost_of(id, [&] {
+        Connection* const connection = find(id);
+        if (connection == nullptr) return;
         ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, connection->pidfd.get(), nullptr);
         // Another process may share the memory (CLONE_VM): it lives on then.
         if (connection->reserved_only) return drop(*connection, kProcessEnded);
         confirm_end(*connection, kProcessEnded);
-      }
-      return;
+      });
     default:
       break;
   }
-  if (id == kListener) return accept_all();
-  if (id == kPosted) {
-    drain_eventfd(posted_event.get());
-    std::vector<std::function<void()>> ready;
-    {
-      const MutexLock lock(posted_mutex);
-      ready.swap(posted);
-    }
-    for (const auto& done : ready) done();
-    return;
+  if (id == kListener) return at_the_cost_of(kNobody, [&] { accept_all(); });
+  if (id == kPosted) return run_posts();
+  if (id == kTokens) return at_the_cost_of(kNobody, [&] { handle_tokens(); });
+}
+
+void Broker::State::run_posts() noexcept {
+  drain_eventfd(posted_event.get());
+  Posts ready;
+  {
+    const MutexLock lock(posted_mutex);
+    ready.swap(posted);
   }
-  if (id == kTokens) {
-    const auto closed = tokens.take_closed();
-    for (const int watch : closed.watches) {
-      const auto found = watched.find(watch);
-      Connection* connection = found == watched.end() ? nullptr : find(found->second);
-      if (connection == nullptr) continue;
-      if (connection->reserved_only) {
-        drop(*connection, kSpaceEnded);
-      } else {
-        confirm_end(*connection, kSpaceEnded);
-      }
-    }
-    if (closed.overflow) sweep();
+  for (const Post& post : ready) at_the_cost_of(post.connection, post.run);
+}
+
+void Broker::State::handle_tokens() {
+  const auto closed = tokens.take_closed();
+  for (const int watch : closed.watches) {
+    const auto found = watched.find(watch);
+    if (found == watched.end()) continue;
+    at_the_cost_of(found->second, [&, id = found->second] {
+      Connection* const connection = find(id);
+      if (connection == nullptr) return;
+      if (connection->reserved_only) return drop(*connection, kSpaceEnded);
+      confirm_end(*connection, kSpaceEnded);
+    });
   }
+  if (closed.overflow) sweep();
 }
 
 Result<std::unique_ptr<Broker>> Broker::create(Place place, Options options) {
@@ -186,8 +192,10 @@ Broker::Broker(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Broker::~Broker() {
   while (!state_->connections.empty()) {
-    state_->drop(*state_->connections.begin()->second, "broker stopped",
-                 TANDEM_QUEUE_DEVICE_REMOVED);
+    state_->at_the_cost_of(kNobody, [&] {  // again, until there is memory
+      state_->drop(*state_->connections.begin()->second, "broker stopped",
+                   TANDEM_QUEUE_DEVICE_REMOVED);
+    });
   }
   // Those that run now may still post; nobody looks at it any more.
   const auto until = Clock::now() + std::chrono::seconds(10);
@@ -224,7 +232,7 @@ Result<void> Broker::run() {
       state.handle(event);
     }
     if (Clock::now() >= state.next_sweep) {
-      state.sweep();
+      state.at_the_cost_of(kNobody, [&] { state.sweep(); });
       state.next_sweep = Clock::now() + state.options.sweep_every;
     }
   }

@@ -50,8 +50,8 @@ void Broker::State::accept_all() {
     connection->waits_since = Clock::now();
     connection->socket = std::move(socket);
     if (!watch_fd(connection->socket.get(), word_of(kSocket, connection->id))) continue;
-    ++of_uid;
     connections.emplace(connection->id, std::move(connection));
+    ++of_uid;
   }
 }
 
@@ -72,9 +72,8 @@ void Broker::State::start_hello(Connection& connection, Incoming incoming) {
   }
   connection.owner = incoming.sender->pid;
   connection.reserved_only = (hello.flags & TANDEM_HELLO_RESERVED_ONLY) != 0;
-  connection.busy = true;
   connection.waits_since = Clock::now();
-  listen_to(connection, false);
+  using Bound = Result<std::unique_ptr<uacce::Client>>;
   // std::function copies, so what is move-only travels behind a shared_ptr.
   auto mem = std::make_shared<UniqueFd>(std::move(incoming.descriptors[0]));
   auto maps = std::make_shared<UniqueFd>(std::move(incoming.descriptors[1]));
@@ -85,16 +84,18 @@ void Broker::State::start_hello(Connection& connection, Incoming incoming) {
   who.pid = connection.owner;
   who.uid = connection.peer.uid;
   const auto account = account_of(connection);
-  hellos.run(
-      account, [this, id = connection.id, tenant, account, who, header, hello, version, mem, maps] {
-        auto bound = std::make_shared<Result<std::unique_ptr<uacce::Client>>>(
-            bind_client(*framework, tenant, who.uid, hello, std::move(*mem), std::move(*maps)));
-        post([this, id, account, who, header, version, bound] {
-          if (find(id) != nullptr) return greet(id, header, version, std::move(*bound));
-          forget_connection_of(who.uid);
-          if (*bound) end_unmet(account, who, std::move(**bound));
-        });
+  run_on(
+      hellos, account, connection.id, Bound(errno_error(ENOMEM)),
+      [this, tenant, who, hello, mem, maps] {
+        return bind_client(*framework, tenant, who.uid, hello, std::move(*mem), std::move(*maps));
+      },
+      [this, id = connection.id, account, who, header, version](Bound& bound) {
+        if (find(id) != nullptr) return greet(id, header, version, std::move(bound));
+        forget_connection_of(who.uid);
+        if (bound) end_unmet(account, who, std::move(*bound));
       });
+  connection.busy = true;
+  listen_to(connection, false);
 }
 
 /// Ends the client of a connection that ended during its HELLO.
@@ -102,7 +103,8 @@ void Broker::State::end_unmet(std::uint32_t account, Event event,
                               std::shared_ptr<uacce::Client> client) {
   event.client = next_client++;
   event.why = "gone before the answer to its HELLO";
-  end_client(account, std::move(client), std::move(event));
+  UniqueFd none;
+  end_client(account, client, none, std::move(event));
 }
 
 void Broker::State::greet(std::uint64_t id, const tandem_message_header& header, int version,

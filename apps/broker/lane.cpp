@@ -3,8 +3,9 @@
 
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
+#include <list>
 #include <map>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -14,10 +15,15 @@
 namespace tandem::broker {
 
 struct Lane::State {
-  using Task = std::function<void()>;
+  struct Task {
+    std::uint32_t account = 0;
+    std::function<void()> run;
+  };
+  /// From one list to another a task goes without taking memory.
+  using Tasks = std::list<Task>;
   struct Account {
-    std::deque<Task> waiting;
-    unsigned offered = 0;  // of them, those that stand in `ready`
+    Tasks waiting;
+    unsigned offered = 0;  // those that stand in `ready`
     unsigned running = 0;
   };
 
@@ -27,9 +33,9 @@ struct Lane::State {
   Mutex mutex;
   std::condition_variable_any changed;
   std::map<std::uint32_t, Account> accounts TANDEM_GUARDED_BY(mutex);  // those with any task
-  /// The account of each task that may run now, in turn. One entry wakes or starts one thread.
-  std::deque<std::uint32_t> ready TANDEM_GUARDED_BY(mutex);
-  std::size_t waiting TANDEM_GUARDED_BY(mutex) = 0;
+  /// What may run now, in turn. Each wakes or starts one thread.
+  Tasks ready TANDEM_GUARDED_BY(mutex);
+  std::size_t waiting TANDEM_GUARDED_BY(mutex) = 0;  // here and there
   unsigned threads TANDEM_GUARDED_BY(mutex) = 0;
   /// Threads that will look at `ready` before they do anything else: asleep, told to wake up, or
   /// just started.
@@ -37,11 +43,11 @@ struct Lane::State {
   bool stopping TANDEM_GUARDED_BY(mutex) = false;
 
   /// Lets as many tasks of an account run as it may have running at a time.
-  void offer_locked(std::uint32_t id, Account& account) TANDEM_REQUIRES(mutex) {
-    while (account.waiting.size() > account.offered &&
+  void offer_locked(Account& account) TANDEM_REQUIRES(mutex) {
+    while (!account.waiting.empty() &&
            account.running + account.offered < options.threads_per_account) {
       ++account.offered;
-      ready.push_back(id);
+      ready.splice(ready.end(), account.waiting, account.waiting.begin());
     }
   }
 };
@@ -60,6 +66,8 @@ bool Lane::start_thread_locked(const std::shared_ptr<State>& state)
     std::thread([state] { work(state); }).detach();
   } catch (const std::system_error&) {
     return false;
+  } catch (const std::bad_alloc&) {
+    return false;
   }
   ++state->threads;
   ++state->coming;
@@ -67,12 +75,14 @@ bool Lane::start_thread_locked(const std::shared_ptr<State>& state)
 }
 
 void Lane::run(std::uint32_t account, std::function<void()> task) {
+  State::Tasks one;
+  one.push_back({account, std::move(task)});
   const MutexLock lock(state_->mutex);
   if (state_->stopping) return;
-  State::Account& of = state_->accounts[account];
-  of.waiting.push_back(std::move(task));
+  State::Account& of = state_->accounts[account];  // the last that may fail
+  of.waiting.splice(of.waiting.end(), one);
   ++state_->waiting;
-  state_->offer_locked(account, of);
+  state_->offer_locked(of);
   if (state_->ready.size() > state_->coming && state_->threads < state_->options.threads_max) {
     start_thread_locked(state_);  // none to be had: the ones we have get to it
   }
@@ -93,22 +103,23 @@ void Lane::work(const std::shared_ptr<State>& state) {
       state->changed.wait(state->mutex);
     }
     --state->coming;
-    const std::uint32_t id = state->ready.front();
-    state->ready.pop_front();
+    State::Tasks task;
+    task.splice(task.end(), state->ready, state->ready.begin());
+    const std::uint32_t id = task.front().account;
     State::Account& account = state->accounts.at(id);  // stays where it is while it has tasks
-    State::Task task = std::move(account.waiting.front());
-    account.waiting.pop_front();
     --account.offered;
     ++account.running;
     --state->waiting;
     state->mutex.unlock();
-    task();
-    task = nullptr;  // lets go of what it held, before it counts as done
+    task.front().run();
+    task.clear();  // lets go of what it held, before it counts as done
     state->mutex.lock();
     ++state->coming;
     --account.running;
-    state->offer_locked(id, account);
-    if (account.running == 0 && account.waiting.empty()) state->accounts.erase(id);
+    state->offer_locked(account);
+    if (account.running + account.offered == 0 && account.waiting.empty()) {
+      state->accounts.erase(id);
+    }
   }
 }
 

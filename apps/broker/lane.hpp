@@ -27,7 +27,8 @@ class Lane {
   /// Whether the first thread could be started; without it run() may wait for ever.
   bool ready() const { return ready_; }
 
-  /// Runs `task` on some thread, as one of `account`'s. Ignored after stop().
+  /// Runs `task` on some thread, as one of `account`'s; it throws nothing. Ignored after stop().
+  /// Errors: std::bad_alloc, and it is not run. What it takes later on is there by then.
   void run(std::uint32_t account, std::function<void()> task);
 
   /// Takes no more tasks, finishes those it has, and waits for them for at most `patience`.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
 
 namespace tandem::broker {
 namespace {
@@ -75,6 +76,48 @@ Outgoing serve_reserve(uacce::Client& client, const tandem_reserve& request) {
   return reply;
 }
 
+Outgoing serve_any(uacce::Framework& framework, uacce::Client& client, std::uint32_t type,
+                   std::span<const std::byte> body) {
+  switch (type) {
+    case TANDEM_MSG_DEVICES:
+      return serve_devices(framework, read_body<tandem_devices>(body));
+    case TANDEM_MSG_OPEN:
+      return serve_open(client, read_body<tandem_open>(body));
+    case TANDEM_MSG_MAP: {
+      const auto request = read_body<tandem_map>(body);
+      return with_descriptor(client.map(request.queue, request.region, request.size));
+    }
+    case TANDEM_MSG_START:
+      return status_of(client.start(read_body<tandem_queue_message>(body).queue));
+    case TANDEM_MSG_PUT:
+      return status_of(client.put(read_body<tandem_queue_message>(body).queue));
+    case TANDEM_MSG_HOLD: {
+      const auto request = read_body<tandem_queue_message>(body);
+      if (request.value > 1) return Outgoing(-EINVAL);
+      return status_of(client.hold(request.queue, request.value == 1));
+    }
+    case TANDEM_MSG_EVENT:
+      return with_descriptor(client.event(read_body<tandem_queue_message>(body).queue));
+    case TANDEM_MSG_RESERVE:
+      return serve_reserve(client, read_body<tandem_reserve>(body));
+    case TANDEM_MSG_ATTACH: {
+      const auto request = read_body<tandem_attach>(body);
+      return status_of(client.attach_reserved(request.id, request.address));
+    }
+    case TANDEM_MSG_DETACH:
+      return status_of(client.detach_reserved(read_body<tandem_attach>(body).id));
+    case TANDEM_MSG_RELEASE:
+      return status_of(client.release_reserved(read_body<tandem_attach>(body).id));
+    case TANDEM_MSG_STATS: {
+      Outgoing reply;
+      reply.set_body(client.stats());
+      return reply;
+    }
+    default:
+      return Outgoing(-EPROTO);  // HELLO, a second time
+  }
+}
+
 }  // namespace
 
 std::optional<std::size_t> request_body_size(std::uint32_t type) {
@@ -124,43 +167,10 @@ int check_form(const Incoming& incoming) {
 
 Outgoing serve(uacce::Framework& framework, uacce::Client& client, std::uint32_t type,
                std::span<const std::byte> body) {
-  switch (type) {
-    case TANDEM_MSG_DEVICES:
-      return serve_devices(framework, read_body<tandem_devices>(body));
-    case TANDEM_MSG_OPEN:
-      return serve_open(client, read_body<tandem_open>(body));
-    case TANDEM_MSG_MAP: {
-      const auto request = read_body<tandem_map>(body);
-      return with_descriptor(client.map(request.queue, request.region, request.size));
-    }
-    case TANDEM_MSG_START:
-      return status_of(client.start(read_body<tandem_queue_message>(body).queue));
-    case TANDEM_MSG_PUT:
-      return status_of(client.put(read_body<tandem_queue_message>(body).queue));
-    case TANDEM_MSG_HOLD: {
-      const auto request = read_body<tandem_queue_message>(body);
-      if (request.value > 1) return Outgoing(-EINVAL);
-      return status_of(client.hold(request.queue, request.value == 1));
-    }
-    case TANDEM_MSG_EVENT:
-      return with_descriptor(client.event(read_body<tandem_queue_message>(body).queue));
-    case TANDEM_MSG_RESERVE:
-      return serve_reserve(client, read_body<tandem_reserve>(body));
-    case TANDEM_MSG_ATTACH: {
-      const auto request = read_body<tandem_attach>(body);
-      return status_of(client.attach_reserved(request.id, request.address));
-    }
-    case TANDEM_MSG_DETACH:
-      return status_of(client.detach_reserved(read_body<tandem_attach>(body).id));
-    case TANDEM_MSG_RELEASE:
-      return status_of(client.release_reserved(read_body<tandem_attach>(body).id));
-    case TANDEM_MSG_STATS: {
-      Outgoing reply;
-      reply.set_body(client.stats());
-      return reply;
-    }
-    default:
-      return Outgoing(-EPROTO);  // HELLO, a second time
+  try {
+    return serve_any(framework, client, type, body);
+  } catch (const std::bad_alloc&) {
+    return Outgoing(-ENOMEM);
   }
 }
 

@@ -9,8 +9,10 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
+#include <new>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -45,6 +47,7 @@ struct Connection {
   bool stranger_told = false;     // somebody else wrote to its socket, and the log knows
   const char* doubt = nullptr;    // why it may have ended, while a lane looks whether it has
   bool doubt_again = false;       // there was another sign meanwhile
+  bool doomed = false;            // there was no memory for it: the sweep drops it
   Clock::time_point waits_since;  // for HELLO, or for the end of it
 };
 
@@ -64,6 +67,19 @@ inline void drain_eventfd(int fd) noexcept {
   [[maybe_unused]] const ssize_t read = ::read(fd, &count, sizeof count);
 }
 
+inline constexpr std::uint64_t kNobody = 0;  // no connection's number
+
+/// What a lane has the control thread do. Made ahead of the lane's work, so that whatever becomes
+/// of that the control thread hears of it: one is posted without taking memory.
+struct Post {
+  std::uint64_t connection = kNobody;  // whose it is
+  std::function<void()> run;
+};
+using Posts = std::list<Post>;
+
+/// Memory that cannot be had costs the connection for which it was to be had: the request, whose
+/// answer is ENOMEM, or else the connection, never the broker. What is left half done is dropped
+/// with it: doom().
 struct Broker::State {
   Options options;
   Place place;
@@ -80,7 +96,7 @@ struct Broker::State {
 
   Mutex event_mutex;
   Mutex posted_mutex;
-  std::vector<std::function<void()>> posted TANDEM_GUARDED_BY(posted_mutex);
+  Posts posted TANDEM_GUARDED_BY(posted_mutex);
   // The end of clients waits for nobody's requests, and those wait for nobody's HELLO.
   Lane hellos{{.threads_max = 32, .threads_per_account = 4}};
   Lane requests{{}};
@@ -104,19 +120,48 @@ struct Broker::State {
     ::epoll_ctl(epoll.get(), EPOLL_CTL_MOD, connection.socket.get(), &event);
   }
 
-  /// Has `done` run on the control thread.
-  void post(std::function<void()> done) {
+  void post(Posts& made) noexcept {
     {
       const MutexLock lock(posted_mutex);
-      posted.push_back(std::move(done));
+      posted.splice(posted.end(), made);
     }
     signal_eventfd(posted_event.get());
   }
+  /// Has `work` run on a lane, and `done` with what it returns on the control thread: with
+  /// `outcome` where it lacks memory. Errors: std::bad_alloc, and neither is run.
+  template <class Outcome, class Work, class Done>
+  void run_on(Lane& lane, std::uint32_t account, std::uint64_t connection, Outcome outcome,
+              Work work, Done done) {
+    const auto result = std::make_shared<Outcome>(std::move(outcome));
+    const auto over = std::make_shared<Posts>();
+    over->push_back({connection, [result, done = std::move(done)] { done(*result); }});
+    lane.run(account, [this, result, over, work = std::move(work)] {
+      try {
+        *result = work();
+      } catch (const std::bad_alloc&) {  // as it was
+      }
+      post(*over);
+    });
+  }
 
-  void tell(const Event& event) {
+  /// Does what there is to do for a connection, or drops it.
+  template <class Work>
+  void at_the_cost_of(std::uint64_t connection, const Work& work) noexcept {
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
+      doom(connection);
+    }
+  }
+
+  /// What there is no memory to tell stays untold.
+  void tell(const Event& event) noexcept {
     if (!options.on_event) return;
-    const MutexLock lock(event_mutex);
-    options.on_event(event);
+    try {
+      const MutexLock lock(event_mutex);
+      options.on_event(event);
+    } catch (const std::bad_alloc&) {
+    }
   }
 
   Connection* find(std::uint64_t id) {
@@ -124,7 +169,9 @@ struct Broker::State {
     return found == connections.end() ? nullptr : found->second.get();
   }
 
-  void handle(const epoll_event& event);
+  void handle(const epoll_event& event) noexcept;
+  void handle_tokens();
+  void run_posts() noexcept;
 
   // A connection begins: connecting.cpp.
   void accept_all();
@@ -144,10 +191,14 @@ struct Broker::State {
   void confirm_end(Connection& connection, const char* why);
   void look_whether_alive(const Connection& connection);
   void sweep();
+  /// There was no memory for something of this connection.
+  void doom(std::uint64_t id) noexcept;
+  /// Errors: std::bad_alloc, and it is not dropped.
   void drop(Connection& connection, const char* why,
             tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE);
-  void end_client(std::uint32_t account, std::shared_ptr<uacce::Client> client, Event event,
-                  tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE, UniqueFd socket = {});
+  /// Takes `client` and `socket`. Errors: std::bad_alloc, and they are as they were.
+  void end_client(std::uint32_t account, std::shared_ptr<uacce::Client>& client, UniqueFd& socket,
+                  Event event, tandem_queue_state reason = TANDEM_QUEUE_OWNER_GONE);
   void forget_connection_of(uid_t uid);
 };
 
