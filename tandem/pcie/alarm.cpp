@@ -2,6 +2,7 @@
 #include "tandem/pcie/detail/alarm.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "tandem/base/background_thread.hpp"
 #include "tandem/base/futex.hpp"
@@ -10,23 +11,33 @@ namespace tandem::pcie::detail {
 
 void Alarm::set(Clock::time_point when) {
   const MutexLock lock(mutex_);
-  if (stopped_ || (when_ && *when_ <= when)) return;
-  when_ = when;
-  changes_.fetch_add(1, std::memory_order_relaxed);
-  futex_wake(changes_);
-  if (thread_.joinable()) return;
-  const SignalsBlocked blocked;  // those are for the program's threads
-  thread_ = std::thread([this] { run(); });
+  if (stopped_) return;
+  if (!when_ || when < *when_) {
+    when_ = when;
+    changes_.fetch_add(1, std::memory_order_relaxed);
+    futex_wake(changes_);
+  }
+  pthread_t thread;
+  if (!thread_ && start_background_thread(thread, "alarm", 0, &thread_main, this) == 0) {
+    thread_ = thread;
+  }
 }
 
 void Alarm::stop() {
+  std::optional<pthread_t> thread;
   {
     const MutexLock lock(mutex_);
     stopped_ = true;
     changes_.fetch_add(1, std::memory_order_relaxed);
     futex_wake(changes_);
+    thread = std::exchange(thread_, std::nullopt);
   }
-  if (thread_.joinable()) thread_.join();
+  if (thread) ::pthread_join(*thread, nullptr);
+}
+
+void* Alarm::thread_main(void* self) {
+  static_cast<Alarm*>(self)->run();
+  return nullptr;
 }
 
 std::optional<std::chrono::nanoseconds> Alarm::left_locked() const {

@@ -3,12 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
 #include <climits>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
+#include <thread>
 
 #include "tandem/base/test_no_memory.hpp"
+#include "tandem/pcie/detail/alarm.hpp"
 #include "tandem/pcie/detail/test_bench.hpp"
 #include "tandem/pcie/detail/test_gate.hpp"
 #include "tandem/pcie/pcie.hpp"
@@ -49,6 +53,19 @@ TEST_F(NoMemory, AnAccessFromRamIntoAnIoRegionTakesNone) {
     EXPECT_TRUE(written.ok()) << ats;
     EXPECT_TRUE(region->done) << ats;
   }
+}
+
+// A command that waits sets an alarm, and has no way to say that it could not.
+TEST_F(NoMemory, AnAlarmIsSetAllTheSame) {
+  std::atomic<bool> rang{false};
+  detail::Alarm alarm([&]() -> std::optional<detail::Alarm::Clock::time_point> {
+    rang = true;
+    return std::nullopt;
+  });
+  allocations_left = 0;
+  alarm.set(detail::Alarm::Clock::now());
+  allocations_left = INT_MAX;
+  while (!rang) std::this_thread::yield();
 }
 
 // An interrupt that is marked in memory without its notice would be lost.

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <thread>
 
 #include "tandem/base/mutex.hpp"
 
@@ -24,12 +25,14 @@ class Alarm {
   explicit Alarm(std::function<std::optional<Clock::time_point>()> ring) : ring_(std::move(ring)) {}
   ~Alarm() { stop(); }
 
-  /// Calls at `when`, if it is not to be called before that anyway. Ignored after stop().
+  /// Calls at `when`, if it is not to be called before that anyway. Ignored after stop(). Where no
+  /// thread can be started nothing is called until one can, when it is set again. Takes no memory.
   void set(Clock::time_point when);
   /// When it returns, the function does not run and is not going to.
   void stop();
 
  private:
+  static void* thread_main(void* self);
   void run();
   std::optional<std::chrono::nanoseconds> left_locked() const TANDEM_REQUIRES(mutex_);
 
@@ -38,7 +41,7 @@ class Alarm {
   std::optional<Clock::time_point> when_ TANDEM_GUARDED_BY(mutex_);
   bool stopped_ TANDEM_GUARDED_BY(mutex_) = false;
   std::atomic<std::uint32_t> changes_{0};  // raised under mutex_; what the thread sleeps on
-  std::thread thread_;                     // started under mutex_, joined by stop()
+  std::optional<pthread_t> thread_ TANDEM_GUARDED_BY(mutex_);  // joined by stop()
 };
 
 }  // namespace tandem::pcie::detail
