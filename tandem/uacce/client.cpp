@@ -109,7 +109,7 @@ Result<QueueInfo> Client::open(const std::string& algorithm_or_device, std::uint
   setup.mm = std::move(*space);
   const auto created = detail::Queue::create(std::move(setup));
   if (!created) return Unexpected{created.error()};
-  const std::shared_ptr<detail::Queue> queue = *created;
+  const std::shared_ptr<detail::Queue>& queue = *created;
   const auto admitted = (*device)->add(*queue, state_->engagement->id);
   if (!admitted) return Unexpected{admitted.error()};
   taken.added = queue;
