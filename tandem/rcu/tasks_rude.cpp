@@ -10,34 +10,46 @@ namespace tandem::rcu {
 namespace detail {
 namespace {
 
+/// What a thread runs at most from a sleep in a page fault to where the kernel counts the fault:
+/// a thousand times what it takes.
+constexpr std::uint64_t kOutOfFaultNs = 1'000'000;
+
 /// Looks at the thread once, for all grace periods that wait now.
 ///
 /// `now` is loaded first: who advanced the sequence to it or below made his update before we look.
 /// A thread that is blocked in a system call is outside regions, and what it does when it runs
 /// again comes after a wake-up, which fences.
 ///
-/// A count of voluntary switches that has grown since the last look, at `base_sequence`, shows a
-/// switch since then, unless the sleep was a page fault's. The fault count is read before the
-/// switch count at the first of two looks and after it at the second, so a fault that slept in
-/// between and has ended is counted. One that sleeps now keeps the look from counting at all; it
-/// ends later and spoils the next comparison.
+/// A count of voluntary switches that has grown since `base_sequence` shows a switch since then,
+/// unless it was the sleep of a page fault, which the kernel counts where it ends. So a switch that
+/// was seen is believed once the thread has run for longer than it takes to come out of such a
+/// fault, and no fault has ended. In this order: the CPU time that has passed is read before the
+/// faults that ended in it, and these, at the base, before the switches that they may explain.
 void look(RudeEntry& entry) noexcept {
   const std::uint64_t now = tasks_rude_flavour.sequence.load(std::memory_order_acquire);
-  const Activity activity = thread_activity(entry.tid);
-  if (activity == Activity::kInSystemCall) {
+  if (thread_activity(entry.tid) == Activity::kInSystemCall) {
     entry.passed = entry.passed_blocked = now;
     return;
   }
+  const auto cpu_time = cpu_time_ns(entry.tid);
   const auto faults = page_faults(entry.tid);
   const auto switches = voluntary_switches(entry.tid);
-  if (!faults || !switches) return;
-  if (entry.base_sequence != 0 && *switches != entry.base_switches &&
-      activity != Activity::kElsewhere && page_faults(entry.tid) == entry.base_faults) {
-    entry.passed = std::max(entry.passed, entry.base_sequence);
+  if (!cpu_time || !faults || !switches) return;
+  if (entry.base_sequence != 0 && *faults == entry.base_faults) {
+    if (entry.switched) {
+      if (*cpu_time < entry.switched_at + kOutOfFaultNs) return;
+      entry.passed = std::max(entry.passed, entry.base_sequence);
+    } else if (*switches != entry.base_switches) {
+      const auto since = cpu_time_ns(entry.tid);
+      entry.switched = since.has_value();
+      entry.switched_at = since.value_or(0);
+      return;
+    }
   }
   entry.base_sequence = now;
   entry.base_switches = *switches;
   entry.base_faults = *faults;
+  entry.switched = false;
 }
 
 bool rude_passed(const RudeEntry& entry, std::uint64_t target, Evidence evidence) noexcept {

@@ -15,16 +15,16 @@
 /// task does nothing for it: a grace period looks at each task from outside, in /proc, and accepts
 ///
 ///   * that the task is blocked in a system call now (/proc/self/task/TID/syscall), or
-///   * that its count of voluntary switches (…/status) has grown between two looks, with the same
-///     count of page faults (…/stat) at both, or
+///   * that its count of voluntary switches (…/status) has grown between two looks, and it has then
+///     run for a millisecond (…/schedstat), with the same count of page faults (…/stat), or
 ///   * that it called tasks_rude_quiescent() since, which a task that never blocks has to do: it
 ///     holds grace periods up for ever, and the stall handler says so.
 ///
 /// What a region may do. The kernel counts as voluntary whatever puts the thread to sleep. So a
 /// region makes no system call that can block, takes no lock that can, and touches only memory that
-/// is resident: a page fault may sleep. The fault counts catch faults that have ended and the look
-/// at the system call one that sleeps now, but not one that has slept and is not quite finished. So
-/// keep what a region reads in memory that was written before it was published (as a fresh heap
+/// is resident: a page fault may sleep. What a sleep in a fault looks like is told apart by the
+/// fault that is counted within the millisecond behind it, which rests on how the kernel counts;
+/// so keep what a region reads in memory that was written before it was published (as a fresh heap
 /// object is), and where memory may be swapped out, mlockall(MCL_CURRENT | MCL_FUTURE).
 /// The kernel also puts threads to sleep on its own account: job control (SIGSTOP, Ctrl-Z), a
 /// debugger, the freezer, a memory cgroup above its limit. A region in which that happens counts as

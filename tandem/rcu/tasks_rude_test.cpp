@@ -45,6 +45,9 @@ TEST(ThreadActivity, TellsABlockedThreadFromARunningOne) {
   const auto switches = voluntary_switches(tid);
   ASSERT_TRUE(switches);
   EXPECT_TRUE(page_faults(tid));
+  const auto cpu_time = cpu_time_ns(tid);
+  ASSERT_TRUE(cpu_time);
+  wait_until([&] { return *cpu_time_ns(tid) > *cpu_time + 1'000'000; });
   block = true;
   wait_until([&] { return thread_activity(tid) == Activity::kInSystemCall; });
   EXPECT_GT(*voluntary_switches(tid), *switches);
@@ -55,6 +58,7 @@ TEST(ThreadActivity, TellsABlockedThreadFromARunningOne) {
   wait_until([&] { return thread_activity(tid) == Activity::kUnknown; });
   EXPECT_FALSE(voluntary_switches(tid));
   EXPECT_FALSE(page_faults(tid));
+  EXPECT_FALSE(cpu_time_ns(tid));
 }
 
 // Where it is stopped the kernel still tells the system call that it was about to leave.
@@ -270,6 +274,7 @@ class SleepyPage {
 };
 
 TEST(RcuTasksRude, ASleepInAPageFaultEndsNoRegion) {
+  if (kInstrumented) GTEST_SKIP() << "ThreadSanitizer: an atomic may put its reader to sleep";
   SleepyPage page;
   if (!page.ready()) GTEST_SKIP() << "no userfaultfd here";
   tasks_rude_domain domain;
@@ -298,6 +303,41 @@ TEST(RcuTasksRude, ASleepInAPageFaultEndsNoRegion) {
   quiescent = true;
   updater.join();
   thread.join();
+}
+
+// A look may meet the fault at each of its steps.
+TEST(RcuTasksRude, StressNoPageFaultEndsARegion) {
+  if (!SleepyPage().ready()) GTEST_SKIP() << "no userfaultfd here";
+  if (kInstrumented) GTEST_SKIP() << "ThreadSanitizer: an atomic may put its reader to sleep";
+  tasks_rude_domain domain;
+  for (int round = 0; round < 100; ++round) {
+    SleepyPage page;
+    std::atomic<std::int32_t> tid{0};
+    std::atomic<bool> touch{false}, touched{false}, quiescent{false};
+    std::thread thread([&] {
+      const tasks_rude_domain::task task;
+      tid = static_cast<std::int32_t>(::gettid());
+      spin_until(touch);
+      (void)page.touch();
+      touched = true;
+      spin_until(quiescent);
+      tasks_rude_quiescent();
+    });
+    wait_until([&] { return tid != 0; });
+    Waiting updater(domain);
+    touch = true;
+    wait_until([&] { return thread_activity(tid) == Activity::kElsewhere; });
+    ::usleep(200);
+    EXPECT_FALSE(updater.done()) << "it sleeps";
+    page.provide();
+    wait_until([&] { return touched.load(); });
+    ::usleep(200);
+    EXPECT_FALSE(updater.done()) << "it has slept";
+    quiescent = true;
+    updater.join();
+    thread.join();
+    if (HasFailure()) return;
+  }
 }
 
 TEST(RcuTasksRude, BlockedOnlyDoesNotTakeAStopSignalForAVoluntarySwitch) {

@@ -97,4 +97,10 @@ std::optional<std::uint64_t> page_faults(std::int32_t tid) noexcept {
   return faults;
 }
 
+std::optional<std::uint64_t> cpu_time_ns(std::int32_t tid) noexcept {
+  const TaskFile file(tid, "schedstat");
+  if (file.text().starts_with("0 0 0")) return std::nullopt;
+  return number_at(file.text());
+}
+
 }  // namespace tandem::rcu::detail

@@ -17,6 +17,8 @@ struct RudeEntry : TaskEntry {
   std::uint64_t base_sequence = 0;   // when the counts below were read; 0: never
   std::uint64_t base_switches = 0;
   std::uint64_t base_faults = 0;
+  bool switched = false;          // the thread has switched since; whether in a fault is not known
+  std::uint64_t switched_at = 0;  // its CPU time after that, in ns
 };
 
 // Initial-exec: one addition to the thread pointer instead of a call, also in shared libraries.

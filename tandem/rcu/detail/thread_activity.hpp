@@ -6,7 +6,8 @@
 
 /// What the kernel says of a thread of this process, without the thread's help.
 ///
-/// Spec: proc(5): proc_pid_syscall(5), proc_pid_status(5), proc_pid_stat(5).
+/// Spec: proc(5): proc_pid_syscall(5), proc_pid_status(5), proc_pid_stat(5);
+///       Linux kernel documentation, "Scheduler Statistics", /proc/<pid>/schedstat.
 namespace tandem::rcu::detail {
 
 enum class Activity {
@@ -24,5 +25,9 @@ std::optional<std::uint64_t> voluntary_switches(std::int32_t tid) noexcept;
 
 /// Page faults of `tid` that have ended, minor and major. Errors: nullopt, as above.
 std::optional<std::uint64_t> page_faults(std::int32_t tid) noexcept;
+
+/// How long `tid` has had a CPU, up to the last tick or switch. Errors: nullopt, as above, and
+/// where the kernel keeps no such account (CONFIG_SCHED_INFO).
+std::optional<std::uint64_t> cpu_time_ns(std::int32_t tid) noexcept;
 
 }  // namespace tandem::rcu::detail
