@@ -273,70 +273,74 @@ class SleepyPage {
   bool ready_ = false;
 };
 
-TEST(RcuTasksRude, ASleepInAPageFaultEndsNoRegion) {
-  if (kInstrumented) GTEST_SKIP() << "ThreadSanitizer: an atomic may put its reader to sleep";
-  SleepyPage page;
-  if (!page.ready()) GTEST_SKIP() << "no userfaultfd here";
-  tasks_rude_domain domain;
-  std::atomic<std::int32_t> tid{0};
-  std::atomic<bool> touch{false};
-  std::atomic<bool> touched{false};
-  std::atomic<bool> quiescent{false};
-  std::thread thread([&] {
+/// A task that sleeps in a page fault amid its region.
+class FaultingTask {
+ public:
+  FaultingTask() {
+    wait_until([&] { return tid_ != 0; });
+  }
+  ~FaultingTask() { thread_.join(); }
+  void fall_asleep() {
+    touch_ = true;
+    wait_until([&] { return thread_activity(tid_) == Activity::kElsewhere; });
+  }
+  void wake_up() {
+    page_.provide();
+    wait_until([&] { return touched_.load(); });
+  }
+  void end_region() { quiescent_ = true; }
+
+ private:
+  void run() {
     const tasks_rude_domain::task task;
-    tid = static_cast<std::int32_t>(::gettid());
-    spin_until(touch);
-    (void)page.touch();
-    touched = true;
-    spin_until(quiescent);
+    tid_ = static_cast<std::int32_t>(::gettid());
+    spin_until(touch_);
+    (void)page_.touch();
+    touched_ = true;
+    spin_until(quiescent_);
     tasks_rude_quiescent();
-  });
-  wait_until([&] { return tid != 0; });
-  Waiting updater(domain);
+  }
+
+  SleepyPage page_;
+  std::atomic<std::int32_t> tid_{0};
+  std::atomic<bool> touch_{false}, touched_{false}, quiescent_{false};
+  std::thread thread_{[this] { run(); }};
+};
+
+class RcuTasksRudeFault : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!SleepyPage().ready()) GTEST_SKIP() << "no userfaultfd here";
+    if (kInstrumented) GTEST_SKIP() << "ThreadSanitizer: an atomic may put its reader to sleep";
+  }
+  tasks_rude_domain domain_;
+};
+
+TEST_F(RcuTasksRudeFault, ASleepInItEndsNoRegion) {
+  FaultingTask task;
+  Waiting updater(domain_);
   EXPECT_TRUE(updater.still_waits());
-  touch = true;
-  wait_until([&] { return thread_activity(tid) == Activity::kElsewhere; });
+  task.fall_asleep();
   EXPECT_TRUE(updater.still_waits());  // it sleeps
-  page.provide();
-  wait_until([&] { return touched.load(); });
+  task.wake_up();
   EXPECT_TRUE(updater.still_waits());  // it has slept
-  quiescent = true;
+  task.end_region();
   updater.join();
-  thread.join();
 }
 
 // A look may meet the fault at each of its steps.
-TEST(RcuTasksRude, StressNoPageFaultEndsARegion) {
-  if (!SleepyPage().ready()) GTEST_SKIP() << "no userfaultfd here";
-  if (kInstrumented) GTEST_SKIP() << "ThreadSanitizer: an atomic may put its reader to sleep";
-  tasks_rude_domain domain;
-  for (int round = 0; round < 100; ++round) {
-    SleepyPage page;
-    std::atomic<std::int32_t> tid{0};
-    std::atomic<bool> touch{false}, touched{false}, quiescent{false};
-    std::thread thread([&] {
-      const tasks_rude_domain::task task;
-      tid = static_cast<std::int32_t>(::gettid());
-      spin_until(touch);
-      (void)page.touch();
-      touched = true;
-      spin_until(quiescent);
-      tasks_rude_quiescent();
-    });
-    wait_until([&] { return tid != 0; });
-    Waiting updater(domain);
-    touch = true;
-    wait_until([&] { return thread_activity(tid) == Activity::kElsewhere; });
+TEST_F(RcuTasksRudeFault, StressASleepInItEndsNoRegion) {
+  for (int round = 0; round < 100 && !HasFailure(); ++round) {
+    FaultingTask task;
+    Waiting updater(domain_);
+    task.fall_asleep();
     ::usleep(200);
     EXPECT_FALSE(updater.done()) << "it sleeps";
-    page.provide();
-    wait_until([&] { return touched.load(); });
+    task.wake_up();
     ::usleep(200);
     EXPECT_FALSE(updater.done()) << "it has slept";
-    quiescent = true;
+    task.end_region();
     updater.join();
-    thread.join();
-    if (HasFailure()) return;
   }
 }
 
